@@ -1,0 +1,41 @@
+//! Stamps the build: commit and date, both taken from the sources so that a build can be repeated.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=BANGER_COMMIT");
+    println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/refs/heads");
+    let commit = std::env::var("BANGER_COMMIT")
+        .ok()
+        .or_else(|| git(&["rev-parse", "--short=8", "HEAD"]))
+        .unwrap_or_else(|| "unknown".into());
+    let seconds = std::env::var("SOURCE_DATE_EPOCH")
+        .ok()
+        .or_else(|| git(&["log", "-1", "--format=%ct"]))
+        .and_then(|s| s.parse::<i64>().ok())
+        .unwrap_or(0);
+    println!("cargo:rustc-env=BANGER_COMMIT={commit}");
+    println!("cargo:rustc-env=BANGER_BUILT={}", date(seconds));
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let out = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(out.stdout).ok()?;
+    (out.status.success()).then(|| text.trim().to_owned())
+}
+
+/// `seconds` since the epoch as a civil date (Howard Hinnant's days-to-civil algorithm).
+fn date(seconds: i64) -> String {
+    let z = seconds.div_euclid(86_400) + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let mp = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}

@@ -1,0 +1,251 @@
+//! `config.toml`: what the user configured, checked as a whole before anything uses it.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::model::choice::{Accel, VmmKind};
+use crate::model::{ImageName, KernelName, Mib, Subnet};
+
+/// Most bytes of a configuration file.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is there and cannot be read.
+    #[error("{0}")]
+    Unreadable(#[from] std::io::Error),
+    /// Not TOML, an unknown key, or a value of the wrong kind.
+    #[error("{path}:{line}: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A `BANGER_…` variable has a bad value.
+    #[error("{variable}={value:?}: {message}")]
+    Variable {
+        /// Its name.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Which monitor; absent: chosen by what the machine can do.
+    pub vmm: VmmSetting,
+    /// What it runs on; absent: chosen by what the machine can do.
+    pub accel: AccelSetting,
+    /// Image where none is named.
+    pub default_image: Option<ImageName>,
+    /// Kernel where none is named.
+    pub default_kernel: Option<KernelName>,
+    /// What a VM gets where nothing is asked.
+    pub vm_defaults: VmDefaultsSetting,
+    /// The bridge's network.
+    pub network: NetworkSetting,
+}
+
+/// `vmm = "auto" | "firecracker" | "qemu" | "fake"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmmSetting {
+    /// Chosen by what the machine can do.
+    #[default]
+    Auto,
+    /// Firecracker.
+    Firecracker,
+    /// QEMU.
+    Qemu,
+    /// The monitor of the tests.
+    Fake,
+}
+
+impl VmmSetting {
+    /// The monitor asked for, unless it shall be chosen.
+    pub fn asked(self) -> Option<VmmKind> {
+        match self {
+            Self::Auto => None,
+            Self::Firecracker => Some(VmmKind::Firecracker),
+            Self::Qemu => Some(VmmKind::Qemu),
+            Self::Fake => Some(VmmKind::Fake),
+        }
+    }
+}
+
+/// `accel = "auto" | "kvm" | "tcg"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccelSetting {
+    /// Chosen by what the machine can do.
+    #[default]
+    Auto,
+    /// The CPU.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+impl AccelSetting {
+    /// What was asked for, unless it shall be chosen.
+    pub fn asked(self) -> Option<Accel> {
+        match self {
+            Self::Auto => None,
+            Self::Kvm => Some(Accel::Kvm),
+            Self::Tcg => Some(Accel::Tcg),
+        }
+    }
+}
+
+/// `[vm_defaults]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VmDefaultsSetting {
+    /// Virtual CPUs.
+    pub vcpu: Option<u8>,
+    /// Memory.
+    #[serde(deserialize_with = "size")]
+    pub memory: Option<Mib>,
+    /// Root disk.
+    #[serde(deserialize_with = "size")]
+    pub disk_size: Option<Mib>,
+}
+
+/// `[network]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkSetting {
+    /// The bridge's network; absent: chosen so that it meets no route of the host.
+    #[serde(deserialize_with = "subnet")]
+    pub subnet: Option<Subnet>,
+}
+
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Mib>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Mib(u32),
+        Text(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Mib(mib) => Ok(Some(Mib(mib))),
+        Written::Text(text) => text.parse().map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+fn subnet<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Subnet>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+impl Config {
+    /// Reads `path`, if it is there, and the `BANGER_…` variables, which override it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut config = match crate::os::files::read_limited(path, MAX_BYTES) {
+            Ok(bytes) => Self::parse(path, &String::from_utf8_lossy(&bytes))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::default(),
+            Err(e) => return Err(e.into()),
+        };
+        config.override_by(|name| std::env::var(name).ok())?;
+        Ok(config)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let offset = error.span().map_or(0, |s| s.start).min(text.len());
+            let line = text.as_bytes()[..offset].iter().filter(|b| **b == b'\n').count() + 1;
+            ConfigError::Invalid { path: path.to_owned(), line, message: with_nearest(error.message()) }
+        })
+    }
+
+    fn override_by(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        fn set<T: serde::de::DeserializeOwned>(
+            slot: &mut T,
+            name: &'static str,
+            value: Option<String>,
+        ) -> Result<(), ConfigError> {
+            let Some(value) = value else { return Ok(()) };
+            *slot = T::deserialize(toml::Value::String(value.clone())).map_err(|e: toml::de::Error| {
+                ConfigError::Variable { variable: name, value, message: e.message().to_owned() }
+            })?;
+            Ok(())
+        }
+        set(&mut self.vmm, "BANGER_VMM", variable("BANGER_VMM"))?;
+        set(&mut self.accel, "BANGER_ACCEL", variable("BANGER_ACCEL"))?;
+        set(&mut self.default_image, "BANGER_DEFAULT_IMAGE", variable("BANGER_DEFAULT_IMAGE"))?;
+        set(&mut self.default_kernel, "BANGER_DEFAULT_KERNEL", variable("BANGER_DEFAULT_KERNEL"))
+    }
+}
+
+/// Adds the nearest known key to toml's "unknown field" message, which lists the known ones.
+fn with_nearest(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    let mut quoted = first.split('`').skip(1).step_by(2);
+    let Some(unknown) = quoted.next().filter(|_| first.starts_with("unknown field")) else {
+        return first.to_owned();
+    };
+    match quoted.min_by_key(|known| distance(unknown, known)) {
+        Some(nearest) => format!("unknown key `{unknown}`; did you mean `{nearest}`?"),
+        None => format!("unknown key `{unknown}`"),
+    }
+}
+
+/// Levenshtein distance.
+pub fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substitution = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substitution.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("config.toml"), text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn reads_what_the_manual_shows() {
+        let text =
+            "vmm = \"qemu\"\n[vm_defaults]\nmemory = \"2G\"\ndisk_size = 8192\n[network]\nsubnet = \"172.30.9.0/24\"\n";
+        let config = parse(text).expect("parses");
+        assert_eq!(config.vmm, VmmSetting::Qemu);
+        assert_eq!(config.vm_defaults.memory, Some(Mib(2048)));
+        assert_eq!(config.vm_defaults.disk_size, Some(Mib(8192)));
+        assert!(config.network.subnet.is_some());
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_and_its_line() {
+        let error = parse("vmm = \"qemu\"\n[vm_defaults]\nmemroy = \"2G\"\n").expect_err("refused");
+        assert_eq!(error, "config.toml:3: unknown key `memroy`; did you mean `memory`?");
+    }
+
+    #[test]
+    fn a_variable_overrides_and_is_checked() {
+        let mut config = Config::default();
+        config.override_by(|n| (n == "BANGER_VMM").then(|| "fake".into())).expect("known");
+        assert_eq!(config.vmm, VmmSetting::Fake);
+        let error = config.override_by(|n| (n == "BANGER_VMM").then(|| "xen".into())).expect_err("refused");
+        assert!(error.to_string().contains("BANGER_VMM"));
+    }
+}

@@ -1,0 +1,13 @@
+//! This installation: where things lie, what the user configured, what the machine can do.
+//!
+//! Reads files and the environment; changes nothing. Which monitor is chosen and why is decided
+//! here, so that everybody gives the same answer.
+
+/// Which monitor runs new VMs, and what they get by default.
+pub mod choose;
+/// `config.toml`.
+pub mod config;
+/// What the machine can do.
+pub mod facts;
+/// Where things lie.
+pub mod paths;

@@ -1,0 +1,196 @@
+//! Where things lie: system install, `BANGER_HOME`, or the XDG directories.
+
+use std::path::{Path, PathBuf};
+
+/// Marks a system install.
+pub const INSTALL_FILE: &str = "/etc/banger/install.toml";
+
+/// The folders and sockets of one installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// Store, images, kernels, VMs. The owner's, 0700.
+    pub state: PathBuf,
+    /// What can be made again. The owner's, 0700.
+    pub cache: PathBuf,
+    /// The daemon's socket, lock and log. The owner's, 0700.
+    pub run: PathBuf,
+    /// The helper's socket, ledger and log. Root's, 0755.
+    pub root_run: PathBuf,
+    /// The user's settings.
+    pub config: PathBuf,
+}
+
+/// The variables that decide.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `BANGER_HOME`.
+    pub banger_home: Option<PathBuf>,
+    /// `BANGER_CONFIG`.
+    pub banger_config: Option<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// `XDG_STATE_HOME`.
+    pub xdg_state: Option<PathBuf>,
+    /// `XDG_CACHE_HOME`.
+    pub xdg_cache: Option<PathBuf>,
+    /// `XDG_CONFIG_HOME`.
+    pub xdg_config: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`.
+    pub xdg_runtime: Option<PathBuf>,
+    /// Effective uid of the owner.
+    pub uid: u32,
+    /// Whether [`INSTALL_FILE`] exists.
+    pub installed: bool,
+}
+
+impl Environment {
+    /// This process's.
+    pub fn current() -> Self {
+        let path = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let uid = rustix::process::geteuid().as_raw();
+        Self {
+            banger_home: path("BANGER_HOME"),
+            banger_config: path("BANGER_CONFIG"),
+            home: path("HOME").or_else(|| crate::os::accounts::of_uid(uid).map(|a| a.home)),
+            xdg_state: path("XDG_STATE_HOME"),
+            xdg_cache: path("XDG_CACHE_HOME"),
+            xdg_config: path("XDG_CONFIG_HOME"),
+            xdg_runtime: path("XDG_RUNTIME_DIR"),
+            uid,
+            installed: Path::new(INSTALL_FILE).exists(),
+        }
+    }
+
+    /// Of another account, as `daemon start --owner` needs it: only `BANGER_HOME` is inherited.
+    pub fn of_account(account: &crate::os::accounts::Account) -> Self {
+        let own = Self::current();
+        if account.uid == own.uid {
+            return own;
+        }
+        Self {
+            banger_home: own.banger_home,
+            home: Some(account.home.clone()),
+            xdg_runtime: Some(PathBuf::from(format!("/run/user/{}", account.uid))).filter(|p| p.is_dir()),
+            uid: account.uid,
+            installed: own.installed,
+            ..Self::default()
+        }
+    }
+}
+
+impl Paths {
+    /// The paths that `environment` leads to.
+    pub fn new(environment: &Environment) -> Self {
+        let e = environment;
+        let home = e.home.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let config = e.banger_config.clone();
+        if let Some(base) = &e.banger_home {
+            return Self {
+                state: base.join("state"),
+                cache: base.join("cache"),
+                run: base.join("run"),
+                root_run: base.join("root-run"),
+                config: config.unwrap_or_else(|| base.join("config.toml")),
+            };
+        }
+        let user_config = || e.xdg_config.clone().unwrap_or_else(|| home.join(".config")).join("banger/config.toml");
+        if e.installed {
+            return Self {
+                state: "/var/lib/banger".into(),
+                cache: "/var/cache/banger".into(),
+                run: "/run/banger".into(),
+                root_run: "/run/bangerd-root".into(),
+                config: config.unwrap_or_else(user_config),
+            };
+        }
+        let run = match (&e.xdg_runtime, e.uid) {
+            (_, 0) => "/run/banger".into(),
+            (Some(runtime), _) => runtime.join("banger"),
+            (None, _) => home.join(".local/state/banger/run"),
+        };
+        let root_run = match e.uid {
+            0 => "/run/bangerd-root".into(),
+            uid => PathBuf::from(format!("/run/bangerd-root-{uid}")),
+        };
+        Self {
+            state: e.xdg_state.clone().unwrap_or_else(|| home.join(".local/state")).join("banger"),
+            cache: e.xdg_cache.clone().unwrap_or_else(|| home.join(".cache")).join("banger"),
+            run,
+            root_run,
+            config: config.unwrap_or_else(user_config),
+        }
+    }
+
+    /// This process's.
+    pub fn current() -> Self {
+        Self::new(&Environment::current())
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("bangerd.sock")
+    }
+
+    /// Held while somebody starts the daemon, so that it is started once.
+    pub fn start_lock(&self) -> PathBuf {
+        self.run.join("start.lock")
+    }
+
+    /// The daemon's log where there is no journal.
+    pub fn log(&self) -> PathBuf {
+        self.run.join("bangerd.log")
+    }
+
+    /// The helper's socket.
+    pub fn root_socket(&self) -> PathBuf {
+        self.root_run.join("bangerd-root.sock")
+    }
+
+    /// The helper's log where there is no journal.
+    pub fn root_log(&self) -> PathBuf {
+        self.root_run.join("bangerd-root.log")
+    }
+
+    /// The store.
+    pub fn store(&self) -> PathBuf {
+        self.state.join("banger.redb")
+    }
+
+    /// Images: `NAME.ext4`.
+    pub fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
+    /// Kernels: a folder each.
+    pub fn kernels(&self) -> PathBuf {
+        self.state.join("kernels")
+    }
+
+    /// VMs: a folder each, named by id.
+    pub fn vms(&self) -> PathBuf {
+        self.state.join("vms")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn banger_home_moves_everything() {
+        let e = Environment { banger_home: Some("/h".into()), uid: 1000, installed: true, ..Default::default() };
+        let p = Paths::new(&e);
+        for path in [&p.state, &p.cache, &p.run, &p.root_run, &p.config] {
+            assert!(path.starts_with("/h"), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn runtime_directories_of_daemon_and_helper_are_apart() {
+        for (uid, installed) in [(0, false), (0, true), (1000, false), (1000, true)] {
+            let home = Some(PathBuf::from("/home/u"));
+            let p = Paths::new(&Environment { uid, installed, home, ..Default::default() });
+            assert!(!p.root_run.starts_with(&p.run) && !p.run.starts_with(&p.root_run));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! banger: throw-away virtual machines on one Linux host.
+//!
+//! The map of the rooms; who may import whom is held by a test in `personality`.
+
+/// The table of names this binary answers to.
+pub mod personality;
+
+/// What things are: names, sizes, specs, records, states, plans. Pure.
+pub mod model;
+/// Frames, hello, and the three languages (owner, root, guest). Bytes, no sockets.
+pub mod protocol;
+
+/// This installation: paths, configuration, facts.
+pub mod host;
+/// Unprivileged Linux: sockets with descriptors, pidfd, atomic files, tty, logs.
+pub mod os;
+
+/// Image building blocks: catalogue, tar to ext4, kernels, initramfs.
+pub mod image;
+/// What needs no privilege of the network: address plan and rules as text.
+pub mod net;
+/// ssh sessions, quoting, keys, known hosts.
+pub mod ssh;
+/// The store: tables, codec, migrations.
+pub mod store;
+/// How a virtual machine monitor is asked, driven and told to stop.
+pub mod vmm;
+
+/// The owner's daemon, `bangerd`.
+pub mod daemon;
+/// The guest side: `init` and the agent.
+pub mod guest;
+/// The root helper, `bangerd-root`: the only privileged code.
+pub mod helper;
+
+/// The command line.
+pub mod cli;

@@ -1,0 +1,60 @@
+//! What is particular to a VM: the one message that turns a copy of an image into *this* VM.
+//!
+//! `init` reads it from the cpio appended to the initramfs; later the agent takes it again when
+//! a restored snapshot has to become another VM. Append-only: old agents read new daemons' words.
+
+use std::net::Ipv4Addr;
+
+use super::{InitMode, MacAddr, VmId, VmName};
+
+/// Path of the encoded identity inside the initramfs.
+pub const IDENTITY_PATH: &str = "banger/identity";
+
+/// Path, inside the initramfs, of the list of module files to load, one path per line, in order.
+pub const MODULE_LIST_PATH: &str = "banger/modules.list";
+
+/// Path, inside the initramfs, of the kernel release whose modules drive is attached; absent without.
+pub const RELEASE_PATH: &str = "banger/release";
+
+/// The message, by version.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Identity {
+    /// Protocol 1.
+    V1(IdentityV1),
+}
+
+/// First version of the identity.
+#[derive(Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct IdentityV1 {
+    /// The VM's id; the machine id is derived from it.
+    pub id: VmId,
+    /// Host name.
+    pub name: VmName,
+    /// The network card to configure.
+    pub mac: MacAddr,
+    /// The VM's address.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix, bits.
+    pub prefix: u8,
+    /// Default route and DNS server.
+    pub gateway: Ipv4Addr,
+    /// One line of OpenSSH public key that may log in as root.
+    pub authorized_key: String,
+    /// The guest's ed25519 host key, OpenSSH private key format. Secret.
+    pub host_key: String,
+    /// Who is pid 1 once the root is mounted.
+    pub init: InitMode,
+    /// The host's clock, nanoseconds since the epoch, when this was written.
+    pub now_ns: u64,
+}
+
+impl std::fmt::Debug for IdentityV1 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IdentityV1")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("address", &self.address)
+            .field("host_key", &"(secret)")
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! What one boot of one VM needs: the typed specification that the daemon hands to the helper.
+//!
+//! Files are not in here. They travel beside it as open descriptors, in the order that `FILES`
+//! of each kind gives.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::choice::{Accel, VmmKind};
+use super::{Mib, checked_string_codec};
+
+/// Extra kernel arguments: printable ASCII, at most 1024 bytes (x86 takes 2048 in all,
+/// `COMMAND_LINE_SIZE` in arch/x86/include/asm/setup.h).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KernelArgs(String);
+
+/// Kernel arguments were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KernelArgsError {
+    /// More than 1024 bytes.
+    #[error("kernel arguments have {0} bytes; at most {max} are possible", max = KernelArgs::MAX)]
+    TooLong(usize),
+    /// A control or non-ASCII character.
+    #[error("kernel arguments contain {0:?}; only printable ASCII is possible")]
+    Character(char),
+}
+
+impl KernelArgs {
+    /// Most bytes.
+    pub const MAX: usize = 1024;
+
+    /// The arguments as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KernelArgs {
+    type Err = KernelArgsError;
+    fn from_str(text: &str) -> Result<Self, KernelArgsError> {
+        if text.len() > Self::MAX {
+            return Err(KernelArgsError::TooLong(text.len()));
+        }
+        match text.chars().find(|c| !matches!(c, ' '..='~')) {
+            Some(bad) => Err(KernelArgsError::Character(bad)),
+            None => Ok(Self(text.trim().to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for KernelArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+checked_string_codec!(KernelArgs);
+
+/// One boot, by monitor.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Launch {
+    /// QEMU's microvm machine.
+    Qemu(QemuLaunch),
+    /// The monitor of the tests.
+    Fake(FakeLaunch),
+}
+
+impl Launch {
+    /// The monitor.
+    pub fn kind(&self) -> VmmKind {
+        match self {
+            Self::Qemu(_) => VmmKind::Qemu,
+            Self::Fake(_) => VmmKind::Fake,
+        }
+    }
+
+    /// How many descriptors travel with it.
+    pub fn file_count(&self) -> usize {
+        match self {
+            Self::Qemu(q) => {
+                if q.modules_drive {
+                    QemuLaunch::FILES.len()
+                } else {
+                    QemuLaunch::FILES.len() - 1
+                }
+            }
+            Self::Fake(_) => FakeLaunch::FILES.len(),
+        }
+    }
+
+    /// Memory of the guest, for the cgroup's limit.
+    pub fn memory(&self) -> Mib {
+        match self {
+            Self::Qemu(q) => q.memory,
+            Self::Fake(_) => Mib(64),
+        }
+    }
+}
+
+/// What a descriptor is to the monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaunchFile {
+    /// Uncompressed ELF kernel, read only.
+    Kernel,
+    /// Initramfs with the identity appended, read only.
+    Initramfs,
+    /// The serial console's log, read and write, owned by the VM's owner.
+    Console,
+    /// The VM's qcow2 overlay, read and write.
+    Overlay,
+    /// The image under the overlay, read only.
+    Image,
+    /// The drive with the kernel's modules, read only.
+    Modules,
+}
+
+/// One boot on QEMU.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct QemuLaunch {
+    /// What executes the guest.
+    pub accel: Accel,
+    /// Virtual CPUs, `1..=64`.
+    pub vcpus: u8,
+    /// The guest's memory.
+    pub memory: Mib,
+    /// Arguments beside banger's own.
+    pub boot_args: KernelArgs,
+    /// Whether [`LaunchFile::Modules`] travels along.
+    pub modules_drive: bool,
+}
+
+impl QemuLaunch {
+    /// The descriptors in the order they travel; the last only with `modules_drive`.
+    pub const FILES: [LaunchFile; 6] = [
+        LaunchFile::Kernel,
+        LaunchFile::Initramfs,
+        LaunchFile::Console,
+        LaunchFile::Overlay,
+        LaunchFile::Image,
+        LaunchFile::Modules,
+    ];
+}
+
+/// One boot of the monitor of the tests: how it shall behave.
+#[derive(Debug, Clone, PartialEq, Eq, Default, bincode::Encode, bincode::Decode)]
+pub struct FakeLaunch {
+    /// Where it shall fail, if it shall.
+    pub fail: Option<FakeFailure>,
+}
+
+impl FakeLaunch {
+    /// The descriptors in the order they travel.
+    pub const FILES: [LaunchFile; 1] = [LaunchFile::Console];
+}
+
+/// How the monitor of the tests can be told to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum FakeFailure {
+    /// Exits before its control socket answers.
+    AtSpawn,
+    /// Runs, but the guest never says hello.
+    SilentGuest,
+    /// Says hello and exits at once.
+    AfterHello,
+    /// Ignores shutdown and power button: only a kill ends it.
+    IgnoresShutdown,
+}
+
+impl FromStr for FakeFailure {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "at-spawn" => Ok(Self::AtSpawn),
+            "silent-guest" => Ok(Self::SilentGuest),
+            "after-hello" => Ok(Self::AfterHello),
+            "ignores-shutdown" => Ok(Self::IgnoresShutdown),
+            other => Err(format!("{other:?} is not a failure of the fake monitor")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_arguments_are_printable_ascii() {
+        assert_eq!(" a=b  c ".parse::<KernelArgs>().map(|a| a.to_string()), Ok("a=b  c".into()));
+        for bad in ["a\nb", "a\0", "ä", &"x".repeat(1025)] {
+            assert!(bad.parse::<KernelArgs>().is_err(), "{bad:?}");
+        }
+    }
+}

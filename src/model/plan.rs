@@ -1,0 +1,184 @@
+//! Decisions as data: what is wanted × what is seen → steps, and each step's undo.
+//!
+//! The daemon executes; nothing here does. Each step is idempotent, so a plan may be carried out
+//! again from its beginning after a crash.
+
+use super::VmState;
+
+/// What somebody wants of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Complete and not started.
+    Created,
+    /// Running and answering.
+    Running,
+    /// Not running, after a graceful shutdown.
+    Stopped,
+    /// Not running, at once.
+    Killed,
+    /// No trace left.
+    Gone,
+}
+
+/// What is seen of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// What the store says.
+    pub state: VmState,
+    /// Whether its monitor's process lives.
+    pub alive: bool,
+}
+
+/// One named step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Write a state to the store.
+    Mark(VmState),
+    /// Make the VM's folder with its keys.
+    MakeFiles,
+    /// Make the copy-on-write disk.
+    MakeDisk,
+    /// Have the helper make tap, cgroup and process.
+    Launch,
+    /// Wait until the guest says that it answers.
+    AwaitReady,
+    /// Ask the guest's agent to shut down, and wait.
+    AskShutdown,
+    /// Press the machine's power button, and wait.
+    PressPower,
+    /// Kill the monitor and have the helper take back what it made.
+    Release,
+    /// Remove the VM's folder.
+    RemoveFiles,
+    /// Remove the VM's row.
+    Forget,
+}
+
+impl Step {
+    /// What takes this step back; `None` when there is nothing to take back.
+    pub fn undo(self) -> Option<Step> {
+        match self {
+            Self::MakeFiles | Self::MakeDisk => Some(Self::RemoveFiles),
+            Self::Launch => Some(Self::Release),
+            Self::Mark(_)
+            | Self::AwaitReady
+            | Self::AskShutdown
+            | Self::PressPower
+            | Self::Release
+            | Self::RemoveFiles
+            | Self::Forget => None,
+        }
+    }
+
+    /// What people read while it goes on.
+    pub fn stage(self) -> Option<&'static str> {
+        match self {
+            Self::MakeFiles | Self::MakeDisk => Some("creating disk"),
+            Self::Launch => Some("starting"),
+            Self::AwaitReady => Some("waiting for ssh"),
+            Self::AskShutdown => Some("shutting down"),
+            Self::PressPower => Some("pressing the power button"),
+            Self::Release => Some("releasing resources"),
+            Self::RemoveFiles => Some("removing files"),
+            Self::Mark(_) | Self::Forget => None,
+        }
+    }
+}
+
+/// The wish cannot be met from this state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is {state}")]
+pub struct NotFrom {
+    /// The state that forbids it.
+    pub state: VmState,
+}
+
+/// The steps from `seen` to `wanted`; empty when there is nothing to do.
+pub fn plan(wanted: Wanted, seen: Seen) -> Result<Vec<Step>, NotFrom> {
+    use Step::{AskShutdown, AwaitReady, Forget, Launch, MakeDisk, MakeFiles, Mark, PressPower, Release, RemoveFiles};
+    use VmState::{Created, Creating, Error, Running, Starting, Stopped, Stopping};
+    let refused = Err(NotFrom { state: seen.state });
+    let steps = match (wanted, seen.state) {
+        (Wanted::Created, Creating) => vec![MakeFiles, MakeDisk, Mark(Created)],
+        (Wanted::Created, Created) => vec![],
+        (Wanted::Created, Starting | Running | Stopping | Stopped | Error) => return refused,
+
+        (Wanted::Running, Creating | Stopping) => return refused,
+        (Wanted::Running, Starting | Running) if seen.alive => vec![],
+        (Wanted::Running, Created | Stopped) if !seen.alive => vec![Mark(Starting), Launch, AwaitReady, Mark(Running)],
+        (Wanted::Running, Created | Stopped | Starting | Running | Error) => {
+            vec![Release, Mark(Starting), Launch, AwaitReady, Mark(Running)]
+        }
+
+        (Wanted::Stopped, Creating) => return refused,
+        (Wanted::Stopped, Created | Stopped) => vec![],
+        (Wanted::Stopped, Starting | Running | Stopping | Error) if seen.alive => {
+            vec![Mark(Stopping), AskShutdown, PressPower, Release, Mark(Stopped)]
+        }
+        (Wanted::Stopped, Starting | Running | Stopping | Error) => vec![Release, Mark(Stopped)],
+
+        (Wanted::Killed, Creating) => return refused,
+        (Wanted::Killed, Created | Stopped) => vec![],
+        (Wanted::Killed, Starting | Running | Stopping | Error) => vec![Mark(Stopping), Release, Mark(Stopped)],
+
+        (Wanted::Gone, Creating | Created | Stopped | Starting | Running | Stopping | Error) => {
+            vec![Mark(Stopping), Release, RemoveFiles, Forget]
+        }
+    };
+    Ok(steps)
+}
+
+/// What takes `done` back: the list backwards, each undo once.
+pub fn undo(done: &[Step]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for step in done.iter().rev().filter_map(|s| s.undo()) {
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATES: [VmState; 7] = [
+        VmState::Creating,
+        VmState::Created,
+        VmState::Starting,
+        VmState::Running,
+        VmState::Stopping,
+        VmState::Stopped,
+        VmState::Error,
+    ];
+
+    #[test]
+    fn gone_is_possible_from_everywhere_and_ends_in_forget() {
+        for state in STATES {
+            for alive in [false, true] {
+                let steps = plan(Wanted::Gone, Seen { state, alive }).expect("possible");
+                assert_eq!(steps.last(), Some(&Step::Forget));
+                assert!(steps.contains(&Step::Release), "{state} {alive}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_live_running_vm_is_left_alone() {
+        let seen = Seen { state: VmState::Running, alive: true };
+        assert_eq!(plan(Wanted::Running, seen), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_dead_running_vm_is_released_before_it_starts_again() {
+        let seen = Seen { state: VmState::Running, alive: false };
+        assert_eq!(plan(Wanted::Running, seen).expect("possible")[0], Step::Release);
+    }
+
+    #[test]
+    fn undo_runs_backwards_and_once_each() {
+        let done = [Step::MakeFiles, Step::MakeDisk, Step::Mark(VmState::Created), Step::Launch];
+        assert_eq!(undo(&done), vec![Step::Release, Step::RemoveFiles]);
+    }
+}

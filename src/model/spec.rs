@@ -1,0 +1,133 @@
+//! What a user asked for.
+
+use super::{ImageName, KernelName, Mib, VmName};
+
+/// Who is pid 1 in the guest once the root disk is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InitMode {
+    /// The image's own init (systemd and others).
+    Image,
+    /// banger's small one: reaps, and shuts down cleanly.
+    Minimal,
+}
+
+impl std::str::FromStr for InitMode {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "image" => Ok(Self::Image),
+            "minimal" => Ok(Self::Minimal),
+            other => Err(format!("{other:?} is not an init: write image or minimal")),
+        }
+    }
+}
+
+/// A VM as asked for, complete: defaults are filled in by whoever makes it.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct VmSpec {
+    /// The VM's name, unique among the owner's VMs.
+    pub name: VmName,
+    /// The image its root disk is copied on write from.
+    pub image: ImageName,
+    /// The kernel it boots.
+    pub kernel: KernelName,
+    /// Virtual CPUs, `1..=64`.
+    pub vcpus: u8,
+    /// Memory, at least [`VmSpec::MIN_MEMORY`].
+    pub memory: Mib,
+    /// Size of the root disk, at least the image's.
+    pub disk: Mib,
+    /// `None`: what the image's metadata says.
+    pub init: Option<InitMode>,
+}
+
+/// Why a specification was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// Outside `1..=64`.
+    #[error("{0} vCPUs: between 1 and {max} are possible", max = VmSpec::MAX_VCPUS)]
+    Vcpus(u8),
+    /// Too little or too much memory.
+    #[error("memory of {0}: between {min} and {max} is possible", min = VmSpec::MIN_MEMORY, max = VmSpec::MAX_MEMORY)]
+    Memory(Mib),
+    /// Too small or too large a disk.
+    #[error("disk of {0}: between {min} and {max} is possible", min = VmSpec::MIN_DISK, max = VmSpec::MAX_DISK)]
+    Disk(Mib),
+    /// Smaller than its image.
+    #[error("disk of {disk} is smaller than its image `{image}` ({needs})")]
+    DiskBelowImage {
+        /// What was asked for.
+        disk: Mib,
+        /// The image.
+        image: ImageName,
+        /// The image's size.
+        needs: Mib,
+    },
+}
+
+impl VmSpec {
+    /// Most virtual CPUs of a VM.
+    pub const MAX_VCPUS: u8 = 64;
+    /// Least memory: a distribution kernel and the initramfs do not fit below it.
+    pub const MIN_MEMORY: Mib = Mib(128);
+    /// Most memory.
+    pub const MAX_MEMORY: Mib = Mib(1 << 20);
+    /// Least disk.
+    pub const MIN_DISK: Mib = Mib(64);
+    /// Most disk: 16 TiB, what ext4 with 4 KiB blocks and 32-bit block numbers addresses.
+    pub const MAX_DISK: Mib = Mib((1 << 24) - 1);
+
+    /// Checks everything that can be known without looking at the machine.
+    pub fn check(&self) -> Result<(), SpecError> {
+        if !(1..=Self::MAX_VCPUS).contains(&self.vcpus) {
+            return Err(SpecError::Vcpus(self.vcpus));
+        }
+        if !(Self::MIN_MEMORY..=Self::MAX_MEMORY).contains(&self.memory) {
+            return Err(SpecError::Memory(self.memory));
+        }
+        if !(Self::MIN_DISK..=Self::MAX_DISK).contains(&self.disk) {
+            return Err(SpecError::Disk(self.disk));
+        }
+        Ok(())
+    }
+
+    /// Checks the disk against the image's size.
+    pub fn check_against_image(&self, image: Mib) -> Result<(), SpecError> {
+        if self.disk < image {
+            return Err(SpecError::DiskBelowImage { disk: self.disk, image: self.image.clone(), needs: image });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> VmSpec {
+        VmSpec {
+            name: "box".parse().expect("a name"),
+            image: "debian".parse().expect("a name"),
+            kernel: "debian".parse().expect("a name"),
+            vcpus: 2,
+            memory: Mib(512),
+            disk: Mib(4096),
+            init: None,
+        }
+    }
+
+    #[test]
+    fn refuses_no_cpus_little_memory_and_a_tiny_disk() {
+        assert_eq!(spec().check(), Ok(()));
+        assert_eq!(VmSpec { vcpus: 0, ..spec() }.check(), Err(SpecError::Vcpus(0)));
+        assert_eq!(VmSpec { memory: Mib(1), ..spec() }.check(), Err(SpecError::Memory(Mib(1))));
+        assert_eq!(VmSpec { disk: Mib(1), ..spec() }.check(), Err(SpecError::Disk(Mib(1))));
+    }
+
+    #[test]
+    fn refuses_a_disk_below_its_image() {
+        assert!(spec().check_against_image(Mib(4096)).is_ok());
+        assert!(spec().check_against_image(Mib(4097)).is_err());
+    }
+}

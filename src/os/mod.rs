@@ -1,0 +1,25 @@
+//! Unprivileged Linux, wrapped so that the other rooms speak in their own terms.
+//!
+//! Nothing here needs a capability and nothing is asynchronous: what can wait offers a descriptor
+//! to wait on. An `io::Error` that leaves this room carries the path and the verb.
+
+/// The account database, read without NSS.
+pub mod accounts;
+/// Clocks.
+pub mod clock;
+/// Files that are whole or not there.
+pub mod files;
+/// Where log lines go.
+pub mod logger;
+/// Memory that is a file.
+pub mod memfd;
+/// Links, addresses and routes over rtnetlink.
+pub mod netlink;
+/// Processes that cannot be mistaken: pid and start time, pidfd.
+pub mod process;
+/// Random numbers from the kernel.
+pub mod random;
+/// Unix sockets: descriptors beside bytes, peers' credentials, listening.
+pub mod socket;
+/// Terminals.
+pub mod tty;

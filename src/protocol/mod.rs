@@ -1,0 +1,25 @@
+//! The three languages between banger's processes, and how they are framed.
+//!
+//! Bytes and types only: no sockets, no files. One request enum per boundary, matched without a
+//! wildcard arm on the other side. The owner and root languages are spoken between equal
+//! versions; the guest language is append-only, because VMs live through updates.
+
+/// What happens during a long operation.
+pub mod event;
+/// What goes wrong, for people and for programs.
+pub mod fault;
+/// How a value becomes bytes on a stream.
+pub mod frame;
+/// Daemon to the guest's agent.
+pub mod guest;
+/// What every conversation begins with.
+pub mod hello;
+/// Command line to daemon.
+pub mod owner;
+/// Daemon to root helper.
+pub mod root;
+
+pub use event::Event;
+pub use fault::{Fault, FaultKind};
+pub use frame::{FrameBuffer, FrameError, MAX_FRAME};
+pub use hello::Hello;

@@ -1,0 +1,286 @@
+//! Command line to daemon.
+//!
+//! A conversation: `Hello` both ways, then any number of calls, one at a time: a [`Call`] from the
+//! client (with the descriptors that [`OwnerRequest::files`] announces), any number of
+//! [`Answer::Event`], one [`Answer::Reply`] (with the descriptors that its variant documents).
+//! A closed connection cancels the running call at its next safe point.
+
+use std::net::Ipv4Addr;
+
+use super::{Event, Fault};
+use crate::model::choice::{VmmChoice, VmmKind};
+use crate::model::image::{ImageRecord, KernelRecord};
+use crate::model::launch::{FakeFailure, KernelArgs};
+use crate::model::{ImageName, InitMode, KernelName, Mib, OpId, VmName, VmRecord, VmSpec};
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Call {
+    /// Appears in both processes' logs and in the error that the user sees.
+    pub op: OpId,
+    /// What is asked.
+    pub request: OwnerRequest,
+}
+
+/// What comes back.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Answer {
+    /// Something happened; more follows.
+    Event(Event),
+    /// The end of the call.
+    Reply(Result<OwnerReply, Fault>),
+}
+
+/// What can be asked of the daemon. Append-only; the first variant is frozen and answered to every
+/// protocol version.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum OwnerRequest {
+    /// Who are you? Frozen.
+    Status,
+    /// End the daemon; VMs go on. With `helper`, the helper too.
+    Shutdown {
+        /// Whether the helper shall end as well.
+        helper: bool,
+    },
+    /// More than [`OwnerRequest::Status`]: paths, network, defaults.
+    Overview,
+    /// Create a VM.
+    CreateVm {
+        /// The VM, complete.
+        spec: VmSpec,
+        /// Start it and wait until it answers.
+        start: bool,
+        /// Delete it when the calling process ends.
+        ephemeral: bool,
+        /// Only for the fake monitor.
+        fail: Option<FakeFailure>,
+    },
+    /// Start a VM and wait until it answers.
+    StartVm {
+        /// Which.
+        name: VmName,
+    },
+    /// Shut a VM down.
+    StopVm {
+        /// Which.
+        name: VmName,
+        /// Skip the graceful steps.
+        kill: bool,
+    },
+    /// Delete a VM, running or not.
+    DeleteVm {
+        /// Which.
+        name: VmName,
+    },
+    /// All VMs.
+    ListVms,
+    /// One VM.
+    ShowVm {
+        /// Which.
+        name: VmName,
+    },
+    /// What is needed to open a shell; the reply carries a connected socket.
+    OpenShell {
+        /// Which.
+        name: VmName,
+    },
+    /// The serial console's log; the reply carries the file, read only.
+    OpenConsole {
+        /// Which.
+        name: VmName,
+    },
+    /// Ask the guest's agent.
+    AskAgent {
+        /// Which.
+        name: VmName,
+        /// What.
+        question: AgentQuestion,
+    },
+    /// All images.
+    ListImages,
+    /// Delete an image that no VM uses.
+    DeleteImage {
+        /// Which.
+        name: ImageName,
+    },
+    /// Make an image from a tar stream of a root filesystem (one descriptor: the stream).
+    ImportImage {
+        /// Its name.
+        name: ImageName,
+        /// Size of the filesystem; `None`: the content's and room to work.
+        size: Option<Mib>,
+        /// Which init its VMs get.
+        init: InitMode,
+        /// Where it comes from, in words, at most 256 bytes.
+        source: String,
+        /// Replace an image of this name that no VM uses.
+        replace: bool,
+    },
+    /// All kernels.
+    ListKernels,
+    /// Delete a kernel that no VM uses.
+    DeleteKernel {
+        /// Which.
+        name: KernelName,
+    },
+    /// Make a kernel from a tar stream that holds `vmlinuz` (or `vmlinux`, compressed or not) and,
+    /// below `modules/`, the folder `/lib/modules/RELEASE` with its `modules.dep`
+    /// (one descriptor: the stream).
+    ImportKernel {
+        /// Its name.
+        name: KernelName,
+        /// What `uname -r` says under it; empty when there are no modules.
+        release: String,
+        /// Arguments beside banger's own.
+        boot_args: KernelArgs,
+        /// Where it comes from, in words, at most 256 bytes.
+        source: String,
+        /// Replace a kernel of this name that no VM uses.
+        replace: bool,
+    },
+}
+
+impl OwnerRequest {
+    /// How many descriptors travel with it.
+    pub fn files(&self) -> usize {
+        match self {
+            Self::ImportImage { .. } | Self::ImportKernel { .. } => 1,
+            Self::Status
+            | Self::Shutdown { .. }
+            | Self::Overview
+            | Self::CreateVm { .. }
+            | Self::StartVm { .. }
+            | Self::StopVm { .. }
+            | Self::DeleteVm { .. }
+            | Self::ListVms
+            | Self::ShowVm { .. }
+            | Self::OpenShell { .. }
+            | Self::OpenConsole { .. }
+            | Self::AskAgent { .. }
+            | Self::ListImages
+            | Self::DeleteImage { .. }
+            | Self::ListKernels
+            | Self::DeleteKernel { .. } => 0,
+        }
+    }
+}
+
+/// What can be asked of a guest through the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum AgentQuestion {
+    /// Are you there?
+    Ping,
+    /// How are you?
+    Health,
+    /// Who listens?
+    Ports,
+    /// How much is used?
+    Stats,
+}
+
+/// What the daemon answers. Append-only; the first variant is frozen.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum OwnerReply {
+    /// To [`OwnerRequest::Status`]. Frozen.
+    Status {
+        /// The daemon's build.
+        build: String,
+        /// The daemon's protocol.
+        protocol: u32,
+        /// The daemon's process.
+        pid: i32,
+    },
+    /// Done; nothing to say.
+    Done,
+    /// To [`OwnerRequest::Overview`].
+    Overview(Box<Overview>),
+    /// One VM.
+    Vm(Box<VmRecord>),
+    /// Several VMs.
+    Vms(Vec<VmRecord>),
+    /// To [`OwnerRequest::OpenShell`]; one descriptor: a socket connected to the guest's ssh.
+    Shell(ShellAccess),
+    /// To [`OwnerRequest::OpenConsole`]; one descriptor: the log, read only.
+    Console,
+    /// To [`OwnerRequest::AskAgent`].
+    Agent(super::guest::GuestReply),
+    /// Several images.
+    Images(Vec<ImageRecord>),
+    /// One image.
+    Image(Box<ImageRecord>),
+    /// Several kernels.
+    Kernels(Vec<KernelRecord>),
+    /// One kernel.
+    Kernel(Box<KernelRecord>),
+}
+
+/// The daemon's surroundings.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Overview {
+    /// The daemon's build.
+    pub build: String,
+    /// The daemon's process.
+    pub pid: i32,
+    /// The helper's build, or why it does not answer.
+    pub helper: Result<String, String>,
+    /// The bridge's network once there is one, as text.
+    pub subnet: Option<String>,
+    /// Where the daemon answers DNS.
+    pub dns: Option<Ipv4Addr>,
+    /// The monitor for new VMs.
+    pub vmm: VmmChoice,
+    /// What a VM gets where nothing is asked.
+    pub defaults: VmDefaults,
+    /// Folder of the store, images and VMs.
+    pub state_dir: String,
+    /// The owner's socket.
+    pub socket: String,
+    /// The helper's socket.
+    pub helper_socket: String,
+    /// VMs in the store.
+    pub vms: u32,
+}
+
+/// What a VM gets where nothing is asked, resolved on this host.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct VmDefaults {
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// Memory.
+    pub memory: Mib,
+    /// Root disk.
+    pub disk: Mib,
+    /// Image.
+    pub image: ImageName,
+    /// Kernel.
+    pub kernel: KernelName,
+}
+
+/// Everything to open a verified ssh session over the socket that came along.
+#[derive(Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct ShellAccess {
+    /// The VM's name.
+    pub name: VmName,
+    /// The guest's address, for programs that connect by themselves.
+    pub address: Ipv4Addr,
+    /// TCP port of ssh.
+    pub port: u16,
+    /// Account in the guest.
+    pub user: String,
+    /// The key that may log in, OpenSSH private key format. Secret.
+    pub private_key: String,
+    /// The guest's host key, one line of OpenSSH public key: anything else is an impostor.
+    pub host_key: String,
+    /// File with the private key, mode 0600, for the user's own `ssh`.
+    pub identity_file: String,
+    /// known_hosts file that pins the host key under the VM's name.
+    pub known_hosts_file: String,
+    /// The monitor that runs the VM.
+    pub vmm: VmmKind,
+}
+
+impl std::fmt::Debug for ShellAccess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShellAccess").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+    }
+}
