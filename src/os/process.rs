@@ -17,9 +17,10 @@ pub fn reference(pid: i32) -> io::Result<ProcessRef> {
 
 /// A pidfd of exactly the process that `process` names; `None` when it is gone, a zombie included.
 pub fn open(process: ProcessRef) -> io::Result<Option<OwnedFd>> {
-    let Some(pid) = Pid::from_raw(process.pid).filter(|_| process.pid > 0) else {
+    if process.pid <= 0 {
         return Ok(None);
-    };
+    }
+    let Some(pid) = Pid::from_raw(process.pid) else { return Ok(None) };
     if process.boot != boot_number()? {
         return Ok(None);
     }
