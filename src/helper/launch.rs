@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -12,7 +13,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::error::{Doing, HelperError, Result};
 use super::ledger::Record;
 use super::monitor::Role;
-use super::qemu::{self, Numbers};
+use super::qemu::{self, Machine, Numbers};
 use super::site::{Site, guests};
 use super::spawn::{self, Streams};
 use super::stage::{Order, Program, View};
@@ -23,6 +24,7 @@ use crate::model::choice::Accel;
 use crate::model::launch::{FakeFailure, FakeLaunch, Launch, QemuLaunch};
 use crate::model::{MacAddr, ProcessRef, Slot, Subnet, TapName, VmId};
 use crate::net::rules::{self as text, Guest};
+use crate::os::process;
 
 /// How long a monitor may take until its control socket speaks. Beyond it the launch goes on: the
 /// daemon waits for the guest anyway.
@@ -32,12 +34,29 @@ const GREETING_LIMIT: Timespec = Timespec { tv_sec: 15, tv_nsec: 0 };
 const CONTROL: &str = "qmp.sock";
 const AGENT: &str = "agent.sock";
 
+/// What is known before a launch begins.
+pub struct Plan {
+    /// The VM's place.
+    pub slot: Slot,
+    /// The guests' network.
+    pub subnet: Subnet,
+    /// The VM's own uid.
+    pub uid: u32,
+    /// Speed of the host's time stamp counter.
+    pub tsc_khz: Option<u32>,
+    /// What to run.
+    pub launch: Launch,
+    /// The descriptors in the order of `FILES`, checked.
+    pub files: Vec<OwnedFd>,
+}
+
 /// What a launch needs and collects.
 pub struct Launching<'a> {
     site: Site<'a>,
     slot: Slot,
     subnet: Subnet,
     uid: u32,
+    tsc_khz: Option<u32>,
     launch: Launch,
     /// In the order of `FILES`, checked.
     files: Vec<OwnedFd>,
@@ -52,10 +71,11 @@ pub struct Launching<'a> {
 pub type Attached = (ProcessRef, [OwnedFd; 2]);
 
 impl<'a> Launching<'a> {
-    /// A launch of `site`'s VM; `files` were checked.
-    pub fn new(site: Site<'a>, slot: Slot, subnet: Subnet, uid: u32, launch: Launch, files: Vec<OwnedFd>) -> Self {
+    /// A launch of `site`'s VM as `plan` says.
+    pub fn new(site: Site<'a>, plan: Plan) -> Self {
+        let Plan { slot, subnet, uid, tsc_khz, launch, files } = plan;
         let (tap, joins, listeners, process, connected) = (None, Vec::new(), None, None, None);
-        Self { site, slot, subnet, uid, launch, files, tap, joins, listeners, process, connected }
+        Self { site, slot, subnet, uid, tsc_khz, launch, files, tap, joins, listeners, process, connected }
     }
 
     /// Does all of it, or nothing.
@@ -183,7 +203,8 @@ impl<'a> Launching<'a> {
             control: channels.control.as_raw_fd(),
             agent: channels.agent.as_raw_fd(),
         };
-        let arguments = qemu::arguments(&self.site.id, MacAddr::of(self.slot), launch, numbers);
+        let of = Machine { id: &self.site.id, mac: MacAddr::of(self.slot), tsc_khz: self.tsc_khz };
+        let arguments = qemu::arguments(of, launch, numbers);
         let mut keep = vec![channels.serial, channels.control, channels.agent, tap];
         keep.extend(self.files.iter().enumerate().filter(|(at, _)| *at != self.console_index()).map(|(_, f)| f));
         let view = if launch.accel == Accel::Kvm { View::SystemKvm } else { View::System };
@@ -228,7 +249,10 @@ impl<'a> Launching<'a> {
         let control = PollFd::new(&connected[0], PollFlags::IN);
         let mut waited = [control, PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
         let polled = poll(&mut waited, Some(&GREETING_LIMIT)).doing("wait for the monitor")?;
-        if !waited[1].revents().is_empty() {
+        // The sockets of a monitor that ends are closed a little before its pidfd says so.
+        let closed = waited[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        if closed || !waited[1].revents().is_empty() {
+            process::wait_for_end(pidfd, Duration::from_secs(1)).doing("wait for the monitor")?;
             return Err(self.reap());
         }
         if polled == 0 {

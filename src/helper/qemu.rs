@@ -41,15 +41,26 @@ pub struct Numbers {
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 reboot=t panic=-1 quiet 8250.nr_uarts=1 i8042.noaux i8042.nomux \
     i8042.dumbkbd random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1";
 
+/// Who the machine is, and what it counts time with.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// The VM.
+    pub id: &'a VmId,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Thousands of ticks per second of the host's time stamp counter, where it is steady.
+    pub tsc_khz: Option<u32>,
+}
+
 /// The arguments behind the program's name.
-pub fn arguments(id: &VmId, mac: MacAddr, launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
+pub fn arguments(of: Machine<'_>, launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
     let mut words = Words(Vec::new());
-    machine(&mut words, id, launch);
-    boot(&mut words, launch, fds);
+    machine(&mut words, of, launch);
+    boot(&mut words, of, launch, fds);
     console(&mut words, fds);
     disks(&mut words, fds);
     words.pair("-netdev", format!("tap,id=net,fd={}", fds.tap));
-    words.pair("-device", format!("virtio-net-device,netdev=net,mac={mac}"));
+    words.pair("-device", format!("virtio-net-device,netdev=net,mac={}", of.mac));
     words.pair("-object", "rng-builtin,id=rng");
     words.pair("-device", "virtio-rng-device,rng=rng");
     channels(&mut words, fds);
@@ -74,9 +85,12 @@ impl Words {
     }
 }
 
-fn machine(words: &mut Words, id: &VmId, launch: &QemuLaunch) {
-    words.pair("-name", id.as_str());
-    words.pair("-M", "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on");
+/// Old timer and interrupt controller are there only where the kernel needs them to find out how
+/// fast time passes; one of the two newer controllers is enough for eight devices.
+fn machine(words: &mut Words, of: Machine<'_>, launch: &QemuLaunch) {
+    words.pair("-name", of.id.as_str());
+    let old = if launch.accel == Accel::Kvm || of.tsc_khz.is_some() { "off" } else { "on" };
+    words.pair("-M", format!("microvm,acpi=on,rtc=on,isa-serial=on,ioapic2=off,pit={old},pic={old}"));
     let (accel, cpu) = match launch.accel {
         Accel::Kvm => ("kvm", "host"),
         Accel::Tcg => ("tcg,thread=multi,tb-size=256", "max"),
@@ -93,18 +107,28 @@ fn machine(words: &mut Words, id: &VmId, launch: &QemuLaunch) {
     words.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 
-fn boot(words: &mut Words, launch: &QemuLaunch, fds: Numbers) {
+/// In software the guest reads the host's counter and is told its speed: measured against emulated
+/// timers on a busy host it is wrong, or nothing is found and the kernel hangs. Without `reliable`
+/// it finds the counters of two CPUs out of step and counts ticks instead.
+fn boot(words: &mut Words, of: Machine<'_>, launch: &QemuLaunch, fds: Numbers) {
     words.pair("-kernel", format!("/proc/self/fd/{}", fds.kernel));
     words.pair("-initrd", format!("/proc/self/fd/{}", fds.initramfs));
-    let extra = launch.boot_args.as_str();
-    let space = if extra.is_empty() { "" } else { " " };
-    words.pair("-append", format!("{KERNEL_ARGUMENTS}{space}{extra}"));
+    let mut line = KERNEL_ARGUMENTS.to_owned();
+    if let (Accel::Tcg, Some(khz)) = (launch.accel, of.tsc_khz) {
+        line.push_str(&format!(" tsc_early_khz={khz} tsc=reliable"));
+    }
+    // Last: what is said later wins.
+    if !launch.boot_args.as_str().is_empty() {
+        line.push_str(&format!(" {}", launch.boot_args));
+    }
+    words.pair("-append", line);
 }
 
-/// Serial output only ever leaves: what is in the pipe is kept by `banger-console`.
+/// Serial output only ever leaves: what is in the pipe is kept by `banger-console`. Appending,
+/// because otherwise QEMU truncates what it opens, and a pipe refuses that.
 fn console(words: &mut Words, fds: Numbers) {
     words.set(4, fds.serial);
-    words.pair("-chardev", "file,id=serial,path=/dev/fdset/4");
+    words.pair("-chardev", "file,id=serial,path=/dev/fdset/4,append=on");
     words.pair("-serial", "chardev:serial");
 }
 
@@ -154,7 +178,12 @@ mod tests {
     };
 
     fn line(launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
-        arguments(&VmId::from_random(1), MacAddr::of(Slot::new(3).expect("a slot")), launch, fds)
+        timed(launch, fds, None)
+    }
+
+    fn timed(launch: &QemuLaunch, fds: Numbers, tsc_khz: Option<u32>) -> Vec<String> {
+        let id = VmId::from_random(1);
+        arguments(Machine { id: &id, mac: MacAddr::of(Slot::new(3).expect("a slot")), tsc_khz }, launch, fds)
     }
 
     fn launch(accel: Accel, boot_args: &str) -> QemuLaunch {
@@ -168,10 +197,21 @@ mod tests {
 
     #[test]
     fn software_and_hardware_differ_in_accelerator_and_cpu_alone() {
-        let (tcg, kvm) = (line(&launch(Accel::Tcg, ""), FDS), line(&launch(Accel::Kvm, ""), FDS));
+        let of = |accel| timed(&launch(accel, ""), FDS, Some(2_445_428));
+        let (tcg, kvm) = (of(Accel::Tcg), of(Accel::Kvm));
         let differing: Vec<_> = tcg.iter().zip(&kvm).filter(|(a, b)| a != b).map(|(_, b)| b.as_str()).collect();
-        assert_eq!(differing, ["kvm", "host"]);
+        assert_eq!(differing, ["kvm", "host", KERNEL_ARGUMENTS]);
         assert_eq!(values(&tcg, "-accel"), ["tcg,thread=multi,tb-size=256"]);
+    }
+
+    #[test]
+    fn a_guest_in_software_is_told_how_fast_its_counter_is() {
+        let told = timed(&launch(Accel::Tcg, "x"), FDS, Some(2_445_428));
+        assert!(values(&told, "-append")[0].ends_with(" tsc_early_khz=2445428 tsc=reliable x"));
+        assert!(values(&told, "-M")[0].ends_with("pit=off,pic=off"));
+        let untold = line(&launch(Accel::Tcg, ""), FDS);
+        assert_eq!(values(&untold, "-append"), [KERNEL_ARGUMENTS]);
+        assert!(values(&untold, "-M")[0].ends_with("pit=on,pic=on"));
     }
 
     #[test]
