@@ -108,6 +108,8 @@ pub trait Control: Send + Sync {
     fn begin(&self) -> Boxed<Result<(), VmmError>>;
     /// Presses the machine's power button.
     fn press_power(&self) -> Boxed<Result<(), VmmError>>;
+    /// Ends when everything that the monitor said has been read, to the socket's end.
+    fn drained(&self) -> Boxed<()>;
     /// Why it ended; `None` when it said nothing.
     fn end_reason(&self) -> Option<EndReason>;
 }

@@ -60,6 +60,12 @@ impl Control for Qmp {
         Box::pin(async move { shared.command("system_powerdown").await.map(|_| ()) })
     }
 
+    fn drained(&self) -> Boxed<()> {
+        let replies = self.shared.replies.clone();
+        // The reader holds the other end of the channel for as long as it reads.
+        Box::pin(async move { while replies.recv().await.is_ok() {} })
+    }
+
     fn end_reason(&self) -> Option<EndReason> {
         self.shared.reason.lock().ok().and_then(|reason| *reason)
     }
