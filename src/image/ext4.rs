@@ -39,26 +39,12 @@ pub struct Ext4Options {
 impl Ext4Options {
     /// For an image that VMs boot from.
     pub fn root(size: Option<Mib>) -> Self {
-        Self {
-            size,
-            min: Mib(512),
-            label: "root".into(),
-            journal: true,
-            max_bytes: 64 << 30,
-            max_entries: 4_000_000,
-        }
+        Self { size, min: Mib(512), label: "root".into(), journal: true, max_bytes: 64 << 30, max_entries: 4_000_000 }
     }
 
     /// For a drive that is only read.
     pub fn read_only(label: &str) -> Self {
-        Self {
-            size: None,
-            min: Mib(0),
-            label: label.into(),
-            journal: false,
-            max_bytes: 4 << 30,
-            max_entries: 200_000,
-        }
+        Self { size: None, min: Mib(0), label: label.into(), journal: false, max_bytes: 4 << 30, max_entries: 200_000 }
     }
 }
 

@@ -228,7 +228,8 @@ struct Scratch {
 impl Scratch {
     fn create(folder: &Path) -> Result<Self, ImageError> {
         let path = folder.join(format!(".scratch.{:x}", crate::os::random::number()));
-        let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(named("create", &path))?;
+        let file =
+            File::options().read(true).write(true).create_new(true).open(&path).map_err(named("create", &path))?;
         std::fs::remove_file(&path).map_err(named("remove", &path))?;
         Ok(Self { file, places: HashMap::new() })
     }
@@ -248,7 +249,8 @@ impl Scratch {
 
     /// The module at `path`, uncompressed.
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        let missing = || io::Error::new(io::ErrorKind::NotFound, format!("modules.dep names {path:?}, which is not there"));
+        let missing =
+            || io::Error::new(io::ErrorKind::NotFound, format!("modules.dep names {path:?}, which is not there"));
         let (start, length) = *self.places.get(path).ok_or_else(missing)?;
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut bytes, start)?;

@@ -151,12 +151,16 @@ kernel/loop/a.ko: kernel/loop/a.ko
     #[test]
     fn what_is_built_in_is_not_loaded() {
         let builtin = "kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio.ko\nkernel/drivers/virtio/virtio_ring.ko\n";
-        assert_eq!(names(DEP, builtin, "").expect("complete"), "virtio_mmio crc32c_generic crc32c_intel virtio_blk virtio_rng");
+        assert_eq!(
+            names(DEP, builtin, "").expect("complete"),
+            "virtio_mmio crc32c_generic crc32c_intel virtio_blk virtio_rng"
+        );
     }
 
     #[test]
     fn a_set_that_cannot_reach_a_disk_is_refused() {
-        let without = |part: &str| DEP.lines().filter(|l| !l.starts_with(part)).map(|l| format!("{l}\n")).collect::<String>();
+        let without =
+            |part: &str| DEP.lines().filter(|l| !l.starts_with(part)).map(|l| format!("{l}\n")).collect::<String>();
         assert!(names(&without("kernel/fs/ext4"), "", "").is_err());
         assert!(names(&without("kernel/drivers/block"), "", "").is_err());
         assert!(names(&without("kernel/drivers/virtio/virtio_mmio"), "", "").is_err());

@@ -87,8 +87,7 @@ mod tests {
 
     /// `None` where the tool is not installed.
     fn compressed(tool: &str, arguments: &[&str], data: &[u8]) -> Option<Vec<u8>> {
-        let mut child =
-            Command::new(tool).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        let mut child = Command::new(tool).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
         let mut stdin = child.stdin.take().expect("piped");
         let data = data.to_vec();
         let writer = std::thread::spawn(move || stdin.write_all(&data));
