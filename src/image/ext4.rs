@@ -4,7 +4,7 @@
 //! fifos are left out (the formatter has none; a guest's devtmpfs makes what it needs) and counted.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -39,26 +39,12 @@ pub struct Ext4Options {
 impl Ext4Options {
     /// For an image that VMs boot from.
     pub fn root(size: Option<Mib>) -> Self {
-        Self {
-            size,
-            min: Mib(512),
-            label: "root".into(),
-            journal: true,
-            max_bytes: 64 << 30,
-            max_entries: 4_000_000,
-        }
+        Self { size, min: Mib(512), label: "root".into(), journal: true, max_bytes: 64 << 30, max_entries: 4_000_000 }
     }
 
     /// For a drive that is only read.
     pub fn read_only(label: &str) -> Self {
-        Self {
-            size: None,
-            min: Mib(0),
-            label: label.into(),
-            journal: false,
-            max_bytes: 4 << 30,
-            max_entries: 200_000,
-        }
+        Self { size: None, min: Mib(0), label: label.into(), journal: false, max_bytes: 4 << 30, max_entries: 200_000 }
     }
 }
 
@@ -85,7 +71,7 @@ pub fn tar_to_ext4(
     let tools = Tools::find()?;
     let meter = Meter::new(stream, progress);
     let mut filesystem = Filesystem::create(target, options)?;
-    let skipped = add_entries(&meter, options, &mut |entry, kept| filesystem.add(entry, kept))?;
+    let skipped = add_entries(&meter, options, &mut |entry, kept| filesystem.add(entry, kept, &mut io::sink()))?;
     let (size, used_bytes) = filesystem.finish(&tools, options)?;
     Ok(Written { size, used_bytes, digest: meter.digest(), skipped })
 }
@@ -102,12 +88,20 @@ impl Filesystem {
         Ok(Self { tree: Tree::create(&partial.path, &options.label)?, partial })
     }
 
-    /// Adds one entry under the name `kept`; false when it is of a kind that is left out.
-    pub(super) fn add(&mut self, entry: &mut TarEntry, kept: &[String]) -> Result<bool, ImageError> {
+    /// Adds one entry under the name `kept`, the bytes of a file also going to `copy`; false when it is
+    /// of a kind that is left out.
+    pub(super) fn add(
+        &mut self,
+        entry: &mut TarEntry,
+        kept: &[String],
+        copy: &mut dyn Write,
+    ) -> Result<bool, ImageError> {
         let name = entry.path_bytes().into_owned();
         match entry.header().entry_type() {
             EntryType::Directory => self.tree.put_folder(kept, &meta(entry)?)?,
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.add_file(entry, &name, kept)?,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.add_file(entry, &name, kept, copy)?;
+            }
             EntryType::Symlink => {
                 let target = link_target(&name, &entry.link_name_bytes().unwrap_or_default())?;
                 self.tree.put_symlink(kept, &meta(entry)?, &target)?;
@@ -121,14 +115,20 @@ impl Filesystem {
         Ok(true)
     }
 
-    fn add_file(&mut self, entry: &mut TarEntry, name: &[u8], kept: &[String]) -> Result<(), ImageError> {
+    fn add_file(
+        &mut self,
+        entry: &mut TarEntry,
+        name: &[u8],
+        kept: &[String],
+        copy: &mut dyn Write,
+    ) -> Result<(), ImageError> {
         // Before POSIX, a folder was a file whose name ends in a slash.
         if name.ends_with(b"/") {
             return self.tree.put_folder(kept, &meta(entry)?);
         }
         let meta = meta(entry)?;
         let expected = entry.size();
-        let mut content = Counted { inner: entry, count: 0 };
+        let mut content = Content { inner: entry, copy, count: 0 };
         self.tree.put_file(kept, &meta, &mut content)?;
         if content.count != expected {
             return Err(refused(name, format!("cut off after {} of {expected} bytes", content.count)));
@@ -224,7 +224,7 @@ fn check_limits(options: &Ext4Options, count: u64, bytes: u64) -> Result<(), Ima
 }
 
 fn drain(meter: &Meter, entry: &mut TarEntry) -> Result<(), ImageError> {
-    std::io::copy(entry, &mut std::io::sink()).map(drop).map_err(|e| meter.explain(e))
+    io::copy(entry, &mut io::sink()).map(drop).map_err(|e| meter.explain(e))
 }
 
 /// An archive ends with two blocks of zeros (POSIX pax, "ustar Interchange Format") and then whatever
@@ -246,7 +246,7 @@ fn end_of_archive(meter: &Meter) -> Result<(), ImageError> {
 
 fn meta(entry: &mut TarEntry) -> Result<Meta, ImageError> {
     let name = entry.path_bytes().into_owned();
-    let number = |what: &str, value: std::io::Result<u64>| {
+    let number = |what: &str, value: io::Result<u64>| {
         value
             .ok()
             .and_then(|value| u32::try_from(value).ok())
@@ -299,14 +299,17 @@ fn pax_time(text: &str) -> Option<(i64, u32)> {
     }
 }
 
-struct Counted<'e, 'a, 'm> {
+/// The bytes of an entry, counted and copied.
+struct Content<'e, 'a, 'm> {
     inner: &'e mut TarEntry<'a, 'm>,
+    copy: &'e mut dyn Write,
     count: u64,
 }
 
-impl Read for Counted<'_, '_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+impl Read for Content<'_, '_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
+        self.copy.write_all(&buffer[..count])?;
         self.count += count as u64;
         Ok(count)
     }

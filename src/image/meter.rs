@@ -96,9 +96,10 @@ impl Inner<'_> {
 
     fn room(&mut self, wanted: usize) -> io::Result<usize> {
         match self.allowance {
-            Some(0) if wanted > 0 => {
-                Err(self.refuse(ImageError::Limit { what: "bytes of headers for one entry", limit: super::tar_tree::HEADER_BYTES }))
-            }
+            Some(0) if wanted > 0 => Err(self.refuse(ImageError::Limit {
+                what: "bytes of headers for one entry",
+                limit: super::tar_tree::HEADER_BYTES,
+            })),
             Some(allowance) => Ok(wanted.min(usize::try_from(allowance).unwrap_or(usize::MAX))),
             None => Ok(wanted),
         }

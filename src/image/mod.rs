@@ -34,9 +34,9 @@ mod tar_tree;
 mod vmlinux;
 
 pub use ext4::{Ext4Options, Written, tar_to_ext4};
-//pub use initramfs::write_initramfs;
-//pub use kernel::{ImportedKernel, import_kernel};
-//pub use vmlinux::extract_vmlinux;
+pub use initramfs::write_initramfs;
+pub use kernel::{ImportedKernel, import_kernel};
+pub use vmlinux::extract_vmlinux;
 
 /// Told the bytes consumed so far; its error cancels.
 pub type Progress<'a> = &'a mut dyn FnMut(u64) -> Result<(), Cancelled>;

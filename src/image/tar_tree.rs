@@ -71,8 +71,7 @@ impl Tree {
     pub(super) fn create(path: &Path, label: &str) -> Result<Self, ImageError> {
         let options = FormatOptions::new(FIRST_SIZE).label(label);
         let formatter = Formatter::with_options(path, options).map_err(ImageError::Format)?;
-        let mut tree =
-            Self { formatter, nodes: vec![Node::Folder(HashMap::new())], inodes: Vec::new(), live: 0 };
+        let mut tree = Self { formatter, nodes: vec![Node::Folder(HashMap::new())], inodes: Vec::new(), live: 0 };
         // The formatter makes it by itself; an archive that has one merges with it.
         let found = tree.add_node(Node::Folder(HashMap::new()));
         tree.insert(ROOT, "lost+found", found);
@@ -89,7 +88,16 @@ impl Tree {
     pub(super) fn close(mut self) -> Result<(), ImageError> {
         let spare = "/.spare";
         self.formatter
-            .create(spare, make_mode(file_mode::S_IFREG, 0), None, None, Some(&mut std::io::repeat(0).take(SPARE_BYTES)), Some(0), Some(0), None)
+            .create(
+                spare,
+                make_mode(file_mode::S_IFREG, 0),
+                None,
+                None,
+                Some(&mut std::io::repeat(0).take(SPARE_BYTES)),
+                Some(0),
+                Some(0),
+                None,
+            )
             .and_then(|()| self.formatter.unlink(spare, false))
             .and_then(|()| self.formatter.close())
             .map_err(ImageError::Format)
@@ -136,7 +144,8 @@ impl Tree {
     /// Another name for the file called `target`, which came before.
     pub(super) fn put_link(&mut self, parts: &[String], target: &[String]) -> Result<(), ImageError> {
         let shown = parts.join("/");
-        let missing = || refused(shown.as_bytes(), format!("it is a hard link to `{}`, which is not there", target.join("/")));
+        let missing =
+            || refused(shown.as_bytes(), format!("it is a hard link to `{}`, which is not there", target.join("/")));
         let (last, above) = target.split_last().ok_or_else(missing)?;
         let (parent, _) = self.resolve(above)?;
         let node = self.child(parent, last).ok_or_else(missing)?;
@@ -202,7 +211,10 @@ impl Tree {
             };
             match &self.nodes[node] {
                 Node::Folder(_) if trail.len() >= MOST_DEPTH => {
-                    return Err(refused(parts.join("/").as_bytes(), format!("more than {MOST_DEPTH} folders above it")));
+                    return Err(refused(
+                        parts.join("/").as_bytes(),
+                        format!("more than {MOST_DEPTH} folders above it"),
+                    ));
                 }
                 Node::Folder(_) => trail.push((node, part)),
                 Node::File { .. } => {
@@ -245,7 +257,14 @@ impl Tree {
         Ok(node)
     }
 
-    fn make(&mut self, path: &str, mode: u16, target: Option<&str>, meta: &Meta, content: Option<&mut dyn Read>) -> Result<(), ImageError> {
+    fn make(
+        &mut self,
+        path: &str,
+        mode: u16,
+        target: Option<&str>,
+        meta: &Meta,
+        content: Option<&mut dyn Read>,
+    ) -> Result<(), ImageError> {
         let xattrs = (!meta.xattrs.is_empty()).then_some(&meta.xattrs);
         self.formatter
             .create(path, mode, target, Some(times(meta.mtime)), content, Some(meta.uid), Some(meta.gid), xattrs)
