@@ -30,7 +30,8 @@ pub struct Census {
 impl Census {
     /// Counts; daemon and helper must run.
     pub fn take(world: &World) -> Self {
-        let mut rows: Vec<String> = world.owner().vms().iter().map(|vm| format!("{} {}", vm.spec.name, vm.state)).collect();
+        let mut rows: Vec<String> =
+            world.owner().vms().iter().map(|vm| format!("{} {}", vm.spec.name, vm.state)).collect();
         rows.sort();
         let namespace = std::fs::metadata(Path::new("/run/netns").join(world.netns())).ok();
         let mut processes: Vec<String> =

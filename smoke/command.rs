@@ -52,10 +52,13 @@ impl Run {
     /// Starts it, as the leader of a process group.
     #[track_caller]
     pub fn spawn(mut self) -> Running {
-        let shown = format!("{:?}", self.command.get_args().fold(vec![self.command.get_program()], |mut all, a| {
-            all.push(a);
-            all
-        }));
+        let shown = format!(
+            "{:?}",
+            self.command.get_args().fold(vec![self.command.get_program()], |mut all, a| {
+                all.push(a);
+                all
+            })
+        );
         let piped = self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.process_group(0).spawn().unwrap_or_else(|e| panic!("cannot start {shown}: {e}"));
         let mut stdin = child.stdin.take().expect("stdin is a pipe");

@@ -116,14 +116,14 @@ impl Owner {
 
 /// `request` as a whole frame.
 pub fn call(request: OwnerRequest) -> Vec<u8> {
-    frame::encode(&Call { op: OpId::from_random(0x5310_4e5), request }).expect("a request fits a frame")
+    frame::encode(&Call { op: OpId::from_random(0x0005_310c), request }).expect("a request fits a frame")
 }
 
 /// The helper's answer to `request`, sent to the socket at `path` by this process.
 #[track_caller]
 pub fn ask_helper(path: &Path, request: RootRequest) -> Result<RootReply, Fault> {
     let mut wire = Wire::connect(path).greet();
-    wire.send(&frame::encode(&RootCall { op: OpId::from_random(0x5310_4e5), request }).expect("fits a frame"));
+    wire.send(&frame::encode(&RootCall { op: OpId::from_random(0x0005_310c), request }).expect("fits a frame"));
     let body = wire.receive().expect("the helper answers");
     frame::decode::<RootAnswer>(&body).expect("an answer")
 }

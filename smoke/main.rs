@@ -30,6 +30,8 @@ mod daemons;
 mod exec;
 /// The monitor of the tests.
 mod fake;
+/// What happens inside a guest.
+mod guests;
 /// What hostile and mistaken callers are told.
 mod hostile;
 /// Kernels and images.
@@ -42,8 +44,6 @@ mod monitor;
 mod one_file;
 /// The store and its compatibility check.
 mod store;
-/// What happens inside a guest.
-mod guests;
 
 use runner::Scenario;
 

@@ -66,7 +66,9 @@ pub fn play_here(scenarios: &[Scenario], name: &str) -> ExitCode {
 /// Plays all scenarios whose name contains one of `filters`; all without filters.
 pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("the scenarios make network namespaces and start the root helper: run smoke/run, which asks for root");
+        eprintln!(
+            "the scenarios make network namespaces and start the root helper: run smoke/run, which asks for root"
+        );
         return ExitCode::from(2);
     }
     let filters: Vec<&String> = filters.iter().filter(|f| !f.starts_with('-')).collect();

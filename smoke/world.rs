@@ -167,9 +167,11 @@ impl World {
     /// The serial logs of all VMs and the logs of both daemons.
     pub fn report(&self) -> String {
         let mut logs = vec![self.home().join("run/bangerd.log"), self.home().join("root-run/bangerd-root.log")];
-        logs.extend(census::files_below(&self.home().join("state/vms")).into_iter().filter(|p| {
-            p.extension().is_some_and(|e| e == "log")
-        }));
+        logs.extend(
+            census::files_below(&self.home().join("state/vms"))
+                .into_iter()
+                .filter(|p| p.extension().is_some_and(|e| e == "log")),
+        );
         logs.iter().map(|log| tail(log)).collect::<Vec<_>>().join("\n")
     }
 }
