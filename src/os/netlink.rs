@@ -97,8 +97,7 @@ impl Netlink {
         message.header.index = index;
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
-            .map_err(|e| explained(e, &format!("set link {index} up")))
+        self.change(RouteNetlinkMessage::SetLink(message), 0).map_err(|e| explained(e, &format!("set link {index} up")))
     }
 
     /// Makes a link a port of the bridge `master`.
@@ -123,6 +122,12 @@ impl Netlink {
     pub fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
         self.set_attribute(index, LinkAttribute::IfAlias(alias.to_owned()))
             .map_err(|e| explained(e, &format!("set the alias of link {index}")))
+    }
+
+    /// Gives a link an Ethernet address. A bridge keeps it; otherwise it takes one of its ports'.
+    pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.set_attribute(index, LinkAttribute::Address(mac.to_vec()))
+            .map_err(|e| explained(e, &format!("set the Ethernet address of link {index}")))
     }
 
     /// Gives a link an IPv4 address; `AlreadyExists` when it has it.
