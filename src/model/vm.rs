@@ -80,6 +80,11 @@ pub struct VmRecord {
 }
 
 impl VmRecord {
+    /// The address it can be reached at now.
+    pub fn present_address(&self) -> Option<Ipv4Addr> {
+        self.address.filter(|_| self.may_hold_resources())
+    }
+
     /// True while a monitor may hold resources of this VM.
     pub fn may_hold_resources(&self) -> bool {
         match self.state {
