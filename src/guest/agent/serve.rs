@@ -33,9 +33,10 @@ pub fn serve(line: &mut impl Line, mouth: &Mouth, worker: &Worker) -> io::Result
     let mut buffer = vec![0; 16 << 10];
     loop {
         match line.read(&mut buffer) {
+            // No sign that the conversation is over: the port tells of coming and going on another
+            // queue than the bytes travel, so the next host's preamble may have been heard before
+            // the last host's farewell. Only a preamble begins and ends a conversation.
             Ok(0) => {
-                // What is said into the void would be the next host's first words.
-                mouth.hang_up();
                 if !line.wait_for_host()? {
                     return Ok(());
                 }
