@@ -2,10 +2,10 @@
 
 use std::io::{self, Read};
 
-use super::ear::{Ear, Heard};
 use super::mouth::{Conversation, Mouth};
 use super::requests::Worker;
 use crate::guest::console::say;
+use crate::protocol::ear::{Ear, Heard};
 use crate::protocol::guest::ToGuest;
 
 /// A stream that may come back after its end.
@@ -52,7 +52,7 @@ pub fn serve(line: &mut impl Line, mouth: &Mouth, worker: &Worker) -> io::Result
     }
 }
 
-fn act(heard: Heard, conversation: &mut Conversation, mouth: &Mouth, worker: &Worker) {
+fn act(heard: Heard<ToGuest>, conversation: &mut Conversation, mouth: &Mouth, worker: &Worker) {
     match heard {
         Heard::Preamble => *conversation = mouth.greet(),
         Heard::Hello(_) => {}
