@@ -32,7 +32,7 @@ pub fn uptime() -> Duration {
 fn line(uptime: Duration, text: &str) -> String {
     // Control characters would let what an image says paint over other lines of the log.
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("[{:>5}.{:03}] banger: {clean}\r\n", uptime.as_secs(), uptime.subsec_millis())
+    format!("[{:>5}.{:03}] banger: {clean}\n", uptime.as_secs(), uptime.subsec_millis())
 }
 
 #[cfg(test)]
@@ -42,6 +42,6 @@ mod tests {
     #[test]
     fn a_line_is_one_line_whatever_it_holds() {
         let line = line(Duration::from_millis(1_234), "a\nb\x1b[2J");
-        assert_eq!(line, "[    1.234] banger: a b [2J\r\n");
+        assert_eq!(line, "[    1.234] banger: a b [2J\n");
     }
 }

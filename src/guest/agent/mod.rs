@@ -7,8 +7,6 @@
 
 /// The machine's power button.
 mod button;
-/// What is understood of the host's bytes.
-pub mod ear;
 /// Sockets that listen.
 mod listeners;
 /// What is said to the host.

@@ -70,14 +70,6 @@ impl Mouth {
         }
     }
 
-    /// Nobody listens until the next greeting.
-    pub fn hang_up(&self) {
-        let mut speech = self.lock();
-        speech.open = false;
-        speech.waiting.clear();
-        self.changed.notify_all();
-    }
-
     /// Ends [`Mouth::speak`], now or when it begins.
     pub fn close(&self) {
         self.lock().closed = true;

@@ -2,10 +2,10 @@
 
 use std::io::{self, Read};
 
-use super::ear::{Ear, Heard};
 use super::mouth::{Conversation, Mouth};
 use super::requests::Worker;
 use crate::guest::console::say;
+use crate::protocol::ear::{Ear, Heard};
 use crate::protocol::guest::ToGuest;
 
 /// A stream that may come back after its end.
@@ -33,9 +33,10 @@ pub fn serve(line: &mut impl Line, mouth: &Mouth, worker: &Worker) -> io::Result
     let mut buffer = vec![0; 16 << 10];
     loop {
         match line.read(&mut buffer) {
+            // No sign that the conversation is over: the port tells of coming and going on another
+            // queue than the bytes travel, so the next host's preamble may have been heard before
+            // the last host's farewell. Only a preamble begins and ends a conversation.
             Ok(0) => {
-                // What is said into the void would be the next host's first words.
-                mouth.hang_up();
                 if !line.wait_for_host()? {
                     return Ok(());
                 }
@@ -51,7 +52,7 @@ pub fn serve(line: &mut impl Line, mouth: &Mouth, worker: &Worker) -> io::Result
     }
 }
 
-fn act(heard: Heard, conversation: &mut Conversation, mouth: &Mouth, worker: &Worker) {
+fn act(heard: Heard<ToGuest>, conversation: &mut Conversation, mouth: &Mouth, worker: &Worker) {
     match heard {
         Heard::Preamble => *conversation = mouth.greet(),
         Heard::Hello(_) => {}

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::start;
 use crate::guest::console::{self, say};
@@ -22,6 +25,9 @@ use crate::os::files;
 
 /// Most connections at once.
 const MAX_SESSIONS: usize = 64;
+
+/// How long to wait when descriptors or memory are short.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where images keep the server.
 const CANDIDATES: [&str; 3] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd"];
@@ -60,6 +66,8 @@ impl Server {
             match self.listener.accept() {
                 Ok((stream, _)) => self.admit(stream, &sessions),
                 Err(e) if is_passing(&e) => {}
+                // No event tells of free descriptors or memory; without a pause this would spin.
+                Err(e) if is_shortage(&e) => std::thread::sleep(SHORTAGE_PAUSE),
                 Err(e) => return Err(e).doing(|| "accept on port 22".into()),
             }
         }
@@ -112,11 +120,27 @@ fn listen() -> io::Result<TcpListener> {
     TcpListener::bind(&any[..])
 }
 
-/// A client that gave up, or a moment without descriptors or memory (accept(2)).
+/// A client that gave up meanwhile: Linux passes the errors of its connection on (accept(2)).
 fn is_passing(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let fatal = [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP];
-    !fatal.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+    let passing = [
+        Errno::INTR,
+        Errno::CONNABORTED,
+        Errno::NETDOWN,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::NETUNREACH,
+        Errno::NONET,
+        Errno::PERM,
+    ];
+    passing.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
+}
+
+/// No descriptor or no memory at the moment.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortage = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    shortage.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error()))
 }
 
 /// Reaps the session's server when it ends.
@@ -144,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_client_that_gave_up_does_not_end_the_server() {
-        assert!(is_passing(&io::Error::from_raw_os_error(rustix::io::Errno::CONNABORTED.raw_os_error())));
-        assert!(!is_passing(&io::Error::from_raw_os_error(rustix::io::Errno::BADF.raw_os_error())));
+        assert!(is_passing(&io::Error::from_raw_os_error(Errno::CONNABORTED.raw_os_error())));
+        assert!(!is_passing(&io::Error::from_raw_os_error(Errno::BADF.raw_os_error())));
     }
 }

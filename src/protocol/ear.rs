@@ -1,32 +1,38 @@
-//! What is understood of the host's bytes.
+//! What is understood of the other side's bytes, in the guest language; both sides use it.
 //!
 //! A conversation begins with each [`PREAMBLE`], wherever it stands: the port may hold the rest of
-//! an earlier conversation, and a host that is gone and back between two reads leaves no other
+//! an earlier conversation, and a side that is gone and back between two reads leaves no other
 //! trace. A frame that is cut by it is dropped. So no frame towards the guest may contain the
-//! preamble's 16 bytes; as a frame's header they would announce 1.8 GB, so none begins with them.
+//! preamble's 16 bytes (one from the guest that does only restarts its own conversation); as a
+//! frame's header they would announce 1.8 GB, so none begins with them.
+//!
+//! The daemon speaks first and the agent answers each preamble with one greeting, so a daemon
+//! that follows a hasty predecessor may hear *two*: it keeps its requests in flight, because their
+//! replies come after the last greeting.
 
-use crate::protocol::frame::{FrameBuffer, FrameError, decode};
-use crate::protocol::guest::{GuestHello, PREAMBLE, ToGuest};
+use std::marker::PhantomData;
+
+use super::frame::{FrameBuffer, FrameError, decode};
+use super::guest::{GuestHello, PREAMBLE};
 
 /// One thing that was understood.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Heard<M> {
     /// A new conversation begins; what was to be said in the old one is void.
     Preamble,
-    /// The host said who it is and both sides have a protocol in common.
+    /// The other side said who it is, and both sides have a protocol in common.
     Hello(GuestHello),
-    /// The host asks.
-    Message(ToGuest),
+    /// Something was said.
+    Message(M),
     /// What came makes no sense: the rest of this conversation is not listened to.
     Garbled(FrameError),
     /// No common protocol: likewise.
     Foreign(GuestHello),
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Waiting for a preamble.
-    #[default]
     Deaf,
     /// Waiting for the hello.
     Greeted,
@@ -35,17 +41,24 @@ enum State {
 }
 
 /// Listens to one stream.
-#[derive(Debug, Default)]
-pub struct Ear {
+#[derive(Debug)]
+pub struct Ear<M> {
     state: State,
     frames: FrameBuffer,
     /// The last bytes that may be the beginning of a preamble.
     tail: Vec<u8>,
+    message: PhantomData<M>,
 }
 
-impl Ear {
+impl<M> Default for Ear<M> {
+    fn default() -> Self {
+        Self { state: State::Deaf, frames: FrameBuffer::default(), tail: Vec::new(), message: PhantomData }
+    }
+}
+
+impl<M: bincode::Decode<()>> Ear<M> {
     /// What `bytes`, the next of the stream, bring.
-    pub fn hear(&mut self, bytes: &[u8]) -> Vec<Heard> {
+    pub fn hear(&mut self, bytes: &[u8]) -> Vec<Heard<M>> {
         let mut heard = Vec::new();
         if let Some(rest) = self.after_last_preamble(bytes) {
             self.frames = FrameBuffer::default();
@@ -72,7 +85,7 @@ impl Ear {
         rest
     }
 
-    fn take_frames(&mut self, heard: &mut Vec<Heard>) {
+    fn take_frames(&mut self, heard: &mut Vec<Heard<M>>) {
         while self.state != State::Deaf {
             match self.frames.next_body().and_then(|body| body.map(|b| self.understand(&b)).transpose()) {
                 Ok(None) => return,
@@ -88,7 +101,7 @@ impl Ear {
         }
     }
 
-    fn understand(&self, body: &[u8]) -> Result<Heard, FrameError> {
+    fn understand(&self, body: &[u8]) -> Result<Heard<M>, FrameError> {
         if self.state == State::Talking {
             return decode(body).map(Heard::Message);
         }
@@ -102,7 +115,7 @@ mod tests {
     use super::*;
     use crate::model::OpId;
     use crate::protocol::frame::encode;
-    use crate::protocol::guest::GuestRequest;
+    use crate::protocol::guest::{GuestRequest, ToGuest};
 
     fn request(number: u64) -> ToGuest {
         ToGuest::Request { number, op: OpId::from_random(1), request: GuestRequest::Ping }
@@ -116,7 +129,7 @@ mod tests {
         [opening(), encode(&request(1)).expect("encodes"), encode(&request(2)).expect("encodes")].concat()
     }
 
-    fn wanted() -> Vec<Heard> {
+    fn wanted() -> Vec<Heard<ToGuest>> {
         vec![Heard::Preamble, Heard::Hello(GuestHello::ours()), Heard::Message(request(1)), Heard::Message(request(2))]
     }
 
@@ -124,13 +137,13 @@ mod tests {
     fn a_conversation_survives_any_cut() {
         let bytes = conversation();
         for cut in 0..=bytes.len() {
-            let mut ear = Ear::default();
+            let mut ear = Ear::<ToGuest>::default();
             let mut heard = ear.hear(&bytes[..cut]);
             heard.extend(ear.hear(&bytes[cut..]));
             assert_eq!(heard, wanted(), "{cut}");
         }
-        let mut ear = Ear::default();
-        let heard: Vec<Heard> = bytes.iter().flat_map(|b| ear.hear(&[*b])).collect();
+        let mut ear = Ear::<ToGuest>::default();
+        let heard: Vec<Heard<ToGuest>> = bytes.iter().flat_map(|b| ear.hear(&[*b])).collect();
         assert_eq!(heard, wanted());
     }
 
@@ -139,7 +152,7 @@ mod tests {
         let bytes = conversation();
         for cut in 0..bytes.len() {
             for second in [1, 7, PREAMBLE.len(), bytes.len()] {
-                let mut ear = Ear::default();
+                let mut ear = Ear::<ToGuest>::default();
                 ear.hear(&bytes[..cut]);
                 let mut heard = ear.hear(&bytes[..second]);
                 heard.extend(ear.hear(&bytes[second..]));
@@ -150,7 +163,7 @@ mod tests {
 
     #[test]
     fn garbage_is_reported_once_and_a_preamble_heals() {
-        let mut ear = Ear::default();
+        let mut ear = Ear::<ToGuest>::default();
         assert_eq!(ear.hear(&[7; 5000]), vec![]);
         ear.hear(&opening());
         let garbled = ear.hear(&[0xff; 100]);
@@ -167,7 +180,7 @@ mod tests {
             for flip in 1..=255u8 {
                 let mut bad = bytes.clone();
                 bad[at] ^= flip;
-                let mut ear = Ear::default();
+                let mut ear = Ear::<ToGuest>::default();
                 ear.hear(&bad);
                 assert_eq!(ear.hear(&conversation()).last(), wanted().last(), "{at} {flip}");
             }
@@ -178,6 +191,6 @@ mod tests {
     fn a_host_of_another_age_is_foreign() {
         let hello = GuestHello { protocol_min: 900, protocol_max: 901, build: "x".into() };
         let bytes = [PREAMBLE.to_vec(), encode(&hello).expect("encodes"), encode(&request(1)).expect("encodes")];
-        assert_eq!(Ear::default().hear(&bytes.concat()), vec![Heard::Preamble, Heard::Foreign(hello)]);
+        assert_eq!(Ear::<ToGuest>::default().hear(&bytes.concat()), vec![Heard::Preamble, Heard::Foreign(hello)]);
     }
 }
