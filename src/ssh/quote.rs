@@ -122,3 +122,66 @@ fn push_bytes(word: &mut String, bytes: &[u8]) {
     }
     word.push_str(r#"')""#);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    use std::process::Command as Process;
+
+    /// What `shell` makes of the words in `line`, each with a NUL after it.
+    fn words(shell: &str, line: &str) -> Vec<u8> {
+        let script = format!(r"printf '%s\0' {line}");
+        let output = Process::new(shell).args(["-c", &script]).output().expect("a shell");
+        assert!(output.status.success() && output.stderr.is_empty(), "{script:?}: {output:?}");
+        output.stdout
+    }
+
+    fn expected(argv: &[OsString]) -> Vec<u8> {
+        argv.iter().flat_map(|a| [a.as_bytes(), b"\0"].concat()).collect()
+    }
+
+    fn argument() -> impl Strategy<Value = OsString> {
+        let byte = prop_oneof![4 => 1u8..=255, 2 => proptest::sample::select(&b"'\"\\$`!*?~#&;|<> \n\t=-%"[..])];
+        let bytes = proptest::collection::vec(byte, 0..12).prop_map(OsString::from_vec);
+        prop_oneof![bytes, "\\PC{0,12}".prop_map(OsString::from)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn every_argument_survives_every_shell(argv in proptest::collection::vec(argument(), 1..20)) {
+            let line = quote_argv(&argv).expect("no NUL in it");
+            for shell in ["sh", "bash"] {
+                prop_assert_eq!(words(shell, &line), expected(&argv), "{}: {}", shell, line);
+            }
+        }
+    }
+
+    #[test]
+    fn plain_words_stay_readable_and_a_script_stays_one_word() {
+        assert_eq!(quote_argv(&["make", "-C", "/src", ""]).as_deref(), Ok("make -C /src ''"));
+        assert_eq!(quote_argv(&["sh", "-c", "exit 42"]).as_deref(), Ok("sh -c 'exit 42'"));
+    }
+
+    #[test]
+    fn what_no_process_can_have_is_refused() {
+        assert_eq!(quote_argv(&["a", "b\0c"]), Err(QuoteError::Nul(1)));
+        assert_eq!(quote_argv::<&str>(&[]), Err(QuoteError::Empty));
+        let long = Command::new(["x".repeat(LONGEST)]);
+        assert!(matches!(command_line(&long), Err(QuoteError::TooLong(_))));
+        for bad in ["", "1A", "A B", "A=B", "A;B", "Ä"] {
+            assert!(command_line(&Command::new(["x"]).with_env(bad, "v")).is_err(), "{bad}");
+        }
+        assert!(command_line(&Command::new(["x"]).with_env("A", "a\0b")).is_err());
+    }
+
+    #[test]
+    fn a_plain_login_shell_needs_no_words() {
+        assert_eq!(command_line(&Command::login()), Ok(None));
+        let line = command_line(&Command::login().in_folder("-")).expect("words");
+        assert_eq!(line.as_deref(), Some(r#"cd ./- || exit 125; exec "${SHELL:-/bin/sh}" -l"#));
+    }
+}
