@@ -1,6 +1,8 @@
 //! What `--json` prints: the documented, stable form of records (`JSON.md`). Apart from the records,
 //! so that a record can change without breaking anybody's script.
 
+use std::net::Ipv4Addr;
+
 use serde::Serialize;
 
 use crate::model::image::{ImageRecord, KernelRecord};
@@ -17,7 +19,7 @@ pub struct VmView<'a> {
     reason: Option<&'a str>,
     image: &'a str,
     kernel: &'a str,
-    address: String,
+    address: Option<Ipv4Addr>,
     vcpus: u8,
     memory_mib: u32,
     disk_mib: u32,
@@ -39,7 +41,7 @@ impl<'a> From<&'a VmRecord> for VmView<'a> {
             reason: vm.reason.as_deref(),
             image: vm.spec.image.as_str(),
             kernel: vm.spec.kernel.as_str(),
-            address: vm.address.to_string(),
+            address: vm.present_address(),
             vcpus: vm.spec.vcpus,
             memory_mib: vm.spec.memory.0,
             disk_mib: vm.spec.disk.0,

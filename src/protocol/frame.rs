@@ -78,6 +78,16 @@ impl FrameBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Bytes that wait to become a frame.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The next whole body. `Ok(None)`: more bytes are needed.
     pub fn next_body(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
         let Some(header) = self.bytes.first_chunk::<HEADER>() else {

@@ -38,7 +38,7 @@ fn row(vm: &VmRecord, now: u64) -> Vec<String> {
         vm.spec.name.to_string(),
         vm.state.to_string(),
         vm.spec.image.to_string(),
-        vm.address.to_string(),
+        vm.present_address().map_or_else(|| "-".to_owned(), |a| a.to_string()),
         vm.spec.vcpus.to_string(),
         human(vm.spec.memory.bytes()),
         human(vm.spec.disk.bytes()),
@@ -63,12 +63,12 @@ fn facts(vm: &VmRecord) -> String {
     facts.extend([
         ("image", vm.spec.image.to_string()),
         ("kernel", vm.spec.kernel.to_string()),
-        ("address", vm.address.to_string()),
         ("vcpus", vm.spec.vcpus.to_string()),
         ("memory", human(vm.spec.memory.bytes())),
         ("disk", human(vm.spec.disk.bytes())),
         ("monitor", format!("{}/{}", vm.vmm.as_str(), vm.accel.as_str())),
     ]);
+    facts.extend(vm.present_address().map(|a| ("address", a.to_string())));
     facts.extend(vm.process.map(|p| ("process", p.to_string())));
     facts.extend(vm.keeper.map(|p| ("deleted with", p.to_string())));
     facts.push(("created", timestamp(vm.created_at)));
@@ -94,8 +94,8 @@ mod tests {
                 disk: Mib(8192),
                 init: None,
             },
-            slot: Slot::new(1).expect("a slot"),
-            address: [172, 30, 7, 2].into(),
+            slot: Slot::new(1),
+            address: Some([172, 30, 7, 2].into()),
             state: VmState::Error,
             reason: Some("qemu exited\x1b[2J".into()),
             vmm: VmmKind::Qemu,

@@ -1,0 +1,269 @@
+//! The cgroup of each VM, `banger/ID`: its limits, and the certainty of who belongs to it.
+//!
+//! Of its own and never in a service's: a restart of the service would kill the VMs. With the
+//! unified hierarchy there is one directory (Documentation/admin-guide/cgroup-v2.rst); on older or
+//! mixed hosts there is one in each hierarchy that matters (cgroup-v1/). A controller that the host
+//! does not have limits nothing, and the log says so.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::authority::Root;
+use super::error::{Doing, HelperError, Result};
+use crate::model::{Mib, OpId, VmId};
+use crate::os::process;
+
+/// What a monitor needs beside the guest's memory: its own, the translated code of software
+/// emulation (256 MiB at most), and page cache.
+const OVERHEAD: Mib = Mib(512);
+
+/// Threads of a monitor: one per virtual CPU (at most 64) and its workers.
+const MAX_TASKS: &str = "256";
+
+/// How long the processes of a cgroup may take to end after they were killed.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// The parent of all.
+const PARENT: &str = "banger";
+
+/// One mounted hierarchy that matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hierarchy {
+    root: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// Version 2.
+    Unified,
+    /// Version 1, with the controllers that are mounted there.
+    Legacy(Vec<String>),
+}
+
+/// The hierarchies of this host.
+#[derive(Debug)]
+pub struct Cgroups {
+    hierarchies: Vec<Hierarchy>,
+}
+
+impl Cgroups {
+    /// Looks at what is mounted.
+    pub fn see() -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").doing("read /proc/self/mountinfo")?;
+        Ok(Self { hierarchies: hierarchies(&mounts) })
+    }
+
+    /// Makes a VM's cgroup; returns what a process writes `0` into to join it, one per hierarchy.
+    pub fn create(&self, root: &Root, op: OpId, id: &VmId, memory: Mib) -> Vec<OwnedFd> {
+        let limit = Mib(memory.0.saturating_add(OVERHEAD.0)).bytes().to_string();
+        let mut joins = Vec::new();
+        for hierarchy in &self.hierarchies {
+            match hierarchy.create(root, op, id, &limit) {
+                Ok(file) => joins.push(file),
+                Err(e) => log::warn!("[{op}] no cgroup for VM {id}: {}", e.line()),
+            }
+        }
+        if joins.is_empty() {
+            log::warn!("[{op}] VM {id} runs without a cgroup: nothing limits its memory");
+        }
+        joins
+    }
+
+    /// Kills whatever is in a VM's cgroup and removes it; done when it is gone.
+    pub fn remove(&self, root: &Root, id: &VmId) -> Result<()> {
+        let mut first = Ok(());
+        for hierarchy in &self.hierarchies {
+            let removed = hierarchy.remove(root, id);
+            first = first.and(removed);
+        }
+        first
+    }
+
+    /// Removes the parents that hold no VM's cgroup any more.
+    pub fn remove_parents(&self, _: &Root) {
+        for hierarchy in &self.hierarchies {
+            // Fails while another VM, perhaps of another installation, is in it.
+            let _ = fs::remove_dir(hierarchy.root.join(PARENT));
+        }
+    }
+}
+
+impl Hierarchy {
+    fn of_vm(&self, id: &VmId) -> PathBuf {
+        self.root.join(PARENT).join(id.as_str())
+    }
+
+    fn create(&self, _: &Root, op: OpId, id: &VmId, memory: &str) -> Result<OwnedFd> {
+        let (parent, own) = (self.root.join(PARENT), self.of_vm(id));
+        self.delegate(&self.root);
+        ensure(&parent)?;
+        self.delegate(&parent);
+        ensure(&own)?;
+        for (controller, file, value) in self.limits(memory) {
+            if let Err(e) = fs::write(own.join(file), value) {
+                log::warn!("[{op}] VM {id} has no limit of {controller}: {e}");
+            }
+        }
+        let join = own.join("cgroup.procs");
+        let file = OpenOptions::new().write(true).open(&join).doing(format!("open {}", join.display()))?;
+        Ok(file.into())
+    }
+
+    /// Hands controllers down; in a legacy hierarchy they are everywhere.
+    fn delegate(&self, path: &Path) {
+        if self.kind == Kind::Unified {
+            for controller in ["+memory", "+pids", "+cpu"] {
+                // A controller may be missing or be mounted as a legacy hierarchy: `limits` will
+                // then find no file and say so.
+                let _ = fs::write(path.join("cgroup.subtree_control"), controller);
+            }
+        }
+    }
+
+    /// What to write where.
+    fn limits<'a>(&self, memory: &'a str) -> Vec<(&'static str, &'static str, &'a str)> {
+        match &self.kind {
+            Kind::Unified => {
+                let available = fs::read_to_string(self.root.join("cgroup.controllers")).unwrap_or_default();
+                let limits = [("memory", "memory.max", memory), ("pids", "pids.max", MAX_TASKS)];
+                let has = |name: &str| available.split_ascii_whitespace().any(|c| c == name);
+                limits.into_iter().filter(|(controller, ..)| has(controller)).collect()
+            }
+            Kind::Legacy(controllers) => {
+                let limits = [("memory", "memory.limit_in_bytes", memory), ("pids", "pids.max", MAX_TASKS)];
+                limits.into_iter().filter(|(controller, ..)| controllers.iter().any(|c| c == controller)).collect()
+            }
+        }
+    }
+
+    fn remove(&self, _: &Root, id: &VmId) -> Result<()> {
+        let own = self.of_vm(id);
+        let doing = format!("remove cgroup {}", own.display());
+        let deadline = Instant::now() + END_LIMIT;
+        loop {
+            match fs::remove_dir(&own) {
+                Ok(()) => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(e) if e.kind() != io::ErrorKind::ResourceBusy => return Err(e).doing(doing),
+                Err(_) if Instant::now() > deadline => {
+                    return Err(HelperError::Unkillable(format!("a process in cgroup {}", own.display())));
+                }
+                Err(_) => empty(&own, deadline).doing(&doing)?,
+            }
+        }
+    }
+}
+
+/// Kills the members of the cgroup `own` and waits for their end.
+fn empty(own: &Path, deadline: Instant) -> io::Result<()> {
+    // Version 2 since Linux 5.14 kills all at once; without it each is killed below.
+    let _ = fs::write(own.join("cgroup.kill"), "1");
+    let members = fs::read_to_string(own.join("cgroup.procs"))?;
+    for pid in members.lines().filter_map(|l| l.parse().ok()) {
+        let Ok(member) = process::reference(pid) else { continue };
+        if let Some(pidfd) = process::open(member)? {
+            process::kill(&pidfd)?;
+            process::wait_for_end(&pidfd, deadline.saturating_duration_since(Instant::now()))?;
+        }
+    }
+    wait_for_change(own)
+}
+
+/// Waits a moment for `cgroup.events` to change: the last member may have ended and not be gone.
+/// A legacy hierarchy has no such event; there the moment just passes.
+fn wait_for_change(own: &Path) -> io::Result<()> {
+    let moment = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+    match File::open(own.join("cgroup.events")) {
+        Ok(events) => poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&moment))?,
+        Err(_) => poll(&mut [], Some(&moment))?,
+    };
+    Ok(())
+}
+
+fn ensure(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.doing(format!("create cgroup {}", path.display())),
+    }
+}
+
+/// The hierarchies that matter, of `/proc/self/mountinfo` (proc(5)): fields 5 (mount point), and
+/// behind the lone `-` the type, the source, and the options, among which v1 names its controllers.
+fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for hierarchy in mounts.lines().filter_map(hierarchy) {
+        let same = |h: &Hierarchy| h.root == hierarchy.root || h.kind == hierarchy.kind;
+        if !found.iter().any(same) {
+            found.push(hierarchy);
+        }
+    }
+    found
+}
+
+fn hierarchy(line: &str) -> Option<Hierarchy> {
+    let (left, right) = line.split_once(" - ")?;
+    let root = PathBuf::from(left.split(' ').nth(4)?);
+    let mut right = right.split(' ');
+    match right.next()? {
+        "cgroup2" => Some(Hierarchy { root, kind: Kind::Unified }),
+        "cgroup" => {
+            let wanted = ["memory", "pids", "cpu", "cpuacct", "name=systemd"];
+            let options = right.nth(1)?.split(',').filter(|o| wanted.contains(o));
+            let controllers: Vec<String> = options.map(str::to_owned).collect();
+            (!controllers.is_empty()).then_some(Hierarchy { root, kind: Kind::Legacy(controllers) })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unified_host_has_one_hierarchy() {
+        let mounts = "25 1 0:23 / /sys rw - sysfs sysfs rw\n\
+            30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+        let expected = Hierarchy { root: "/sys/fs/cgroup".into(), kind: Kind::Unified };
+        assert_eq!(hierarchies(mounts), [expected]);
+    }
+
+    #[test]
+    fn a_mixed_host_has_those_that_matter_once_each() {
+        let mounts = "31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+            32 30 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+            33 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+            34 30 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+            35 30 0:30 / /elsewhere/memory rw - cgroup cgroup rw,memory\n\
+            36 30 0:31 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n";
+        let found: Vec<_> = hierarchies(mounts).into_iter().map(|h| h.root).collect();
+        let expected = ["unified", "systemd", "cpu,cpuacct", "memory"].map(|n| Path::new("/sys/fs/cgroup").join(n));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_member_is_killed_and_the_cgroup_removed() {
+        let (Ok(root), Ok(groups)) = (Root::claim(), Cgroups::see()) else { return };
+        let id = VmId::from_random(crate::os::random::number());
+        let joins = groups.create(&root, OpId::BACKGROUND, &id, Mib(64));
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("sleep starts");
+        for join in joins {
+            io::Write::write_all(&mut File::from(join), child.id().to_string().as_bytes()).expect("joined");
+        }
+        groups.remove(&root, &id).expect("removed");
+        groups.remove(&root, &id).expect("gone already");
+        for hierarchy in &groups.hierarchies {
+            assert!(!hierarchy.of_vm(&id).exists(), "{}", hierarchy.root.display());
+        }
+        // Where there is no cgroup at all nobody was killed.
+        let _ = child.kill();
+        child.wait().expect("reaped");
+        groups.remove_parents(&root);
+    }
+}

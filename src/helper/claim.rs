@@ -1,0 +1,72 @@
+//! One helper per network namespace: two installations would fight over bridge and rules.
+//!
+//! The claim is an abstract socket (unix(7)): those are per network namespace and vanish with their
+//! process. Anybody may take the name first; only root's claim counts, so that a user who squats on
+//! it stops nobody.
+
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+
+use super::authority::Root;
+use super::error::{Doing, HelperError, Result};
+
+const NAME: &[u8] = b"bangerd-root-network";
+
+/// This helper's claim, once it was needed.
+#[derive(Debug, Default)]
+pub struct Claim {
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+enum Held {
+    Name(#[expect(dead_code, reason = "held, not read")] OwnedFd),
+    /// A user squats on the name.
+    Without,
+}
+
+impl Claim {
+    /// Claims the network of this namespace; refused while another helper has it.
+    pub fn ensure(&mut self, _: &Root) -> Result<()> {
+        if self.held.is_some() {
+            return Ok(());
+        }
+        let doing = "claim the network";
+        let (own, address) = (socket().doing(doing)?, SocketAddrUnix::new_abstract_name(NAME).doing(doing)?);
+        self.held = Some(match bind(&own, &address) {
+            Ok(()) => {
+                listen(&own, 1).doing(doing)?;
+                Held::Name(own)
+            }
+            Err(rustix::io::Errno::ADDRINUSE) if holder_is_root(&address)? => return Err(HelperError::NetworkTaken),
+            Err(rustix::io::Errno::ADDRINUSE) => {
+                log::warn!("a user holds the name that helpers use to agree who manages the network");
+                Held::Without
+            }
+            other => return other.doing(doing),
+        });
+        Ok(())
+    }
+
+    /// Lets another helper have it.
+    pub fn give_up(&mut self) {
+        self.held = None;
+    }
+}
+
+fn socket() -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Who listens: by the credentials of whoever called listen(2) (`SO_PEERCRED`, unix(7)). A full
+/// queue does not tell, and is taken for a helper.
+fn holder_is_root(address: &SocketAddrUnix) -> Result<bool> {
+    let asking = socket().doing("ask who has claimed the network")?;
+    match connect(&asking, address) {
+        Ok(()) => Ok(crate::os::socket::peer(&asking).doing("ask who has claimed the network")?.uid == 0),
+        Err(rustix::io::Errno::AGAIN) => Ok(true),
+        Err(_) => Ok(false),
+    }
+}

@@ -1,0 +1,115 @@
+//! The descriptors that come with a launch: that the caller could open them proves the right to
+//! them, so each must really have been opened, for what it will be used for.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+
+use super::error::{Doing, HelperError, Result};
+use crate::model::launch::LaunchFile;
+use crate::os::memfd;
+
+/// Checks `file` and makes it fit for another uid: QEMU opens kernel and initramfs by path, as the
+/// VM's uid, so one that only its owner may read is copied into memory.
+pub fn check(what: LaunchFile, file: OwnedFd) -> Result<OwnedFd> {
+    let seen = fstat(&file).doing("look at a descriptor")?;
+    if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile {
+        return Err(HelperError::Files(format!("the descriptor for {what:?} is not a regular file")));
+    }
+    let flags = fcntl_getfl(&file).doing("look at a descriptor")?;
+    if !opened_for(what, flags) {
+        return Err(HelperError::Files(format!("the descriptor for {what:?} was opened for something else")));
+    }
+    match what {
+        LaunchFile::Kernel | LaunchFile::Initramfs if seen.st_mode & 0o004 == 0 => {
+            copied(file.as_fd().try_clone_to_owned().map(File::from)).doing("copy a file into memory")
+        }
+        LaunchFile::Kernel
+        | LaunchFile::Initramfs
+        | LaunchFile::Console
+        | LaunchFile::Overlay
+        | LaunchFile::Image
+        | LaunchFile::Modules => Ok(file),
+    }
+}
+
+/// An `O_PATH` descriptor proves nothing: anybody may have one (open(2)).
+fn opened_for(what: LaunchFile, flags: OFlags) -> bool {
+    let access = flags & OFlags::RWMODE;
+    if flags.contains(OFlags::PATH) {
+        return false;
+    }
+    match what {
+        LaunchFile::Kernel | LaunchFile::Initramfs => access == OFlags::RDONLY || access == OFlags::RDWR,
+        LaunchFile::Console | LaunchFile::Overlay => access == OFlags::RDWR,
+        LaunchFile::Image | LaunchFile::Modules => access == OFlags::RDONLY,
+    }
+}
+
+fn copied(from: io::Result<File>) -> io::Result<OwnedFd> {
+    let (from, mut to) = (from?, memfd::create("banger")?);
+    let (mut buffer, mut at) = (vec![0; 1 << 20], 0);
+    loop {
+        match from.read_at(&mut buffer, at) {
+            Ok(0) => break,
+            Ok(count) => {
+                to.write_all(&buffer[..count])?;
+                at += count as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    memfd::seal(&to)?;
+    Ok(to.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::Mode;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn opened(flags: OFlags) -> OwnedFd {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        rustix::fs::open(file.path(), flags, Mode::empty()).expect("opens")
+    }
+
+    #[test]
+    fn each_file_must_be_opened_for_its_use() {
+        assert!(check(LaunchFile::Image, opened(OFlags::RDONLY)).is_ok());
+        assert!(check(LaunchFile::Image, opened(OFlags::RDWR)).is_err());
+        assert!(check(LaunchFile::Overlay, opened(OFlags::RDONLY)).is_err());
+        assert!(check(LaunchFile::Console, opened(OFlags::WRONLY)).is_err());
+        for what in [LaunchFile::Kernel, LaunchFile::Overlay, LaunchFile::Image] {
+            assert!(check(what, opened(OFlags::PATH)).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_refused() {
+        for path in ["/", "/dev/zero"] {
+            let file = rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).expect("opens");
+            assert!(check(LaunchFile::Image, file).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_private_kernel_is_copied_for_the_monitor() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), b"kernel").expect("written");
+        let private = check(LaunchFile::Kernel, File::open(file.path()).expect("opens").into()).expect("taken");
+        let inode = |fd: &OwnedFd| fstat(fd).expect("seen").st_ino;
+        let own = inode(&File::open(file.path()).expect("opens").into());
+        assert_ne!(inode(&private), own);
+        let mut content = [0; 6];
+        File::from(private).read_exact_at(&mut content, 0).expect("read");
+        assert_eq!(&content, b"kernel");
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).expect("set");
+        let public = check(LaunchFile::Kernel, File::open(file.path()).expect("opens").into()).expect("taken");
+        assert_eq!(inode(&public), own);
+    }
+}

@@ -1,0 +1,147 @@
+//! The runtime directory: opened once, checked by its descriptor, and everything below it reached
+//! through that, so that nobody who can rename a parent can put another in its place.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+
+use super::authority::Root;
+use super::error::{Doing, HelperError, Result};
+use crate::model::VmId;
+
+/// The opened runtime directory.
+#[derive(Debug)]
+pub struct Folder {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the directory at `path`, which is made if it is missing; its parent must be there.
+    pub fn open(_: &Root, path: &Path) -> Result<Self> {
+        let shown = path.display().to_string();
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(HelperError::Unsafe { path: shown, defect: "is not a folder below another" });
+        };
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::open(parent, flags, Mode::empty()).doing(format!("open {}", parent.display()))?;
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            other => other.doing(format!("create folder {shown}"))?,
+        }
+        let directory = rustix::fs::openat(&parent, name, flags | OFlags::NOFOLLOW, Mode::empty())
+            .doing(format!("open {shown}"))?;
+        check_owned_by_root(&directory, &shown)?;
+        // Independent of the umask: the owner's daemon must reach the socket.
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755)).doing(format!("set the mode of {shown}"))?;
+        let folder = Self { directory, path: path.to_owned() };
+        folder.ensure("vms")?;
+        Ok(folder)
+    }
+
+    /// A path below the directory that leads through its descriptor. It is short, too: a socket's
+    /// address has at most 107 bytes (unix(7)).
+    pub fn at(&self, below: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{below}", self.directory.as_raw_fd()))
+    }
+
+    /// Where the directory is, for people.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path in the folder of one VM.
+    pub fn of_vm(&self, id: &VmId, file: &str) -> PathBuf {
+        self.at(&format!("vms/{id}/{file}"))
+    }
+
+    /// Makes the folder of one VM, open to root alone.
+    pub fn ensure_vm(&self, id: &VmId) -> Result<()> {
+        self.ensure(&format!("vms/{id}"))
+    }
+
+    /// Removes the folder of one VM; done when it is gone.
+    pub fn remove_vm(&self, id: &VmId) -> Result<()> {
+        crate::os::files::remove_tree(&self.at(&format!("vms/{id}"))).doing(format!("remove the folder of VM {id}"))
+    }
+
+    /// The ids of all VMs that have a folder.
+    pub fn vms(&self) -> Result<Vec<VmId>> {
+        let entries = std::fs::read_dir(self.at("vms")).doing("list the VMs' folders")?;
+        Ok(entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// Gives a file of the directory to `uid`.
+    pub fn give(&self, name: &str, uid: u32) -> Result<()> {
+        rustix::fs::chownat(
+            &self.directory,
+            name,
+            Some(Uid::from_raw(uid)),
+            None::<Gid>,
+            rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .doing(format!("give {name} to uid {uid}"))
+    }
+
+    fn ensure(&self, name: &str) -> Result<()> {
+        match rustix::fs::mkdirat(&self.directory, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(e) => Err(io::Error::from(e)).doing(format!("create folder {}/{name}", self.path.display())),
+        }
+    }
+}
+
+fn check_owned_by_root(directory: &OwnedFd, path: &str) -> Result<()> {
+    let seen = rustix::fs::fstat(directory).doing(format!("look at {path}"))?;
+    let defect = if seen.st_uid != 0 {
+        "is owned by another user"
+    } else if seen.st_mode & 0o022 != 0 {
+        "can be written by others"
+    } else {
+        return Ok(());
+    };
+    Err(HelperError::Unsafe { path: path.to_owned(), defect })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn opened(path: &Path) -> Option<Result<Folder>> {
+        Root::claim().ok().map(|root| Folder::open(&root, path))
+    }
+
+    #[test]
+    fn a_folder_of_its_own_is_made_and_found_again() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let path = parent.path().join("root-run");
+        let Some(folder) = opened(&path) else { return };
+        let folder = folder.expect("made");
+        let id = VmId::from_random(7);
+        folder.ensure_vm(&id).expect("made");
+        assert_eq!(folder.vms().expect("listed"), [id.clone()]);
+        folder.remove_vm(&id).expect("removed");
+        folder.remove_vm(&id).expect("gone already");
+        assert!(opened(&path).expect("root").is_ok());
+    }
+
+    #[test]
+    fn a_folder_that_others_can_change_is_refused() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let path = parent.path().join("loose");
+        std::fs::create_dir(&path).expect("made");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("set");
+        let Some(refused) = opened(&path) else { return };
+        assert!(matches!(refused, Err(HelperError::Unsafe { defect: "can be written by others", .. })));
+        let link = parent.path().join("link");
+        symlink("/run", &link).expect("linked");
+        assert!(opened(&link).expect("root").is_err());
+        let foreign = parent.path().join("foreign");
+        std::fs::create_dir(&foreign).expect("made");
+        std::os::unix::fs::chown(&foreign, Some(65_534), None).expect("given");
+        assert!(matches!(opened(&foreign), Some(Err(HelperError::Unsafe { .. }))));
+    }
+}

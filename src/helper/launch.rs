@@ -1,0 +1,332 @@
+//! One boot: tap, rules, cgroup, sockets, processes, in named steps; undone backwards when one fails.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Stdio;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::error::{Doing, HelperError, Result};
+use super::ledger::Record;
+use super::monitor::Role;
+use super::qemu::{self, Numbers};
+use super::site::{Site, guests};
+use super::spawn::{self, Streams};
+use super::stage::{Order, Program, View};
+use super::undo::{Failure, Step, carry_out};
+use super::{rules, tap};
+use crate::host::facts::{QEMU, find_program};
+use crate::model::choice::Accel;
+use crate::model::launch::{FakeFailure, FakeLaunch, Launch, QemuLaunch};
+use crate::model::{MacAddr, ProcessRef, Slot, Subnet, TapName, VmId};
+use crate::net::rules::{self as text, Guest};
+
+/// How long a monitor may take until its control socket speaks. Beyond it the launch goes on: the
+/// daemon waits for the guest anyway.
+const GREETING_LIMIT: Timespec = Timespec { tv_sec: 15, tv_nsec: 0 };
+
+/// Names of the sockets in a VM's folder.
+const CONTROL: &str = "qmp.sock";
+const AGENT: &str = "agent.sock";
+
+/// What a launch needs and collects.
+pub struct Launching<'a> {
+    site: Site<'a>,
+    slot: Slot,
+    subnet: Subnet,
+    uid: u32,
+    launch: Launch,
+    /// In the order of `FILES`, checked.
+    files: Vec<OwnedFd>,
+    tap: Option<OwnedFd>,
+    joins: Vec<OwnedFd>,
+    listeners: Option<(UnixListener, UnixListener)>,
+    process: Option<ProcessRef>,
+    connected: Option<[OwnedFd; 2]>,
+}
+
+/// A running monitor's process and its two sockets, connected.
+pub type Attached = (ProcessRef, [OwnedFd; 2]);
+
+impl<'a> Launching<'a> {
+    /// A launch of `site`'s VM; `files` were checked.
+    pub fn new(site: Site<'a>, slot: Slot, subnet: Subnet, uid: u32, launch: Launch, files: Vec<OwnedFd>) -> Self {
+        let (tap, joins, listeners, process, connected) = (None, Vec::new(), None, None, None);
+        Self { site, slot, subnet, uid, launch, files, tap, joins, listeners, process, connected }
+    }
+
+    /// Does all of it, or nothing.
+    pub fn run(mut self) -> Result<Attached> {
+        let steps = [
+            Step { name: "record", act: Self::record, undo: |l| l.site.forget() },
+            Step { name: "tap", act: Self::make_tap, undo: Self::drop_tap },
+            Step { name: "rules", act: Self::admit, undo: |l| l.site.dismiss() },
+            Step { name: "cgroup", act: Self::make_cgroup, undo: |l| l.site.remove_cgroup() },
+            Step { name: "sockets", act: Self::listen, undo: |_| Ok(()) },
+            Step { name: "start", act: Self::start, undo: |l| l.site.end() },
+            Step { name: "greeting", act: Self::await_greeting, undo: |_| Ok(()) },
+        ];
+        let (op, id) = (self.site.op, self.site.id.clone());
+        if let Err(Failure { step, error, undone }) = carry_out(&mut self, &steps) {
+            log::warn!("[{op}] launch of VM {id} failed at {step}, {} undos failed", undone.len());
+            return Err(match undone.is_empty() {
+                true => error,
+                false => HelperError::Undone { source: Box::new(error), failures: undone },
+            });
+        }
+        self.process.zip(self.connected).ok_or(HelperError::NotRunning(id))
+    }
+
+    fn record(&mut self) -> Result<()> {
+        let id = self.site.id.clone();
+        let record = Record { id, slot: self.slot, kind: self.launch.kind(), process: None, console: None };
+        self.site.ledger.write(self.site.folder, record)
+    }
+
+    fn make_tap(&mut self) -> Result<()> {
+        self.tap = Some(tap::create(self.site.root, self.site.netlink, TapName::of(self.slot))?);
+        Ok(())
+    }
+
+    fn drop_tap(&mut self) -> Result<()> {
+        self.tap = None;
+        self.site.remove_tap()
+    }
+
+    /// One guest more; the whole of the rules when somebody removed them.
+    fn admit(&mut self) -> Result<()> {
+        let (root, doing) = (self.site.root, "add a guest to the rules");
+        let guest = Guest::new(self.subnet, self.slot);
+        if rules::apply(root, &text::admit(guest), doing).is_ok() {
+            return Ok(());
+        }
+        let guests = guests(self.site.ledger, self.subnet, |_| true);
+        rules::apply(root, &text::base(self.subnet.gateway(), &guests), doing)
+    }
+
+    fn make_cgroup(&mut self) -> Result<()> {
+        let Site { root, op, id, cgroups, .. } = &self.site;
+        self.joins = cgroups.create(root, *op, id, self.launch.memory());
+        Ok(())
+    }
+
+    /// The sockets listen before the monitor exists, in a folder that only root can reach.
+    fn listen(&mut self) -> Result<()> {
+        let listen = |name: &str| {
+            let path = self.site.folder.of_vm(&self.site.id, name);
+            crate::os::files::remove_file(&path).and_then(|()| UnixListener::bind(&path)).doing(format!("make {name}"))
+        };
+        self.listeners = Some((listen(CONTROL)?, listen(AGENT)?));
+        Ok(())
+    }
+
+    /// Starts first what keeps the output, then the monitor, and writes both down.
+    fn start(&mut self) -> Result<()> {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).doing("make a pipe");
+        let ((serial, serial_in), (errors, errors_in)) = (pipe()?, pipe()?);
+        let console = self.start_console(serial, errors)?;
+        let process = self.start_monitor(&serial_in, errors_in)?;
+        // From here on only the monitor holds what it was given: its end is the end of the pipes,
+        // of the tap, and of the listening.
+        drop(serial_in);
+        (self.tap, self.listeners) = (None, None);
+        self.files.clear();
+        self.joins.clear();
+        let (id, kind) = (self.site.id.clone(), self.launch.kind());
+        self.process = Some(process);
+        let record = Record { id, slot: self.slot, kind, process: Some(process), console };
+        self.site.ledger.write(self.site.folder, record)
+    }
+
+    fn start_console(&mut self, serial: OwnedFd, errors: OwnedFd) -> Result<Option<ProcessRef>> {
+        let kept = open_errors(&self.site)?;
+        let log = self.files[self.console_index()].try_clone().doing("keep the console's log")?;
+        let arguments = vec![errors.as_raw_fd().to_string(), kept.as_raw_fd().to_string()];
+        let order = self.order(View::Bare, vec![&errors, &kept], Program::Own("banger-console"), arguments);
+        let streams = Streams { input: serial.into(), output: log.into(), errors: Stdio::null() };
+        let child = spawn::start(self.site.root, &order, &[&errors, &kept], streams)?;
+        Ok(self.site.monitors.adopt(&self.site.id, Role::Console, child)?.ok())
+    }
+
+    fn start_monitor(&mut self, serial: &OwnedFd, errors: OwnedFd) -> Result<ProcessRef> {
+        let (control, agent) = self.listeners.take().ok_or_else(|| HelperError::NotRunning(self.site.id.clone()))?;
+        let (control, agent): (OwnedFd, OwnedFd) = (control.into(), agent.into());
+        let channels = Channels { serial, control: &control, agent: &agent };
+        let (order, keep) = match &self.launch {
+            Launch::Qemu(launch) => self.qemu_order(launch, &channels)?,
+            Launch::Fake(launch) => self.fake_order(launch, &channels),
+        };
+        let streams = Streams { input: Stdio::null(), output: Stdio::null(), errors: errors.into() };
+        let child = spawn::start(self.site.root, &order, &keep, streams)?;
+        let id = self.site.id.clone();
+        match self.site.monitors.adopt(&id, Role::Monitor, child)? {
+            Ok(process) => Ok(process),
+            Err(status) => Err(self.ended(status)),
+        }
+    }
+
+    fn qemu_order<'s>(&'s self, launch: &QemuLaunch, channels: &Channels<'s>) -> Result<(Order, Vec<&'s OwnedFd>)> {
+        let program = find_program(QEMU).ok_or(HelperError::Missing(QEMU))?;
+        let tap = self.tap.as_ref().ok_or_else(|| HelperError::NotRunning(self.site.id.clone()))?;
+        let file = |at: usize| self.files[at].as_raw_fd();
+        let numbers = Numbers {
+            kernel: file(0),
+            initramfs: file(1),
+            serial: channels.serial.as_raw_fd(),
+            overlay: file(3),
+            image: file(4),
+            modules: launch.modules_drive.then(|| file(5)),
+            tap: tap.as_raw_fd(),
+            control: channels.control.as_raw_fd(),
+            agent: channels.agent.as_raw_fd(),
+        };
+        let arguments = qemu::arguments(&self.site.id, MacAddr::of(self.slot), launch, numbers);
+        let mut keep = vec![channels.serial, channels.control, channels.agent, tap];
+        keep.extend(self.files.iter().enumerate().filter(|(at, _)| *at != self.console_index()).map(|(_, f)| f));
+        let view = if launch.accel == Accel::Kvm { View::SystemKvm } else { View::System };
+        Ok((self.order(view, keep.clone(), Program::Path(program), arguments), keep))
+    }
+
+    fn fake_order<'s>(&'s self, launch: &FakeLaunch, channels: &Channels<'s>) -> (Order, Vec<&'s OwnedFd>) {
+        let keep = vec![channels.serial, channels.control, channels.agent];
+        let mut arguments = Vec::new();
+        for (flag, fd) in
+            [("--qmp-fd", channels.control), ("--agent-fd", channels.agent), ("--console-fd", channels.serial)]
+        {
+            arguments.extend([flag.to_owned(), fd.as_raw_fd().to_string()]);
+        }
+        if let Some(failure) = launch.fail {
+            arguments.extend(["--fail".to_owned(), failure_name(failure).to_owned()]);
+        }
+        (self.order(View::Bare, keep.clone(), Program::Own("banger-fake-vmm"), arguments), keep)
+    }
+
+    fn order(&self, view: View, keep: Vec<&OwnedFd>, program: Program, arguments: Vec<String>) -> Order {
+        let numbers =
+            |files: &mut dyn Iterator<Item = &OwnedFd>| -> Vec<RawFd> { files.map(|f| f.as_raw_fd()).collect() };
+        let (joins, keep) = (numbers(&mut self.joins.iter()), numbers(&mut keep.into_iter()));
+        Order { uid: self.uid, view, joins, keep, program, arguments }
+    }
+
+    fn console_index(&self) -> usize {
+        match &self.launch {
+            Launch::Qemu(_) => 2,
+            Launch::Fake(_) => 0,
+        }
+    }
+
+    /// A monitor that does not like its arguments ends at once; one that does says so on its
+    /// control socket. The greeting is not read: it is for whoever gets the connection.
+    fn await_greeting(&mut self) -> Result<()> {
+        let id = self.site.id.clone();
+        let connected = connect(&self.site);
+        let Some((pidfd, _)) = self.site.monitors.monitor(&id) else { return Err(self.reap()) };
+        let connected = connected?;
+        let control = PollFd::new(&connected[0], PollFlags::IN);
+        let mut waited = [control, PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+        let polled = poll(&mut waited, Some(&GREETING_LIMIT)).doing("wait for the monitor")?;
+        if !waited[1].revents().is_empty() {
+            return Err(self.reap());
+        }
+        if polled == 0 {
+            log::warn!("[{}] the monitor of VM {id} has not spoken yet", self.site.op);
+        }
+        self.connected = Some(connected);
+        Ok(())
+    }
+
+    /// Why the monitor ended.
+    fn reap(&mut self) -> HelperError {
+        match self.site.monitors.end(self.site.root, &self.site.id) {
+            Ok(ended) => self.ended(ended.into_iter().next().map(|e| e.status).unwrap_or_default()),
+            Err(error) => error,
+        }
+    }
+
+    fn ended(&mut self, status: String) -> HelperError {
+        let id = self.site.id.clone();
+        self.site.monitors.settle(&id);
+        HelperError::Ended { said: self.site.said(), id, status }
+    }
+}
+
+/// What a monitor speaks through.
+struct Channels<'s> {
+    serial: &'s OwnedFd,
+    control: &'s OwnedFd,
+    agent: &'s OwnedFd,
+}
+
+/// The monitor's standard error, as far as it is kept.
+fn open_errors(site: &Site<'_>) -> Result<OwnedFd> {
+    let path = site.folder.of_vm(&site.id, "errors");
+    let file: std::io::Result<File> =
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+    Ok(file.doing(format!("make a file for the errors of VM {}", site.id))?.into())
+}
+
+/// Fresh connections to a running monitor's two sockets.
+pub fn connect(site: &Site<'_>) -> Result<[OwnedFd; 2]> {
+    Ok([connect_one(site, CONTROL)?, connect_one(site, AGENT)?])
+}
+
+fn connect_one(site: &Site<'_>, name: &str) -> Result<OwnedFd> {
+    let path = site.folder.of_vm(&site.id, name);
+    let stream = UnixStream::connect(path).doing(format!("connect to {name} of VM {}", site.id))?;
+    stream.as_fd().try_clone_to_owned().doing(format!("connect to {name} of VM {}", site.id))
+}
+
+fn failure_name(failure: FakeFailure) -> &'static str {
+    match failure {
+        FakeFailure::AtSpawn => "at-spawn",
+        FakeFailure::SilentGuest => "silent-guest",
+        FakeFailure::AfterHello => "after-hello",
+        FakeFailure::IgnoresShutdown => "ignores-shutdown",
+    }
+}
+
+/// The uid of the VM in `slot`: from 1,900,000,000 on, 256 for each installation, which the
+/// checksum of its runtime directory's path chooses, so that two do not share uids.
+pub fn uid(installation: u64, slot: Slot) -> u32 {
+    1_900_000_000 + (installation % 100_000) as u32 * 256 + u32::from(slot.number())
+}
+
+/// What the bridge of an installation is marked with.
+pub fn alias(installation: u64) -> String {
+    format!("banger:{installation:016x}")
+}
+
+/// Who is refused: the VM runs, or its slot is taken.
+pub fn check_free(site: &Site<'_>, id: &VmId, slot: Slot) -> Result<()> {
+    if site.monitors.monitor(id).is_some() {
+        return Err(HelperError::Running(id.clone()));
+    }
+    match site.ledger.in_slot(slot) {
+        Some(other) if other.id != *id => Err(HelperError::SlotTaken { slot, by: other.id.clone() }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_are_apart_and_below_two_to_the_31() {
+        let slot = |n| Slot::new(n).expect("a slot");
+        assert_eq!(uid(0, slot(1)), 1_900_000_001);
+        assert_ne!(uid(1, slot(1)), uid(0, slot(250)));
+        assert!(uid(u64::MAX, slot(250)) < 1 << 31);
+    }
+
+    #[test]
+    fn a_fake_failure_is_read_by_the_name_it_is_passed_as() {
+        use FakeFailure::{AfterHello, AtSpawn, IgnoresShutdown, SilentGuest};
+        for failure in [AtSpawn, SilentGuest, AfterHello, IgnoresShutdown] {
+            assert_eq!(failure_name(failure).parse(), Ok(failure));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Who may ask what. Pure: a table, matched without a wildcard, so that a new request does not
+//! compile until somebody has decided about it.
+
+use crate::model::OpId;
+use crate::protocol::root::RootRequest;
+use crate::protocol::{Fault, FaultKind};
+
+/// Who is on the other side, by `SO_PEERCRED`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// The uid that the helper was started for.
+    Owner,
+    /// Root.
+    Root,
+}
+
+/// The caller with `uid`; `None` for everybody else, who is not answered at all.
+pub fn caller(uid: u32, owner: u32) -> Option<Caller> {
+    match uid {
+        0 => Some(Caller::Root),
+        uid if uid == owner => Some(Caller::Owner),
+        _ => None,
+    }
+}
+
+/// Where a conversation stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing was said.
+    Fresh,
+    /// Both speak the same protocol.
+    Agreed,
+    /// The other side speaks another protocol: what to tell it.
+    Foreign(Fault),
+}
+
+/// Whether `caller` may ask `request` in `phase`.
+pub fn check(caller: Caller, phase: &Phase, request: &RootRequest) -> Result<(), Fault> {
+    let (owner, root, foreign) = match request {
+        RootRequest::Status => (true, true, true),
+        RootRequest::Shutdown => (true, true, false),
+        RootRequest::EnsureNetwork { .. } => (true, true, false),
+        RootRequest::RemoveNetwork => (true, true, false),
+        RootRequest::LaunchVm { .. } => (true, true, false),
+        RootRequest::AttachVm { .. } => (true, true, false),
+        RootRequest::ReleaseVm { .. } => (true, true, false),
+        RootRequest::Inventory => (true, true, false),
+    };
+    let permitted = match caller {
+        Caller::Owner => owner,
+        Caller::Root => root,
+    };
+    match phase {
+        Phase::Fresh => Err(Fault::new(FaultKind::BadRequest, "a conversation begins with a hello")),
+        Phase::Foreign(fault) if !foreign => Err(fault.clone()),
+        Phase::Agreed | Phase::Foreign(_) if permitted => Ok(()),
+        Phase::Agreed | Phase::Foreign(_) => Err(Fault::new(FaultKind::Unauthorized, "only root may ask for this")),
+    }
+}
+
+/// The descriptors that came with a request must be as many as it says.
+pub fn check_files(request: &RootRequest, files: usize) -> Result<(), Fault> {
+    let wanted = request.files();
+    if files == wanted {
+        return Ok(());
+    }
+    let message = format!("the request comes with {wanted} descriptors, {files} arrived");
+    Err(Fault::new(FaultKind::BadRequest, message))
+}
+
+/// How a request appears in the log, without its details' details.
+pub fn summary(op: OpId, request: &RootRequest) -> String {
+    match request {
+        RootRequest::Status => format!("[{op}] status"),
+        RootRequest::Shutdown => format!("[{op}] shutdown"),
+        RootRequest::EnsureNetwork { prefer: Some(subnet) } => format!("[{op}] ensure network {subnet}"),
+        RootRequest::EnsureNetwork { prefer: None } => format!("[{op}] ensure network"),
+        RootRequest::RemoveNetwork => format!("[{op}] remove network"),
+        RootRequest::LaunchVm { id, slot, launch } => {
+            format!("[{op}] launch VM {id} in slot {slot} ({})", launch.kind().as_str())
+        }
+        RootRequest::AttachVm { id } => format!("[{op}] attach VM {id}"),
+        RootRequest::ReleaseVm { id } => format!("[{op}] release VM {id}"),
+        RootRequest::Inventory => format!("[{op}] inventory"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::launch::{FakeLaunch, Launch};
+    use crate::model::{Slot, VmId};
+
+    fn all() -> Vec<RootRequest> {
+        let id = VmId::from_random(1);
+        let slot = Slot::new(1).expect("a slot");
+        let launch = Launch::Fake(FakeLaunch::default());
+        vec![
+            RootRequest::Status,
+            RootRequest::Shutdown,
+            RootRequest::EnsureNetwork { prefer: None },
+            RootRequest::RemoveNetwork,
+            RootRequest::LaunchVm { id: id.clone(), slot, launch },
+            RootRequest::AttachVm { id: id.clone() },
+            RootRequest::ReleaseVm { id },
+            RootRequest::Inventory,
+        ]
+    }
+
+    #[test]
+    fn only_the_owner_and_root_are_heard() {
+        assert_eq!(caller(0, 1000), Some(Caller::Root));
+        assert_eq!(caller(1000, 1000), Some(Caller::Owner));
+        assert_eq!(caller(0, 0), Some(Caller::Root));
+        for uid in [1, 999, 1001, 65_534, u32::MAX, 1_900_000_001] {
+            assert_eq!(caller(uid, 1000), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_before_the_hello() {
+        for request in all() {
+            let fault = check(Caller::Root, &Phase::Fresh, &request).expect_err("refused");
+            assert_eq!(fault.kind, FaultKind::BadRequest);
+        }
+    }
+
+    #[test]
+    fn another_protocol_gets_the_status_and_nothing_else() {
+        let phase = Phase::Foreign(Fault::new(FaultKind::BadVersion, "other"));
+        for request in all() {
+            let verdict = check(Caller::Owner, &phase, &request);
+            assert_eq!(verdict.is_ok(), request == RootRequest::Status, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn descriptors_are_counted() {
+        for request in all() {
+            assert_eq!(check_files(&request, request.files()), Ok(()));
+            assert!(check_files(&request, request.files() + 1).is_err());
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! QEMU's command line: typed launch and descriptor numbers in, arguments out. Pure.
+//!
+//! Every file is a descriptor: the kernel and the initramfs as `/proc/self/fd/N` (QEMU opens them
+//! once, by path), everything else in a set that QEMU opens as `/dev/fdset/K` (qemu(1), `-add-fd`).
+//! Nothing in here is text of the caller's but the kernel arguments, and those are one argument.
+
+use std::os::fd::RawFd;
+
+use crate::model::choice::Accel;
+use crate::model::launch::QemuLaunch;
+use crate::model::{MacAddr, VmId};
+use crate::protocol::guest::PORT_NAME;
+
+/// The numbers under which the monitor finds what it was given.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    /// Kernel.
+    pub kernel: RawFd,
+    /// Initramfs.
+    pub initramfs: RawFd,
+    /// Where serial output goes: the writing end of a pipe.
+    pub serial: RawFd,
+    /// qcow2 overlay, read and write.
+    pub overlay: RawFd,
+    /// Image below it, read only.
+    pub image: RawFd,
+    /// Modules drive, read only.
+    pub modules: Option<RawFd>,
+    /// The tap.
+    pub tap: RawFd,
+    /// Listening socket for QMP.
+    pub control: RawFd,
+    /// Listening socket for the guest's agent.
+    pub agent: RawFd,
+}
+
+/// What the kernel is told always: output on the serial port; a reboot or a panic ends the monitor
+/// (a triple fault under `-no-reboot`); no probing for a keyboard controller that is not there; the
+/// CPU's own random numbers are trusted, as nothing else is there yet; boot-time self-tests and slow
+/// grace periods are skipped.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 reboot=t panic=-1 quiet 8250.nr_uarts=1 i8042.noaux i8042.nomux \
+    i8042.dumbkbd random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1";
+
+/// The arguments behind the program's name.
+pub fn arguments(id: &VmId, mac: MacAddr, launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
+    let mut words = Words(Vec::new());
+    machine(&mut words, id, launch);
+    boot(&mut words, launch, fds);
+    console(&mut words, fds);
+    disks(&mut words, fds);
+    words.pair("-netdev", format!("tap,id=net,fd={}", fds.tap));
+    words.pair("-device", format!("virtio-net-device,netdev=net,mac={mac}"));
+    words.pair("-object", "rng-builtin,id=rng");
+    words.pair("-device", "virtio-rng-device,rng=rng");
+    channels(&mut words, fds);
+    words.0
+}
+
+struct Words(Vec<String>);
+
+impl Words {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.to_owned());
+    }
+
+    fn pair(&mut self, flag: &str, value: impl Into<String>) {
+        self.flag(flag);
+        self.0.push(value.into());
+    }
+
+    /// Makes descriptor `fd` the set `number`.
+    fn set(&mut self, number: u8, fd: RawFd) {
+        self.pair("-add-fd", format!("fd={fd},set={number}"));
+    }
+}
+
+fn machine(words: &mut Words, id: &VmId, launch: &QemuLaunch) {
+    words.pair("-name", id.as_str());
+    words.pair("-M", "microvm,acpi=on,rtc=on,pit=on,pic=on,isa-serial=on");
+    let (accel, cpu) = match launch.accel {
+        Accel::Kvm => ("kvm", "host"),
+        Accel::Tcg => ("tcg,thread=multi,tb-size=256", "max"),
+    };
+    words.pair("-accel", accel);
+    words.pair("-cpu", cpu);
+    words.pair("-smp", launch.vcpus.to_string());
+    words.pair("-m", format!("{}M", launch.memory.0));
+    for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+        words.flag(flag);
+    }
+    words.pair("-display", "none");
+    words.pair("-global", "virtio-mmio.force-legacy=false");
+    words.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+}
+
+fn boot(words: &mut Words, launch: &QemuLaunch, fds: Numbers) {
+    words.pair("-kernel", format!("/proc/self/fd/{}", fds.kernel));
+    words.pair("-initrd", format!("/proc/self/fd/{}", fds.initramfs));
+    let extra = launch.boot_args.as_str();
+    let space = if extra.is_empty() { "" } else { " " };
+    words.pair("-append", format!("{KERNEL_ARGUMENTS}{space}{extra}"));
+}
+
+/// Serial output only ever leaves: what is in the pipe is kept by `banger-console`.
+fn console(words: &mut Words, fds: Numbers) {
+    words.set(4, fds.serial);
+    words.pair("-chardev", "file,id=serial,path=/dev/fdset/4");
+    words.pair("-serial", "chardev:serial");
+}
+
+/// The overlay names no file that it lies over: the image is given as a node, so that nothing in a
+/// disk decides what is opened. Serial numbers tell the guest which disk is which.
+fn disks(words: &mut Words, fds: Numbers) {
+    words.set(1, fds.overlay);
+    words.set(2, fds.image);
+    words.pair("-blockdev", "driver=file,node-name=image-file,filename=/dev/fdset/2,read-only=on");
+    words.pair("-blockdev", "driver=raw,node-name=image,file=image-file,read-only=on");
+    words.pair("-blockdev", "driver=file,node-name=overlay-file,filename=/dev/fdset/1,discard=unmap");
+    words.pair("-blockdev", "driver=qcow2,node-name=root,file=overlay-file,backing=image,discard=unmap");
+    words.pair("-device", "virtio-blk-device,drive=root,serial=root");
+    if let Some(modules) = fds.modules {
+        words.set(3, modules);
+        words.pair("-blockdev", "driver=file,node-name=modules-file,filename=/dev/fdset/3,read-only=on");
+        words.pair("-blockdev", "driver=raw,node-name=modules,file=modules-file,read-only=on");
+        words.pair("-device", "virtio-blk-device,drive=modules,serial=modules");
+    }
+}
+
+/// Both sockets listen, so that a restarted daemon gets a fresh connection.
+fn channels(words: &mut Words, fds: Numbers) {
+    words.pair("-device", "virtio-serial-device");
+    words.pair("-chardev", format!("socket,id=agent,fd={},server=on,wait=off", fds.agent));
+    words.pair("-device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
+    words.pair("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", fds.control));
+    words.pair("-mon", "chardev=qmp,mode=control");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::launch::KernelArgs;
+    use crate::model::{Mib, Slot};
+
+    const FDS: Numbers = Numbers {
+        kernel: 10,
+        initramfs: 11,
+        serial: 12,
+        overlay: 13,
+        image: 14,
+        modules: Some(15),
+        tap: 16,
+        control: 17,
+        agent: 18,
+    };
+
+    fn line(launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
+        arguments(&VmId::from_random(1), MacAddr::of(Slot::new(3).expect("a slot")), launch, fds)
+    }
+
+    fn launch(accel: Accel, boot_args: &str) -> QemuLaunch {
+        let boot_args: KernelArgs = boot_args.parse().expect("arguments");
+        QemuLaunch { accel, vcpus: 2, memory: Mib(512), boot_args, modules_drive: true }
+    }
+
+    fn values<'a>(line: &'a [String], flag: &str) -> Vec<&'a str> {
+        line.windows(2).filter(|w| w[0] == flag).map(|w| w[1].as_str()).collect()
+    }
+
+    #[test]
+    fn software_and_hardware_differ_in_accelerator_and_cpu_alone() {
+        let (tcg, kvm) = (line(&launch(Accel::Tcg, ""), FDS), line(&launch(Accel::Kvm, ""), FDS));
+        let differing: Vec<_> = tcg.iter().zip(&kvm).filter(|(a, b)| a != b).map(|(_, b)| b.as_str()).collect();
+        assert_eq!(differing, ["kvm", "host"]);
+        assert_eq!(values(&tcg, "-accel"), ["tcg,thread=multi,tb-size=256"]);
+    }
+
+    #[test]
+    fn all_four_denies_are_on() {
+        let line = line(&launch(Accel::Tcg, ""), FDS);
+        let sandbox = values(&line, "-sandbox")[0];
+        for deny in ["obsolete", "elevateprivileges", "spawn", "resourcecontrol"] {
+            assert!(sandbox.contains(&format!("{deny}=deny")), "{sandbox}");
+        }
+    }
+
+    #[test]
+    fn files_are_descriptors() {
+        let line = line(&launch(Accel::Tcg, ""), FDS);
+        assert_eq!(values(&line, "-kernel"), ["/proc/self/fd/10"]);
+        assert_eq!(values(&line, "-initrd"), ["/proc/self/fd/11"]);
+        assert_eq!(values(&line, "-add-fd"), ["fd=12,set=4", "fd=13,set=1", "fd=14,set=2", "fd=15,set=3"]);
+        assert_eq!(values(&line, "-netdev"), ["tap,id=net,fd=16"]);
+        let paths = line.iter().filter(|w| w.contains('/') && !w.contains("/dev/fdset/"));
+        assert_eq!(paths.count(), 2, "{line:?}");
+    }
+
+    #[test]
+    fn the_modules_drive_is_there_only_when_asked_for() {
+        let line = line(&launch(Accel::Tcg, ""), Numbers { modules: None, ..FDS });
+        assert!(!line.iter().any(|w| w.contains("modules")), "{line:?}");
+    }
+
+    #[test]
+    fn kernel_arguments_stay_one_argument_whatever_they_hold() {
+        let hostile = "a=b,c -kernel /etc/shadow \"x' ,file=/etc";
+        let line = line(&launch(Accel::Tcg, hostile), FDS);
+        let append = values(&line, "-append");
+        assert_eq!(append.len(), 1);
+        assert!(append[0].ends_with(&format!(" {hostile}")));
+        assert_eq!(values(&line, "-kernel").len(), 1);
+    }
+}

@@ -1,0 +1,246 @@
+//! Requests become deeds: one function per request, each of which looks first, so that it may be
+//! asked again after a crash.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::authority::Root;
+use super::cgroup::Cgroups;
+use super::error::{Doing, HelperError, Result};
+use super::folder::Folder;
+use super::launch::{self, Launching};
+use super::ledger::{Ledger, checksum};
+use super::monitor::{Monitors, Role};
+use super::site::{self, Site, guests};
+use super::{bridge, claim::Claim, files, rules};
+use crate::model::launch::{FakeLaunch, Launch, LaunchFile, QemuLaunch};
+use crate::model::{OpId, Slot, Subnet, VmId};
+use crate::net::rules as text;
+use crate::os::netlink::Netlink;
+use crate::protocol::hello::{BUILD, PROTOCOL};
+use crate::protocol::root::{Deed, Entry, RootCall, RootReply, RootRequest};
+
+/// What comes back, and the descriptors beside it.
+pub type Outcome = Result<(RootReply, Vec<OwnedFd>)>;
+
+/// The helper's state.
+pub struct Service {
+    root: Root,
+    folder: Folder,
+    ledger: Ledger,
+    netlink: Netlink,
+    cgroups: Cgroups,
+    monitors: Monitors,
+    claim: Claim,
+    /// What tells this installation from others.
+    installation: u64,
+    /// The guests' network, once it was made sure of in this run.
+    subnet: Option<Subnet>,
+    /// Whether the monitor of the tests may be run.
+    fake: bool,
+}
+
+impl Service {
+    /// Reads the ledger, finds living monitors again and takes back the rest.
+    pub fn start(root: Root, folder: Folder, fake: bool) -> Result<Self> {
+        let installation = checksum(folder.path().as_os_str().as_encoded_bytes());
+        let (ledger, damaged) = Ledger::read(&folder)?;
+        let mut service = Self {
+            root,
+            ledger,
+            netlink: Netlink::open().doing("speak to the kernel")?,
+            cgroups: Cgroups::see()?,
+            monitors: Monitors::default(),
+            claim: Claim::default(),
+            installation,
+            subnet: None,
+            fake,
+            folder,
+        };
+        service.reconcile(damaged)?;
+        Ok(service)
+    }
+
+    /// Does what `call` asks.
+    pub fn handle(&mut self, call: RootCall, files: Vec<OwnedFd>) -> Outcome {
+        let op = call.op;
+        let alone = |reply| Ok((reply, Vec::new()));
+        match call.request {
+            RootRequest::Status => alone(status()),
+            RootRequest::Shutdown => alone(RootReply::Done(Deed::Changed)),
+            RootRequest::EnsureNetwork { prefer } => alone(self.ensure_network(op, prefer, true)?),
+            RootRequest::RemoveNetwork => alone(self.remove_network(op)?),
+            RootRequest::LaunchVm { id, slot, launch } => self.launch(op, id, slot, launch, files),
+            RootRequest::AttachVm { id } => self.attach(op, id),
+            RootRequest::ReleaseVm { id } => alone(self.release(op, id)?),
+            RootRequest::Inventory => alone(self.inventory()),
+        }
+    }
+
+    /// What the loop waits on.
+    pub fn pidfds(&self) -> Vec<BorrowedFd<'_>> {
+        self.monitors.pidfds()
+    }
+
+    /// The process `at` has ended by itself.
+    pub fn notice_end(&mut self, at: usize) {
+        let ended = self.monitors.reap(at);
+        let (op, id) = (OpId::BACKGROUND, &ended.id);
+        if ended.role == Role::Console {
+            return log::debug!("[{op}] output of VM {id} ended, {}", ended.status);
+        }
+        self.monitors.settle(id);
+        match site::said(&self.folder, id) {
+            said if said.is_empty() => log::info!("[{op}] monitor of VM {id} ended, {}", ended.status),
+            said => log::info!("[{op}] monitor of VM {id} ended, {}: {said}", ended.status),
+        }
+    }
+
+    fn reconcile(&mut self, damaged: Vec<(VmId, HelperError)>) -> Result<()> {
+        let op = OpId::BACKGROUND;
+        let alias = launch::alias(self.installation);
+        self.subnet = bridge::present(&mut self.netlink, &alias)?;
+        let records: Vec<_> = self.ledger.all().cloned().collect();
+        let mut gone: Vec<(VmId, Option<Slot>)> = Vec::new();
+        for record in records {
+            let id = &record.id;
+            if let Some(console) = record.console {
+                self.monitors.find(id, Role::Console, console)?;
+            }
+            match record.process {
+                Some(process) if self.monitors.find(id, Role::Monitor, process)? => {
+                    log::info!("[{op}] found VM {id} running, {process}");
+                }
+                Some(_) | None => gone.push((id.clone(), Some(record.slot))),
+            }
+        }
+        for (id, error) in damaged {
+            log::warn!("[{op}] {}", error.line());
+            gone.push((id, None));
+        }
+        for (id, slot) in gone {
+            match self.site(op, id.clone(), slot).release() {
+                Ok(()) => log::info!("[{op}] took back what was left of VM {id}"),
+                Err(e) => log::warn!("[{op}] {}", e.line()),
+            }
+        }
+        // Whatever happened to the rules meanwhile: the next request that needs them makes them anew.
+        self.subnet = None;
+        Ok(())
+    }
+
+    fn site(&mut self, op: OpId, id: VmId, slot: Option<Slot>) -> Site<'_> {
+        Site {
+            root: &self.root,
+            op,
+            id,
+            slot,
+            folder: &self.folder,
+            ledger: &mut self.ledger,
+            netlink: &mut self.netlink,
+            cgroups: &self.cgroups,
+            monitors: &mut self.monitors,
+            subnet: self.subnet,
+        }
+    }
+
+    /// `anew`: the rules are put in place even if this helper did so before.
+    fn ensure_network(&mut self, op: OpId, prefer: Option<Subnet>, anew: bool) -> Result<RootReply> {
+        self.claim.ensure(&self.root)?;
+        let alias = launch::alias(self.installation);
+        let (subnet, deed) = bridge::ensure(&self.root, &mut self.netlink, &alias, prefer)?;
+        if anew || deed == Deed::Changed || self.subnet != Some(subnet) {
+            let guests = guests(&self.ledger, subnet, |_| true);
+            rules::apply(&self.root, &text::base(subnet.gateway(), &guests), "apply the rules")?;
+        }
+        if deed == Deed::Changed {
+            log::info!("[{op}] the network of guests is {subnet}");
+        }
+        self.subnet = Some(subnet);
+        Ok(RootReply::Network { subnet })
+    }
+
+    fn remove_network(&mut self, op: OpId) -> Result<RootReply> {
+        let vms = self.ledger.all().count();
+        if vms > 0 {
+            return Err(HelperError::NetworkInUse(vms));
+        }
+        let alias = launch::alias(self.installation);
+        if bridge::present(&mut self.netlink, &alias)?.is_none() {
+            return Ok(RootReply::Done(Deed::Unchanged));
+        }
+        rules::apply(&self.root, &text::removal(), "remove the rules")?;
+        let deed = bridge::remove(&self.root, &mut self.netlink, &alias)?;
+        self.subnet = None;
+        self.cgroups.remove_parents(&self.root);
+        self.claim.give_up();
+        log::info!("[{op}] the network of guests is gone");
+        Ok(RootReply::Done(deed))
+    }
+
+    fn launch(&mut self, op: OpId, id: VmId, slot: Slot, launch: Launch, files: Vec<OwnedFd>) -> Outcome {
+        if matches!(launch, Launch::Fake(_)) && !self.fake {
+            return Err(HelperError::FakeRefused);
+        }
+        let files = checked(&launch, files)?;
+        launch::check_free(&self.site(op, id.clone(), None), &id, slot)?;
+        self.ensure_network(op, None, false)?;
+        let Some(subnet) = self.subnet else { return Err(HelperError::NetworkTaken) };
+        if let Some(left) = self.ledger.get(&id).map(|record| record.slot) {
+            // Of an earlier boot, whose monitor has ended.
+            self.site(op, id.clone(), Some(left)).release()?;
+        }
+        let uid = launch::uid(self.installation, slot);
+        let launching = Launching::new(self.site(op, id.clone(), Some(slot)), slot, subnet, uid, launch, files);
+        let attached = launching.run()?;
+        log::info!("[{op}] VM {id} runs as {}, uid {uid}", attached.0);
+        self.monitor_reply(&id, attached)
+    }
+
+    fn attach(&mut self, op: OpId, id: VmId) -> Outcome {
+        let Some((_, process)) = self.monitors.monitor(&id) else { return Err(HelperError::NotRunning(id)) };
+        let sockets = launch::connect(&self.site(op, id.clone(), None))?;
+        self.monitor_reply(&id, (process, sockets))
+    }
+
+    fn monitor_reply(&self, id: &VmId, (process, sockets): launch::Attached) -> Outcome {
+        let (pidfd, _) = self.monitors.monitor(id).ok_or_else(|| HelperError::NotRunning(id.clone()))?;
+        let pidfd = pidfd.try_clone_to_owned().doing("pass a pidfd on")?;
+        let [control, agent] = sockets;
+        Ok((RootReply::Monitor { process }, vec![pidfd, control, agent]))
+    }
+
+    fn release(&mut self, op: OpId, id: VmId) -> Result<RootReply> {
+        let known = self.ledger.get(&id).map(|record| record.slot);
+        let Some(slot) = known else { return Ok(RootReply::Done(Deed::Unchanged)) };
+        if self.subnet.is_none() {
+            self.subnet = bridge::present(&mut self.netlink, &launch::alias(self.installation))?;
+        }
+        self.site(op, id, Some(slot)).release()?;
+        Ok(RootReply::Done(Deed::Changed))
+    }
+
+    fn inventory(&self) -> RootReply {
+        let entry = |record: &super::ledger::Record| Entry {
+            id: record.id.clone(),
+            slot: record.slot,
+            process: self.monitors.monitor(&record.id).map(|(_, process)| process),
+        };
+        RootReply::Inventory(self.ledger.all().map(entry).collect())
+    }
+}
+
+/// What every version answers.
+pub fn status() -> RootReply {
+    RootReply::Status { build: BUILD.to_owned(), protocol: PROTOCOL, pid: std::process::id() as i32 }
+}
+
+fn checked(launch: &Launch, given: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
+    let kinds: &[LaunchFile] = match launch {
+        Launch::Qemu(_) => &QemuLaunch::FILES,
+        Launch::Fake(_) => &FakeLaunch::FILES,
+    };
+    if given.len() != launch.file_count() {
+        return Err(HelperError::Files(format!("{} descriptors arrived", given.len())));
+    }
+    kinds.iter().zip(given).map(|(what, file)| files::check(*what, file)).collect()
+}

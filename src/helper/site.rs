@@ -1,0 +1,121 @@
+//! What is made for one VM, and how each part is taken back. Everything follows from id and slot.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+use super::authority::Root;
+use super::cgroup::Cgroups;
+use super::error::{HelperError, Result};
+use super::folder::Folder;
+use super::ledger::Ledger;
+use super::monitor::Monitors;
+use super::{bridge, rules, tap};
+use crate::model::{OpId, Slot, Subnet, TapName, VmId};
+use crate::net::rules::{self as text, Guest};
+use crate::os::netlink::Netlink;
+
+/// How much of what a monitor said is told.
+const SAID_BYTES: u64 = 2048;
+
+/// One VM within all that the helper knows.
+pub struct Site<'a> {
+    /// The privilege.
+    pub root: &'a Root,
+    /// The operation.
+    pub op: OpId,
+    /// The VM.
+    pub id: VmId,
+    /// Its place; `None` when its record is damaged.
+    pub slot: Option<Slot>,
+    /// The runtime directory.
+    pub folder: &'a Folder,
+    /// All records.
+    pub ledger: &'a mut Ledger,
+    /// The kernel's network.
+    pub netlink: &'a mut Netlink,
+    /// The cgroups.
+    pub cgroups: &'a Cgroups,
+    /// All processes.
+    pub monitors: &'a mut Monitors,
+    /// The guests' network, where there is one.
+    pub subnet: Option<Subnet>,
+}
+
+impl Site<'_> {
+    /// Ends the monitor.
+    pub fn end(&mut self) -> Result<()> {
+        for ended in self.monitors.end(self.root, &self.id)? {
+            log::info!("[{}] {:?} of VM {} ended, {}", self.op, ended.role, self.id, ended.status);
+        }
+        Ok(())
+    }
+
+    /// Lets the guest speak no more.
+    pub fn dismiss(&mut self) -> Result<()> {
+        let Some(subnet) = self.subnet else { return Ok(()) };
+        let doing = "remove a guest from the rules";
+        if let Some(slot) = self.slot
+            && rules::apply(self.root, &text::dismiss(Guest::new(subnet, slot)), doing).is_ok()
+        {
+            return Ok(());
+        }
+        // Somebody removed the tables, or the slot is unknown: all anew, without this guest.
+        let guests = guests(self.ledger, subnet, |id| *id != self.id);
+        rules::apply(self.root, &text::base(subnet.gateway(), &guests), doing)
+    }
+
+    /// Removes the tap.
+    pub fn remove_tap(&mut self) -> Result<()> {
+        match self.slot {
+            Some(slot) if bridge::index(self.netlink)?.is_some() => {
+                tap::remove(self.root, self.netlink, TapName::of(slot))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Removes the cgroup, killing what is left in it.
+    pub fn remove_cgroup(&mut self) -> Result<()> {
+        self.cgroups.remove(self.root, &self.id)
+    }
+
+    /// Removes the folder with the record.
+    pub fn forget(&mut self) -> Result<()> {
+        self.ledger.remove(self.folder, &self.id)
+    }
+
+    /// Takes everything back, going on after failures. The record goes only when all else went.
+    pub fn release(&mut self) -> Result<()> {
+        let undo: [fn(&mut Self) -> Result<()>; 4] = [Self::end, Self::remove_cgroup, Self::dismiss, Self::remove_tap];
+        let failures: Vec<HelperError> = undo.iter().filter_map(|part| part(self).err()).collect();
+        if failures.is_empty() {
+            return self.forget();
+        }
+        Err(HelperError::Leftovers { id: self.id.clone(), failures })
+    }
+
+    /// The last that the monitor wrote to its standard error.
+    pub fn said(&self) -> String {
+        said(self.folder, &self.id)
+    }
+}
+
+/// The last that a VM's monitor wrote to its standard error.
+pub fn said(folder: &Folder, id: &VmId) -> String {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(folder.of_vm(id, "errors"))?;
+        let start = file.metadata()?.len().saturating_sub(SAID_BYTES);
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(SAID_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    // A VM that was released has nothing to say any more.
+    let bytes = read().unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim().to_owned()
+}
+
+/// The guests of the ledger that `wanted` names.
+pub fn guests(ledger: &Ledger, subnet: Subnet, wanted: impl Fn(&VmId) -> bool) -> Vec<Guest> {
+    ledger.all().filter(|r| wanted(&r.id)).map(|r| Guest::new(subnet, r.slot)).collect()
+}

@@ -1,0 +1,286 @@
+//! `banger-stage`: between the helper and a monitor. One thread, run once: it gives up, in this
+//! order, what the monitor must not have, checks that it is gone, and becomes the monitor.
+//!
+//! Descriptors that were not passed on; the helper's cgroup and session; its mounts, network,
+//! host name and IPC; resource limits; groups, capabilities, uid and gid; the way back (no_new_privs).
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
+use rustix::thread::{CapabilitySet, Gid, Uid, UnshareFlags};
+
+use super::authority::Root;
+use super::error::{Doing, HelperError, Result};
+use super::{sys, view};
+
+/// Open descriptors a monitor may have at most.
+const MAX_FILES: u64 = 4096;
+
+/// What a stage shall become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Uid and gid of the VM.
+    pub uid: u32,
+    /// Which files of the host it sees.
+    pub view: View,
+    /// Descriptors of `cgroup.procs` to join.
+    pub joins: Vec<RawFd>,
+    /// Descriptors that the program keeps.
+    pub keep: Vec<RawFd>,
+    /// What to run.
+    pub program: Program,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+}
+
+/// Which files of the host a program sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// None: `/proc` and nothing else.
+    Bare,
+    /// Programs and libraries, read only.
+    System,
+    /// The same and `/dev/kvm`.
+    SystemKvm,
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// An installed program.
+    Path(PathBuf),
+    /// This one, under another name.
+    Own(&'static str),
+}
+
+/// Names that this program may be started under behind a stage.
+const OWN: [&str; 2] = ["banger-console", "banger-fake-vmm"];
+
+impl Order {
+    /// As the stage reads it.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let view = match self.view {
+            View::Bare => "bare",
+            View::System => "system",
+            View::SystemKvm => "system-kvm",
+        };
+        let program = match &self.program {
+            Program::Path(path) => path.clone().into_os_string(),
+            Program::Own(name) => OsString::from(*name),
+        };
+        let head = [self.uid.to_string(), view.to_owned(), numbers(&self.joins), numbers(&self.keep)];
+        let mut words: Vec<OsString> = head.into_iter().map(OsString::from).collect();
+        words.push(program);
+        words.extend(self.arguments.iter().map(OsString::from));
+        words
+    }
+
+    /// Reads what [`Order::arguments`] wrote.
+    pub fn parse(words: &[OsString]) -> Option<Self> {
+        let [uid, view, joins, keep, program, arguments @ ..] = words else { return None };
+        let view = match view.to_str()? {
+            "bare" => View::Bare,
+            "system" => View::System,
+            "system-kvm" => View::SystemKvm,
+            _ => return None,
+        };
+        let program = match OWN.into_iter().find(|name| OsStr::new(name) == program) {
+            Some(name) => Program::Own(name),
+            None => Program::Path(Some(PathBuf::from(program)).filter(|p| p.is_absolute())?),
+        };
+        let uid = uid.to_str()?.parse().ok().filter(|uid| *uid != 0)?;
+        let arguments: Option<Vec<String>> = arguments.iter().map(|a| a.to_str().map(str::to_owned)).collect();
+        Some(Self {
+            uid,
+            view,
+            joins: parse_numbers(joins)?,
+            keep: parse_numbers(keep)?,
+            program,
+            arguments: arguments?,
+        })
+    }
+
+    /// What is run, for messages.
+    pub fn name(&self) -> String {
+        match &self.program {
+            Program::Path(path) => path.display().to_string(),
+            Program::Own(name) => (*name).to_owned(),
+        }
+    }
+}
+
+fn numbers(list: &[RawFd]) -> String {
+    list.iter().map(|n| n.to_string()).collect::<Vec<_>>().join(",")
+}
+
+fn parse_numbers(word: &OsStr) -> Option<Vec<RawFd>> {
+    let words = word.to_str()?.split(',').filter(|w| !w.is_empty());
+    words.map(|w| w.parse().ok().filter(|n| *n > 2)).collect()
+}
+
+/// Becomes what the arguments say. Returns only when it cannot.
+pub fn become_monitor(arguments: &[OsString]) -> Result<Infallible> {
+    let order = Order::parse(arguments)
+        .ok_or_else(|| HelperError::Usage("it is started by bangerd-root and by nobody else".into()))?;
+    let root = Root::claim()?;
+    close_all_but(&order).doing("close what was not passed on")?;
+    join(&root, &order.joins).doing("join the VM's cgroup")?;
+    setsid().doing("begin a session")?;
+    let own = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing("open itself")?;
+    leave_namespaces(&root)?;
+    view::enter(&root, order.view, order.uid)?;
+    limit().doing("set resource limits")?;
+    drop_privileges(root, order.uid).doing(format!("become uid {}", order.uid))?;
+    check_powerless(order.uid)?;
+    Err(run(&order, &own)).doing(format!("run {}", order.name()))
+}
+
+/// Closes, at the start of the program, every descriptor that it is not to keep.
+fn close_all_but(order: &Order) -> io::Result<()> {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in open {
+        match sys::inherit(number, order.keep.contains(&number)) {
+            // The one that listed them.
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error()) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn join(_: &Root, joins: &[RawFd]) -> io::Result<()> {
+    for number in joins {
+        io::Write::write_all(&mut File::from(sys::adopt(*number)?), b"0")?;
+    }
+    Ok(())
+}
+
+/// An own network namespace without a link in it: the tap is a descriptor and works from anywhere.
+fn leave_namespaces(_: &Root) -> Result<()> {
+    let all = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    sys::unshare(all).doing("leave the host's namespaces")
+}
+
+fn limit() -> io::Result<()> {
+    let exactly = |n| Rlimit { current: Some(n), maximum: Some(n) };
+    setrlimit(Resource::Core, exactly(0))?;
+    setrlimit(Resource::Nofile, exactly(MAX_FILES))?;
+    umask(Mode::from_raw_mode(0o077));
+    Ok(())
+}
+
+/// Takes the token: nothing is root's behind this.
+fn drop_privileges(_: Root, uid: u32) -> io::Result<()> {
+    use rustix::thread as this;
+    this::set_thread_groups(&[])?;
+    this::clear_ambient_capability_set()?;
+    for capability in CapabilitySet::all().iter() {
+        match this::remove_capability_from_bounding_set(capability) {
+            // One that this kernel does not know.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    this::set_thread_res_gid(gid, gid, gid)?;
+    this::set_thread_res_uid(uid, uid, uid)?;
+    let none = CapabilitySet::empty();
+    this::set_capabilities(None, this::CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    Ok(this::set_no_new_privs(true)?)
+}
+
+/// Looks instead of trusting: a stage that kept anything runs nothing.
+fn check_powerless(uid: u32) -> Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status").doing("look at itself")?;
+    if is_powerless(&status, uid) {
+        return Ok(());
+    }
+    Err(HelperError::Usage("privileges were not given up, so nothing is run".into()))
+}
+
+/// Whether `/proc/PID/status` (proc(5)) shows `uid` four times, no capability, and no way back.
+fn is_powerless(status: &str, uid: u32) -> bool {
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+    let capabilities = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
+    let four = |value: &str| {
+        let ids: Vec<&str> = value.split_ascii_whitespace().collect();
+        ids.len() == 4 && ids.iter().all(|id| id.parse() == Ok(uid))
+    };
+    field("Uid:").is_some_and(four)
+        && field("Gid:").is_some_and(four)
+        && field("Groups:").is_some_and(str::is_empty)
+        && field("NoNewPrivs:") == Some("1")
+        && capabilities.iter().all(|name| field(name).is_some_and(|v| v.bytes().all(|b| b == b'0')))
+}
+
+fn run(order: &Order, own: &OwnedFd) -> io::Error {
+    let (program, name) = match &order.program {
+        Program::Path(path) => (path.clone(), path.as_os_str()),
+        Program::Own(name) => (format!("/proc/self/fd/{}", own.as_fd().as_raw_fd()).into(), OsStr::new(name)),
+    };
+    Command::new(program).arg0(name).args(&order.arguments).env_clear().exec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order() -> Order {
+        Order {
+            uid: 1_900_000_001,
+            view: View::System,
+            joins: vec![9, 10],
+            keep: vec![],
+            program: Program::Path("/usr/bin/qemu".into()),
+            arguments: vec!["-M".into(), "a b,c".into(), String::new()],
+        }
+    }
+
+    #[test]
+    fn an_order_is_read_as_it_was_written() {
+        let own = Order { program: Program::Own("banger-console"), view: View::Bare, keep: vec![4], ..order() };
+        for order in [order(), own, Order { view: View::SystemKvm, ..order() }] {
+            assert_eq!(Order::parse(&order.arguments()), Some(order));
+        }
+    }
+
+    #[test]
+    fn an_order_for_root_or_a_relative_program_is_refused() {
+        assert_eq!(Order::parse(&Order { uid: 0, ..order() }.arguments()), None);
+        assert_eq!(Order::parse(&Order { program: Program::Path("sh".into()), ..order() }.arguments()), None);
+        assert_eq!(Order::parse(&Order { keep: vec![2], ..order() }.arguments()), None);
+        assert_eq!(Order::parse(&[]), None);
+    }
+
+    const STATUS: &str = "Name:\tqemu\nUid:\t7\t7\t7\t7\nGid:\t7\t7\t7\t7\nGroups:\t \nCapInh:\t0000000000000000\n\
+        CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n\
+        CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t0\n";
+
+    #[test]
+    fn whoever_kept_anything_is_not_powerless() {
+        assert!(is_powerless(STATUS, 7));
+        assert!(!is_powerless(STATUS, 8));
+        for (was, is) in [
+            ("Uid:\t7\t7\t7\t7", "Uid:\t7\t7\t0\t7"),
+            ("Gid:\t7", "Gid:\t0"),
+            ("Groups:\t ", "Groups:\t0 "),
+            ("CapBnd:\t0", "CapBnd:\t1"),
+            ("CapEff:\t0", "CapEff:\tf"),
+            ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
+            ("CapAmb:", "Else:"),
+        ] {
+            assert!(!is_powerless(&STATUS.replace(was, is), 7), "{is}");
+        }
+    }
+}

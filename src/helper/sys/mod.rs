@@ -1,0 +1,95 @@
+//! Raw calls that no crate wraps: the only `unsafe` of the helper. Each is a few lines, says which
+//! property it relies on, and decides nothing.
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::FdFlags;
+use rustix::thread::UnshareFlags;
+
+/// `struct ifreq` of linux/if.h as TUNSETIFF uses it: the name, then a union of 24 bytes of which
+/// the first two are the flags.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; 16],
+    flags: u16,
+    padding: [u8; 22],
+}
+
+/// `_IOW('T', 202, int)`, linux/if_tun.h. The size in the number is that of `int`, though the
+/// kernel copies a whole `struct ifreq`.
+const TUNSETIFF: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<i32>(b'T', 202);
+
+/// linux/if_tun.h: frames, no packet information before them, and a virtio header before each.
+const TAP_FLAGS: u16 = 0x0002 | 0x1000 | 0x4000;
+
+/// Makes `file`, an open `/dev/net/tun`, the tap called `name`.
+pub fn attach_tap(file: &OwnedFd, name: &str) -> io::Result<()> {
+    let mut request = InterfaceRequest { name: [0; 16], flags: TAP_FLAGS, padding: [0; 22] };
+    // One byte stays 0: the kernel wants the name terminated.
+    let room = request.name.get_mut(..name.len()).filter(|_| name.len() < 16);
+    room.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(name.as_bytes());
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq` (drivers/net/tun.c, `tun_chr_ioctl`);
+    // `request` has its size and layout and outlives the call.
+    unsafe {
+        rustix::ioctl::ioctl(file, rustix::ioctl::Updater::<TUNSETIFF, InterfaceRequest>::new(&mut request))?;
+    }
+    Ok(())
+}
+
+/// Leaves the namespaces named by `flags`.
+pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    if flags.contains(UnshareFlags::FILES) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: only `CLONE_FILES` is dangerous (descriptors would differ between threads), and it
+    // was refused above.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags)? })
+}
+
+/// Owns descriptor `number`, which a parent passed to this process by number.
+pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    inherit(number, false)?;
+    // SAFETY: the call above proved that it is open; the callers own what they were passed and
+    // adopt each number once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Whether descriptor `number` stays open in the program that this process becomes.
+pub fn inherit(number: RawFd, stays: bool) -> io::Result<()> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: borrowed for two fcntl(2) calls only, which answer EBADF when it is not open.
+    let file = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = rustix::io::fcntl_getfd(file)?;
+    let flags = if stays { flags.difference(FdFlags::CLOEXEC) } else { flags.union(FdFlags::CLOEXEC) };
+    Ok(rustix::io::fcntl_setfd(file, flags)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_has_the_kernels_size_and_number() {
+        assert_eq!(size_of::<InterfaceRequest>(), 40);
+        assert_eq!(TUNSETIFF, 0x4004_54ca);
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_refused() {
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").expect("opens"));
+        let error = attach_tap(&file, "0123456789abcdef").expect_err("refused");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(attach_tap(&file, "bng-1").is_err());
+    }
+
+    #[test]
+    fn a_closed_descriptor_is_not_adopted() {
+        assert!(adopt(60_000).is_err() && adopt(1).is_err() && inherit(-1, true).is_err());
+    }
+}
