@@ -27,7 +27,7 @@ impl Interrupts {
         let (reader, writer) = UnixStream::pair()?;
         let readable = reader.try_clone()?;
         let signals = [SIGINT, SIGTERM, SIGHUP, SIGWINCH];
-        let delivery = SignalDelivery::with_pipe(reader, writer, SignalOnly::default(), signals)?;
+        let delivery = SignalDelivery::with_pipe(reader, writer, SignalOnly, signals)?;
         Ok(Self { delivery: RefCell::new(delivery), waiting: RefCell::default(), readable })
     }
 

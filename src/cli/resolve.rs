@@ -72,8 +72,8 @@ pub fn defaults_of_this_host() -> String {
     let image = config.default_image.as_ref().map_or(DEFAULT_IMAGE, ImageName::as_str);
     let kernel = config.default_kernel.as_ref().map_or(DEFAULT_KERNEL, KernelName::as_str);
     let vmm = match choose::choose_vmm(&config, &facts) {
-        Ok(choice) => format!("{choice} ({})", choice.reason),
-        Err(none) => format!("none: {} ({})", none.message, none.hint),
+        Ok(choice) => format!("{choice}\n    {}", choice.reason),
+        Err(none) => format!("none: {}\n    {}", none.message, none.hint),
     };
     format!(
         "\nDefaults on this host:\n  --vcpu {vcpus} --memory {}M --disk-size {}M\n  --image {image} --kernel {kernel}\n  monitor: {vmm}\n",
@@ -104,6 +104,12 @@ mod tests {
             assert_eq!(failure.exit_code(false), 2, "{flags:?}");
         }
         assert_eq!(check_alone(&flags()), Ok(()));
+    }
+
+    #[test]
+    fn the_help_about_this_host_fits_a_terminal() {
+        let text = defaults_of_this_host();
+        assert!(text.contains("--vcpu") && text.lines().all(|l| l.chars().count() <= 80), "{text}");
     }
 
     #[test]

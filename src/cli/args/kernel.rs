@@ -79,7 +79,7 @@ pub struct KernelPull {
     subcommand,
     name = "import",
     description = "take a kernel from files, or this host's own",
-    usage = "(--host | --vmlinuz FILE [--modules DIR]) [--name NAME]\n       [--boot-args 'ARGS']",
+    usage = "(--host | --vmlinuz FILE [--modules DIR])\n       [--name NAME] [--boot-args 'ARGS']",
     help_triggers("-h", "--help"),
     example = "banger kernel import --host --name mine\nbanger kernel import --vmlinuz /boot/vmlinuz-6.1.0 \\\n  --modules /lib/modules/6.1.0 --name test --boot-args 'mitigations=off'\nbanger vm run --kernel mine",
     note = "Without --modules everything that a VM needs (virtio, ext4) must be built in."

@@ -5,6 +5,9 @@
 //! held back until the builder has said that all went well; else the daemon gets a broken block.
 
 use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
@@ -85,7 +88,7 @@ pub fn image(
         return Ok(Made::Before);
     }
     progress.stage(&format!("making image '{name}'"));
-    let (build, source) = catalogued.start(paths)?;
+    let (build, source) = sources::build_image(catalogued)?;
     let request = OwnerRequest::ImportImage { name: name.clone(), size, init: InitMode::Image, source, replace: false };
     match import(client, request, build, progress)? {
         OwnerReply::Image(_) | OwnerReply::Done => Ok(Made::Now),
@@ -104,7 +107,7 @@ pub fn kernel(client: &mut Client, paths: &Paths, name: &KernelName, progress: &
         return Ok(Made::Before);
     }
     progress.stage(&format!("making kernel '{name}'"));
-    import_kernel(client, name, KernelArgs::default(), catalogued.start(paths)?, progress)?;
+    import_kernel(client, name, KernelArgs::default(), sources::build_kernel(catalogued, paths)?, progress)?;
     Ok(Made::Now)
 }
 
@@ -183,6 +186,7 @@ fn pump(mut build: Box<dyn Build>, mut pipe: PipeWriter) -> Result<(), PumpError
 fn pass_on(build: &mut Box<dyn Build>, pipe: &mut PipeWriter, held: &mut Vec<u8>) -> Result<(), PumpError> {
     let mut piece = vec![0; HELD];
     loop {
+        wait_for_more(build.as_ref(), pipe).map_err(PumpError::Pipe)?;
         let count = match build.read(&mut piece) {
             Ok(0) => return Ok(()),
             Ok(count) => count,
@@ -196,6 +200,24 @@ fn pass_on(build: &mut Box<dyn Build>, pipe: &mut PipeWriter, held: &mut Vec<u8>
         let ready = held.len().saturating_sub(HELD);
         pipe.write_all(&held[..ready]).map_err(PumpError::Pipe)?;
         held.drain(..ready);
+    }
+}
+
+/// Waits until the builder has written more. A builder can be silent for minutes: when the reader
+/// goes away meanwhile (POLLERR, pipe(7)), nobody has to wait for it.
+fn wait_for_more(build: &dyn Build, pipe: &PipeWriter) -> io::Result<()> {
+    let Some(stream) = build.descriptor() else { return Ok(()) };
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(stream, PollFlags::IN),
+            PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::empty()),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) if !fds[1].revents().is_empty() => return Err(io::ErrorKind::BrokenPipe.into()),
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
 }
 
@@ -215,6 +237,10 @@ mod tests {
     }
 
     impl Build for Script {
+        fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+            None
+        }
+
         fn finish(self: Box<Self>) -> Result<(), Fault> {
             self.end
         }
@@ -247,6 +273,34 @@ mod tests {
             let passed = length.saturating_sub(HELD);
             assert_eq!(arrived, [&content[..passed], &BROKEN_BLOCK[..]].concat(), "{length}");
         }
+    }
+
+    /// Never writes, never ends.
+    struct Silent(io::PipeReader, #[expect(dead_code, reason = "held open")] PipeWriter);
+
+    impl Read for Silent {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+
+    impl Build for Silent {
+        fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+
+        fn finish(self: Box<Self>) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_silent_builder_is_left_when_the_reader_goes_away() {
+        let (never, held) = io::pipe().expect("a pipe");
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let pump = std::thread::spawn(move || pump(Box::new(Silent(never, held)), writer));
+        drop(reader);
+        assert!(matches!(pump.join().expect("joined"), Err(PumpError::Pipe(_))));
     }
 
     #[test]
