@@ -71,7 +71,7 @@ pub fn tar_to_ext4(
     let tools = Tools::find()?;
     let meter = Meter::new(stream, progress);
     let mut filesystem = Filesystem::create(target, options)?;
-    let skipped = add_entries(&meter, options, &mut |entry, kept| filesystem.add(entry, kept, &mut io::sink()))?;
+    let skipped = add_entries(&meter, options, |entry, kept| filesystem.add(entry, kept, &mut io::sink()))?;
     let (size, used_bytes) = filesystem.finish(&tools, options)?;
     Ok(Written { size, used_bytes, digest: meter.digest(), skipped })
 }
@@ -180,7 +180,7 @@ pub(super) type TarEntry<'a, 'm> = Entry<'a, Meter<'m>>;
 pub(super) fn add_entries<'m>(
     meter: &Meter<'m>,
     options: &Ext4Options,
-    add: &mut dyn FnMut(&mut TarEntry<'_, 'm>, &[String]) -> Result<bool, ImageError>,
+    mut add: impl FnMut(&mut TarEntry<'_, 'm>, &[String]) -> Result<bool, ImageError>,
 ) -> Result<u64, ImageError> {
     let mut archive = Archive::new(meter.clone());
     let mut entries = archive.entries().map_err(|e| meter.explain(e))?;

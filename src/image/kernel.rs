@@ -50,7 +50,7 @@ pub fn import_kernel(
     let options = Ext4Options::read_only("modules");
     let meter = Meter::new(stream, progress);
     let mut import = Import { folder, options: options.clone(), kernel: None, modules: None };
-    add_entries(&meter, &options, &mut |entry, kept| import.take(entry, kept))?;
+    add_entries(&meter, &options, |entry, kept| import.take(entry, kept))?;
     import.finish(&tools, release)
 }
 
