@@ -113,6 +113,16 @@ ensure_toolchain() {
     quietly rustup target add "$1" || die "rustup could not add the target $1"
 }
 
+# ensure_components COMPONENT...: rustfmt and clippy, which a minimal installation lacks.
+ensure_components() {
+    for component in "$@"; do
+        "cargo-${component#rust}" --version >/dev/null 2>&1 && continue
+        command -v rustup >/dev/null 2>&1 || die "cargo has no $component" "install it with your Rust"
+        say "adding $component"
+        quietly rustup component add "$component" || die "rustup could not add $component"
+    done
+}
+
 explain_toolchain() {
     rustup_package=$(apt-cache policy rustup 2>/dev/null | sed -n 's/^  Candidate: \([^(].*\)/\1/p')
     if [ -n "$rustup_package" ]; then

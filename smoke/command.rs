@@ -37,12 +37,6 @@ impl Run {
         self
     }
 
-    /// Another variable.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.command.env(name, value);
-        self
-    }
-
     /// Runs it to its end.
     #[track_caller]
     pub fn output(self) -> Output {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use banger::host::facts::Facts;
+
 use crate::census::wait_for_equality;
+use crate::runner::skip;
 use crate::world::World;
 
 /// More than any boot takes in software emulation on a busy machine.
@@ -19,6 +22,17 @@ pub fn main_job(world: &World) {
         assert!(done.stderr.contains(said), "{said:?} is not on standard error:\n{}", done.stderr);
     }
     wait_for_equality(world, &before, Duration::from_secs(5));
+}
+
+/// The same on KVM, where the machine has it.
+pub fn on_the_cpu_itself(world: &World) {
+    let facts = Facts::see();
+    if !(facts.kvm_opens && facts.cpu_virtualises) {
+        skip("no usable KVM: /dev/kvm does not open, or the CPU shows neither vmx nor svm");
+    }
+    let world = &world.with("BANGER_ACCEL", "kvm");
+    let done = world.banger(&["vm", "run", "--rm", "--", "true"]).output().ok();
+    assert!(done.stderr.contains("qemu/kvm"), "{}", done.stderr);
 }
 
 /// The guest command's own code, 128+N, 126, 127; 125 when banger itself failed.

@@ -61,6 +61,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),
     Scenario::new("fake_vmm_fast", 120, fake::life_and_failures),
     Scenario::new("main_job", 120, exec::main_job),
+    Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),
     Scenario::new("streams", 420, exec::streams),
     Scenario::new("two_at_once_leave_nothing", 180, leaks::two_at_once_leave_nothing),
