@@ -27,17 +27,19 @@ pub fn run(flags: &VmFlags, remove: bool, command: Option<Vec<OsString>>) -> Res
     let name = spec.name.clone();
     // Until here a signal just ends the process: nothing was made that would stay.
     let interrupts = Interrupts::take_over().map_err(|e| Fault::failed("cannot listen for signals", &e))?;
-    client.heed(Rc::new(interrupts));
+    let interrupts = Rc::new(interrupts);
+    client.heed(Rc::clone(&interrupts));
+    let cleaner = Cleaner { paths, interrupts };
     if let Err(failure) = create(&mut client, spec, flags, remove, &mut progress) {
         drop((client, progress));
-        return Err(after_failed_start(&paths, &name, remove, failure));
+        return Err(cleaner.after_failed_start(&name, remove, failure));
     }
     drop(progress);
     let ended = session::open(&mut client, &name).and_then(|(access, socket)| {
         drop(client);
         session::run(&access, socket, command)
     });
-    finish(&paths, &name, remove, ended)
+    cleaner.finish(&name, remove, ended)
 }
 
 fn create(
@@ -56,53 +58,72 @@ fn create(
     Ok(())
 }
 
-/// A VM that never answered is kept, so that one can look why. Of any other failure nothing stays
-/// that was to be removed. A name in use is somebody else's VM: only one that this process keeps
-/// is deleted.
-fn after_failed_start(paths: &Paths, name: &VmName, remove: bool, failure: Failure) -> Failure {
-    match failure.kind() {
-        Some(FaultKind::NeverReady) => {}
-        _ if remove => {
-            if let Err(e) = delete_own(paths, name) {
-                e.say();
+/// What comes after: with `--rm` nothing stays. The daemon may have been restarted meanwhile, so it
+/// is connected to afresh. One more signal ends the wait: the daemon deletes the VM anyway, once
+/// this process is gone.
+struct Cleaner {
+    paths: Paths,
+    interrupts: Rc<Interrupts>,
+}
+
+impl Cleaner {
+    /// A VM that never answered is kept, so that one can look why. Of any other failure nothing
+    /// stays that was to be removed. A name in use is somebody else's VM: only one that this process
+    /// keeps is deleted.
+    fn after_failed_start(&self, name: &VmName, remove: bool, failure: Failure) -> Failure {
+        match failure.kind() {
+            Some(FaultKind::NeverReady) => {}
+            _ if remove => {
+                if let Err(e) = self.delete_own(name) {
+                    e.say();
+                }
+            }
+            None => {
+                render::note(&format!("interrupted; if vm '{name}' was made, `banger vm delete {name}` removes it"));
+            }
+            Some(_) => {}
+        }
+        failure
+    }
+
+    fn finish(&self, name: &VmName, remove: bool, ended: Result<u8, Failure>) -> Result<u8, Failure> {
+        if !remove {
+            render::note(&format!("vm '{name}' runs on; to stop it: banger vm stop {name}"));
+            return ended;
+        }
+        match (self.connect().and_then(|mut client| delete(&mut client, name)), ended) {
+            (Ok(()), ended) => ended,
+            // The command's own exit code is what the caller waits for; the rest is said.
+            (Err(failure), Ok(code)) => {
+                failure.hint(format!("banger vm delete {name}")).say();
+                Ok(code)
+            }
+            (Err(failure), Err(first)) => {
+                failure.say();
+                Err(first)
             }
         }
-        None => render::note(&format!("interrupted; if vm '{name}' was made, `banger vm delete {name}` removes it")),
-        Some(_) => {}
     }
-    failure
-}
 
-fn delete_own(paths: &Paths, name: &VmName) -> Result<(), Failure> {
-    let mut client = autostart::connect(paths)?;
-    let vm = match client.ask(OwnerRequest::ShowVm { name: name.clone() }) {
-        Ok(OwnerReply::Vm(vm)) => vm,
-        Ok(other) => return Err(unexpected(&other)),
-        Err(failure) if failure.kind() == Some(FaultKind::NotFound) => return Ok(()),
-        Err(failure) => return Err(failure),
-    };
-    let pid = i32::try_from(std::process::id()).unwrap_or_default();
-    let own = process::reference(pid).map_err(|e| Fault::failed("cannot look at this process", &e))?;
-    if vm.keeper == Some(own) { delete(&mut client, name) } else { Ok(()) }
-}
-
-/// The daemon may have been restarted while the command ran: it is connected to afresh.
-fn finish(paths: &Paths, name: &VmName, remove: bool, ended: Result<u8, Failure>) -> Result<u8, Failure> {
-    if !remove {
-        render::note(&format!("vm '{name}' runs on; to stop it: banger vm stop {name}"));
-        return ended;
+    fn delete_own(&self, name: &VmName) -> Result<(), Failure> {
+        let mut client = self.connect()?;
+        let vm = match client.ask(OwnerRequest::ShowVm { name: name.clone() }) {
+            Ok(OwnerReply::Vm(vm)) => vm,
+            Ok(other) => return Err(unexpected(&other)),
+            Err(failure) if failure.kind() == Some(FaultKind::NotFound) => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let own = process::reference(pid).map_err(|e| Fault::failed("cannot look at this process", &e))?;
+        if vm.keeper == Some(own) { delete(&mut client, name) } else { Ok(()) }
     }
-    match (autostart::connect(paths).and_then(|mut client| delete(&mut client, name)), ended) {
-        (Ok(()), ended) => ended,
-        // The command's own exit code is what the caller waits for; the rest is said.
-        (Err(failure), Ok(code)) => {
-            failure.hint(format!("banger vm delete {name}")).say();
-            Ok(code)
-        }
-        (Err(failure), Err(first)) => {
-            failure.say();
-            Err(first)
-        }
+
+    fn connect(&self) -> Result<Client, Failure> {
+        // What has come so far has been heeded: by the call that it ended, or by the guest.
+        while self.interrupts.next().is_some() {}
+        let mut client = autostart::connect(&self.paths)?;
+        client.heed(Rc::clone(&self.interrupts));
+        Ok(client)
     }
 }
 
