@@ -26,9 +26,9 @@ const DPKG_OPTIONS: [&str; 8] = [
     "force-unsafe-io",
 ];
 
-/// Takes out what would make all VMs the same machine, what came from this host, and what would touch
-/// the network that `init` sets up or start chores in a machine that lives for minutes. `$1` is the tree. Root has no password, but is not locked: sshd
-/// refuses keys for an account with `!`.
+/// Takes out what would make all VMs the same machine, what came from this host, what would touch the
+/// network that `init` sets up, and timers, whose chores a machine that lives for minutes does not need.
+/// `$1` is the tree. Root has no password, but is not locked: sshd refuses keys for an account with `!`.
 const IMPERSONAL: &str = r#"set -e
 cd "$1"
 rm -f etc/ssh/ssh_host_* etc/apt/apt.conf.d/99mmdebstrap etc/resolv.conf var/lib/dbus/machine-id
