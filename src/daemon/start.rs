@@ -136,7 +136,7 @@ impl Prepared {
         let daemon = self.daemon;
         info!("banger {BUILD} serves {}", daemon.paths.socket().display());
         reconcile::at_start(&daemon).await;
-        announce_ready()?;
+        crate::os::readiness::announce()?;
         let signals = Async::new(self.signals)?;
         let told = async {
             let ending = self.ending.recv();
@@ -155,14 +155,6 @@ impl Prepared {
         let _ = std::fs::remove_file(daemon.paths.socket());
         outcome
     }
-}
-
-/// Tells whoever started the daemon that it answers, and lets go of their standard output.
-fn announce_ready() -> io::Result<()> {
-    // Nobody may be listening, which is fine.
-    let _ = io::stdout().write_all(b"ready\n").and_then(|()| io::stdout().flush());
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    Ok(rustix::stdio::dup2_stdout(&null)?)
 }
 
 fn complain(message: &str) {

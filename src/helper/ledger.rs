@@ -166,5 +166,5 @@ mod tests {
         assert_eq!(text, GOLDEN);
     }
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = "12000000000c303030303030616263646566030100004cc7a74f1147d027";
 }

@@ -104,7 +104,8 @@ fn boot(words: &mut Words, launch: &QemuLaunch, fds: Numbers) {
 /// Serial output only ever leaves: what is in the pipe is kept by `banger-console`.
 fn console(words: &mut Words, fds: Numbers) {
     words.set(4, fds.serial);
-    words.pair("-chardev", "file,id=serial,path=/dev/fdset/4");
+    // Appending, or QEMU truncates what it opens, and a pipe cannot be truncated.
+    words.pair("-chardev", "file,id=serial,path=/dev/fdset/4,append=on");
     words.pair("-serial", "chardev:serial");
 }
 

@@ -28,14 +28,14 @@ pub struct CatalogueKernel {
 pub const IMAGES: &[CatalogueImage] = &[CatalogueImage {
     name: "debian-bookworm",
     description: "Debian 12 with systemd, ssh, git and curl, made of Debian's packages by mmdebstrap",
-    approximate_bytes: 360 << 20,
+    approximate_bytes: 290 << 20,
 }];
 
 /// All kernels.
 pub const KERNELS: &[CatalogueKernel] = &[CatalogueKernel {
     name: "debian-bookworm",
     description: "Debian 12's kernel for virtual machines, with all its modules",
-    approximate_bytes: 180 << 20,
+    approximate_bytes: 155 << 20,
 }];
 
 /// The image called `name`.

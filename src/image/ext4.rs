@@ -8,15 +8,16 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
 use crate::model::Mib;
 use crate::os::files::named;
 
 use super::e2fs::{self, Tools};
 use super::meter::Meter;
+use super::tar_entries::{Limits, TarEntry, add_entries, meta};
 use super::tar_name::{link_target, parts, refused};
-use super::tar_tree::{HEADER_BYTES, Meta, Tree};
+use super::tar_tree::Tree;
 use super::{ImageError, Progress};
 
 /// How the filesystem is made.
@@ -48,6 +49,12 @@ impl Ext4Options {
     }
 }
 
+impl Ext4Options {
+    pub(super) fn limits(&self) -> Limits {
+        Limits { bytes: self.max_bytes, entries: self.max_entries }
+    }
+}
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -71,7 +78,7 @@ pub fn tar_to_ext4(
     let tools = Tools::find()?;
     let meter = Meter::new(stream, progress);
     let mut filesystem = Filesystem::create(target, options)?;
-    let skipped = add_entries(&meter, options, |entry, kept| filesystem.add(entry, kept, &mut io::sink()))?;
+    let skipped = add_entries(&meter, options.limits(), |entry, kept| filesystem.add(entry, kept, &mut io::sink()))?;
     let (size, used_bytes) = filesystem.finish(&tools, options)?;
     Ok(Written { size, used_bytes, digest: meter.digest(), skipped })
 }
@@ -170,133 +177,6 @@ fn resize(tools: &Tools, path: &Path, options: &Ext4Options) -> Result<(), Image
 fn roomy(content: u64, min: Mib) -> Mib {
     let Mib(needed) = Mib::holding(content + content / 4 + (64 << 20));
     Mib(needed.div_ceil(64) * 64).max(min)
-}
-
-/// An entry of a metered archive.
-pub(super) type TarEntry<'a, 'm> = Entry<'a, Meter<'m>>;
-
-/// Hands every entry of the archive to `add`, with its name in parts; how many `add` left out.
-/// The stream must end as an archive does.
-pub(super) fn add_entries<'m>(
-    meter: &Meter<'m>,
-    options: &Ext4Options,
-    mut add: impl FnMut(&mut TarEntry<'_, 'm>, &[String]) -> Result<bool, ImageError>,
-) -> Result<u64, ImageError> {
-    let mut archive = Archive::new(meter.clone());
-    let mut entries = archive.entries().map_err(|e| meter.explain(e))?;
-    let (mut count, mut bytes, mut skipped) = (0, 0, 0);
-    loop {
-        meter.allow(Some(HEADER_BYTES));
-        let Some(entry) = entries.next() else { break };
-        let mut entry = entry.map_err(|e| meter.explain(e))?;
-        meter.allow(None);
-        count += 1;
-        bytes = entry.size().saturating_add(bytes);
-        check_limits(options, count, bytes)?;
-        if entry.header().entry_type().is_pax_global_extensions() {
-            drain(meter, &mut entry)?;
-            continue;
-        }
-        let kept = parts(&entry.path_bytes())?;
-        match add(&mut entry, &kept) {
-            Ok(true) => {}
-            Ok(false) => {
-                skipped += 1;
-                drain(meter, &mut entry)?;
-            }
-            Err(error) => return Err(meter.refusal().unwrap_or(error)),
-        }
-        // What `add` did not care to read, so that the next headers are all that the next step reads.
-        drain(meter, &mut entry)?;
-    }
-    end_of_archive(meter)?;
-    Ok(skipped)
-}
-
-fn check_limits(options: &Ext4Options, count: u64, bytes: u64) -> Result<(), ImageError> {
-    if count > options.max_entries {
-        return Err(ImageError::Limit { what: "entries", limit: options.max_entries });
-    }
-    if bytes > options.max_bytes {
-        return Err(ImageError::Limit { what: "bytes of content", limit: options.max_bytes });
-    }
-    Ok(())
-}
-
-fn drain(meter: &Meter, entry: &mut TarEntry) -> Result<(), ImageError> {
-    io::copy(entry, &mut io::sink()).map(drop).map_err(|e| meter.explain(e))
-}
-
-/// An archive ends with two blocks of zeros (POSIX pax, "ustar Interchange Format") and then whatever
-/// fills its last record. The reader stops at the first block, and just as quietly at the end of the
-/// stream.
-fn end_of_archive(meter: &Meter) -> Result<(), ImageError> {
-    let truncated = || ImageError::Truncated(meter.total());
-    if meter.has_ended() {
-        return Err(truncated());
-    }
-    meter.allow(Some(HEADER_BYTES));
-    let mut rest = Vec::new();
-    meter.clone().read_to_end(&mut rest).map_err(|e| meter.explain(e))?;
-    if rest.len() < 512 || rest[..512].iter().any(|byte| *byte != 0) {
-        return Err(truncated());
-    }
-    Ok(())
-}
-
-fn meta(entry: &mut TarEntry) -> Result<Meta, ImageError> {
-    let name = entry.path_bytes().into_owned();
-    let number = |what: &str, value: io::Result<u64>| {
-        value
-            .ok()
-            .and_then(|value| u32::try_from(value).ok())
-            .ok_or_else(|| refused(&name, format!("its {what} is no number of 32 bits")))
-    };
-    let header = entry.header();
-    let mut meta = Meta {
-        mode: (number("mode", header.mode().map(u64::from))? & 0o7777) as u16,
-        uid: number("owner", header.uid())?,
-        gid: number("group", header.gid())?,
-        mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
-        ..Meta::default()
-    };
-    add_pax_records(entry, &name, &mut meta)?;
-    Ok(meta)
-}
-
-/// Time and extended attributes, which GNU tar, bsdtar and star put into PAX records.
-fn add_pax_records(entry: &mut TarEntry, name: &[u8], meta: &mut Meta) -> Result<(), ImageError> {
-    let Some(records) = entry.pax_extensions().map_err(ImageError::Stream)? else { return Ok(()) };
-    for record in records {
-        let record = record.map_err(ImageError::Stream)?;
-        let Ok(key) = record.key() else { continue };
-        if key == "mtime" {
-            meta.mtime = std::str::from_utf8(record.value_bytes()).ok().and_then(pax_time).unwrap_or(meta.mtime);
-        } else if key.starts_with("GNU.sparse.") {
-            return Err(refused(name, "it is a sparse file of the PAX kind: write the archive without --sparse"));
-        } else if let Some(attribute) = key.strip_prefix("SCHILY.xattr.").filter(|a| is_kept(a)) {
-            meta.xattrs.insert(attribute.to_owned(), record.value_bytes().to_vec());
-        }
-    }
-    Ok(())
-}
-
-/// `system.` attributes (ACLs) have another form on the disk than in an archive.
-fn is_kept(attribute: &str) -> bool {
-    let known = ["user.", "trusted.", "security."].iter().any(|prefix| attribute.starts_with(prefix));
-    known && attribute.len() <= 255
-}
-
-/// Seconds with a fraction, before the epoch with a minus (POSIX pax, "mtime").
-fn pax_time(text: &str) -> Option<(i64, u32)> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let whole: i64 = seconds.parse().ok()?;
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    let nanoseconds: u32 = digits.parse().ok()?;
-    match (seconds.starts_with('-'), nanoseconds) {
-        (true, 1..) => Some((whole.checked_sub(1)?, 1_000_000_000 - nanoseconds)),
-        _ => Some((whole, nanoseconds)),
-    }
 }
 
 /// The bytes of an entry, counted and copied.

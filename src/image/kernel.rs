@@ -15,9 +15,10 @@ use crate::os::files::named;
 use super::archive::NewcWriter;
 use super::decompress::{Compression, decompress};
 use super::e2fs::Tools;
-use super::ext4::{Ext4Options, Filesystem, TarEntry, add_entries};
+use super::ext4::{Ext4Options, Filesystem};
 use super::meter::Meter;
 use super::modules::{ModuleSet, name_of};
+use super::tar_entries::{TarEntry, add_entries};
 use super::tar_name::refused;
 use super::vmlinux::extract_vmlinux;
 use super::{ImageError, Progress};
@@ -50,7 +51,7 @@ pub fn import_kernel(
     let options = Ext4Options::read_only("modules");
     let meter = Meter::new(stream, progress);
     let mut import = Import { folder, options: options.clone(), kernel: None, modules: None };
-    add_entries(&meter, &options, |entry, kept| import.take(entry, kept))?;
+    add_entries(&meter, options.limits(), |entry, kept| import.take(entry, kept))?;
     import.finish(&tools, release)
 }
 
@@ -110,6 +111,9 @@ impl Import<'_> {
         write_file(&self.folder.join("vmlinux"), |out| out.write_all(&vmlinux))?;
         let has_modules_drive = self.modules.is_some();
         if let Some(modules) = self.modules {
+            if release.is_empty() {
+                return Err(ImageError::Release(String::new()));
+            }
             check_version(&vmlinux, release)?;
             drop(vmlinux);
             modules.finish(self.folder, tools, &self.options, release)?;
@@ -172,9 +176,6 @@ impl Modules {
     }
 
     fn finish(self, folder: &Path, tools: &Tools, options: &Ext4Options, release: &str) -> Result<(), ImageError> {
-        if release.is_empty() {
-            return Err(ImageError::Release(String::new()));
-        }
         let order = self.load_order()?;
         write_file(&folder.join("modules.cpio"), |out| write_cpio(out, release, &order, &self.scratch))?;
         self.filesystem.finish(tools, options).map(drop)

@@ -26,12 +26,18 @@ mod kernel;
 mod meter;
 /// Which modules a guest needs, in which order.
 mod modules;
+/// Archives, entry by entry.
+mod tar_entries;
 /// Names in archives.
 mod tar_name;
 /// tar entries → a tree that stays inside itself.
 mod tar_tree;
 /// Compressed kernel → ELF.
 mod vmlinux;
+
+/// Hostile archives, and what e2fsprogs says of the results.
+#[cfg(test)]
+mod tests;
 
 pub use ext4::{Ext4Options, Written, tar_to_ext4};
 pub use initramfs::write_initramfs;

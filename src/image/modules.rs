@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use super::ImageError;
 
 /// What is loaded where the kernel has it, in this order: the buses, checksums (ext4 asks for them by
-/// an alias, not as a dependency), the disk, the network, the control channels, randomness.
-const WANTED: [&str; 10] = [
+/// an alias, not as a dependency), the disk, the network, the control channels, randomness, the power button.
+const WANTED: [&str; 11] = [
     "virtio_mmio",
     "virtio_pci",
     "crc32c_generic",
@@ -20,6 +20,7 @@ const WANTED: [&str; 10] = [
     "virtio_console",
     "virtio_rng",
     "vmw_vsock_virtio_transport",
+    "button",
 ];
 /// Without one of these a guest cannot reach its disk.
 const REQUIRED: [&str; 2] = ["virtio_blk", "ext4"];

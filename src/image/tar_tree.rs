@@ -86,7 +86,9 @@ impl Tree {
 
     /// Writes out what is left, with some room for e2fsck.
     pub(super) fn close(mut self) -> Result<(), ImageError> {
-        let spare = "/.spare";
+        // A name that no archive can have guessed: making it replaces what has it.
+        let spare = format!("/.spare-{:x}", crate::os::random::number());
+        let spare = spare.as_str();
         self.formatter
             .create(
                 spare,

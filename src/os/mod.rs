@@ -23,3 +23,5 @@ pub mod random;
 pub mod socket;
 /// Terminals.
 pub mod tty;
+/// Telling whoever started a daemon that it answers.
+pub mod readiness;

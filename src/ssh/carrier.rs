@@ -1,6 +1,8 @@
 //! The guest shell over ssh: start the command, exchange its streams, see how it ended.
 
-use ssh2::{Channel, Session};
+use std::time::Instant;
+
+use ssh2::Channel;
 
 use super::exchange::Exchange;
 use super::quote::command_line;
@@ -33,19 +35,35 @@ impl SshShell {
         ShellError::ConnectionLost { name: self.name.clone(), reason }
     }
 
-    /// A channel on which the command runs. The calls block, so a watchdog limits them.
+    /// A channel on which the command runs. The watchdog is for a peer that never stops talking:
+    /// libssh2 reads on for as long as there is something to read.
     fn start(&mut self, line: Option<&str>, pty: Option<&Pty>) -> Result<Channel, ShellError> {
-        let watchdog = Watchdog::set(&self.socket, self.timeouts.connect)
+        let limit = self.timeouts.connect;
+        let watchdog = Watchdog::set(&self.socket, limit)
             .map_err(|e| self.connection_lost(format!("no thread to watch it: {e}")))?;
-        self.session.set_blocking(true);
-        let started = open_channel(&self.session, line, pty);
-        self.session.set_blocking(false);
+        let started = self.open_channel(line, pty, Instant::now() + limit);
         if watchdog.call_off() {
-            let reason = format!("no answer within {} s", self.timeouts.connect.as_secs());
+            let reason = format!("no answer within {} s", limit.as_secs());
             self.lost = Some(reason.clone());
             return Err(self.connection_lost(reason));
         }
         started.map_err(|(what, e)| self.refusal(what, e))
+    }
+
+    fn open_channel(&self, line: Option<&str>, pty: Option<&Pty>, deadline: Instant) -> Result<Channel, Failed> {
+        let open = || self.session.channel_session();
+        let mut channel = self.persist(deadline, open).map_err(|e| ("open a channel", e))?;
+        if let Some(Pty { term, cols, rows }) = pty {
+            let size = (u32::from(*cols), u32::from(*rows), 0, 0);
+            let request = || channel.request_pty(term, None, Some(size));
+            self.persist(deadline, request).map_err(|e| ("give the command a terminal", e))?;
+        }
+        let start = || match line {
+            Some(line) => channel.exec(line),
+            None => channel.shell(),
+        };
+        self.persist(deadline, start).map_err(|e| ("start the command", e))?;
+        Ok(channel)
     }
 
     /// Whether the guest said no, or nothing.
@@ -62,16 +80,3 @@ impl SshShell {
 const REFUSALS: [ssh2::ErrorCode; 2] = [ssh2::ErrorCode::Session(-21), ssh2::ErrorCode::Session(-22)];
 
 type Failed = (&'static str, ssh2::Error);
-
-fn open_channel(session: &Session, line: Option<&str>, pty: Option<&Pty>) -> Result<Channel, Failed> {
-    let mut channel = session.channel_session().map_err(|e| ("open a channel", e))?;
-    if let Some(Pty { term, cols, rows }) = pty {
-        let size = (u32::from(*cols), u32::from(*rows), 0, 0);
-        channel.request_pty(term, None, Some(size)).map_err(|e| ("give the command a terminal", e))?;
-    }
-    match line {
-        Some(line) => channel.exec(line).map_err(|e| ("run the command", e))?,
-        None => channel.shell().map_err(|e| ("start the login shell", e))?,
-    }
-    Ok(channel)
-}

@@ -57,7 +57,9 @@ pub(super) struct Exchange<'s, 'io> {
     wants_room: bool,
     /// Some stream has more than one turn moves.
     has_more: bool,
-    /// Ended by us and not by the guest: the session is in an unknown state.
+    /// A write that libssh2 wants repeated, or no other packet will ever pass it.
+    has_unfinished_write: bool,
+    /// The session is in an unknown state: ended by us, or with a packet half sent.
     pub(super) cut_off: bool,
 }
 
@@ -83,6 +85,7 @@ impl<'s, 'io> Exchange<'s, 'io> {
             broken: None,
             wants_room: false,
             has_more: false,
+            has_unfinished_write: false,
             cut_off: false,
         }
     }
@@ -190,16 +193,23 @@ impl<'s, 'io> Exchange<'s, 'io> {
             if self.stdin.pending().is_empty() {
                 return Ok(());
             }
-            match self.channel.write(self.stdin.pending()) {
-                Ok(count) => self.stdin.advance(count),
-                Err(e) => {
-                    self.note(e);
-                    return Ok(());
-                }
+            if !self.write() {
+                return Ok(());
             }
         }
         self.has_more = true;
         Ok(())
+    }
+
+    /// Sends a packet of what is pending; whether that was finished.
+    fn write(&mut self) -> bool {
+        let written = self.channel.write(self.stdin.pending());
+        self.has_unfinished_write = written.is_err();
+        match written {
+            Ok(count) => self.stdin.advance(count),
+            Err(e) => self.note(e),
+        }
+        !self.has_unfinished_write
     }
 
     fn takes_input(&self) -> bool {
@@ -284,7 +294,10 @@ impl<'s, 'io> Exchange<'s, 'io> {
         let lost = |e: ssh2::Error| self.shell.connection_lost(e.to_string());
         let signal = self.channel.exit_signal().map_err(lost)?.exit_signal;
         let status = self.channel.exit_status().map_err(lost)?;
-        self.close();
+        self.cut_off = !self.settle();
+        if let Some(abandoned) = &self.abandoned {
+            return Ok(Outcome::signaled(abandoned.signal));
+        }
         Ok(match signal {
             Some(name) => signaled(&name),
             // The protocol has 32 bits, Linux eight: another value must not become a success.
@@ -292,20 +305,33 @@ impl<'s, 'io> Exchange<'s, 'io> {
         })
     }
 
+    /// Leaves the session ready for the next command. That the last packet of the channel could be
+    /// sent proves that no other is half sent.
+    fn settle(&mut self) -> bool {
+        let deadline = Instant::now() + FAREWELL;
+        loop {
+            if !self.has_unfinished_write || self.write() {
+                match done(self.channel.close()) {
+                    Ok(Some(())) => return true,
+                    Ok(None) => {}
+                    Err(_) => return false,
+                }
+            }
+            if self.broken.is_some() || !self.shell.wait_for(PollFlags::OUT, deadline) {
+                return false;
+            }
+        }
+    }
+
     /// Ends the command from this side.
     fn cut(&mut self, signal: i32) -> Outcome {
         self.cut_off = true;
-        self.outputs.iter_mut().for_each(|output| output.outlet.discard());
-        self.close();
-        Outcome::signaled(signal)
-    }
-
-    /// The last packet on the channel. Nobody waits for what it does.
-    fn close(&mut self) {
         if self.broken.is_none() && self.has_room() {
+            // The guest hangs up on the command; nobody waits for what else it does.
             let closed = done(self.channel.close());
             self.noted(closed);
         }
+        Outcome::signaled(signal)
     }
 
     fn wait(&mut self) -> Result<(), ShellError> {

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Timeouts;
 
+/// libssh2 sends no two keepalives within this time.
+const SHORTEST: Duration = Duration::from_secs(2);
+
 /// What the silence means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Beat {
@@ -28,7 +31,12 @@ pub(super) struct Pulse {
 
 impl Pulse {
     pub(super) fn new(timeouts: Timeouts) -> Self {
-        Self { keepalive: timeouts.keepalive, silence: timeouts.silence, heard: Instant::now(), asked: None }
+        Self {
+            keepalive: timeouts.keepalive.max(SHORTEST),
+            silence: timeouts.silence,
+            heard: Instant::now(),
+            asked: None,
+        }
     }
 
     pub(super) fn heard(&mut self) {
@@ -60,7 +68,7 @@ mod tests {
     #[test]
     fn silence_is_asked_about_once_and_then_ends() {
         let zero = Duration::ZERO;
-        let mut pulse = Pulse::new(Timeouts { connect: zero, keepalive: zero, silence: zero });
+        let mut pulse = Pulse { keepalive: zero, silence: zero, heard: Instant::now(), asked: None };
         assert_eq!(pulse.beat(), Beat::Ask);
         assert_eq!(pulse.beat(), Beat::Gone);
         pulse.heard();

@@ -3,16 +3,20 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use ssh_key::{Fingerprint, HashAlg, PublicKey};
-use ssh2::{ErrorCode, Session};
+use ssh2::{BlockDirections, ErrorCode, Session};
 
 use super::watchdog::Watchdog;
 use super::{SshError, agreement};
 
 /// libssh2's "would block", `LIBSSH2_ERROR_EAGAIN` in libssh2.h.
 const WOULD_BLOCK: ErrorCode = ErrorCode::Session(-37);
+/// `LIBSSH2_ERROR_TIMEOUT`.
+const TIMED_OUT: ErrorCode = ErrorCode::Session(-9);
 /// `LIBSSH2_ERROR_AUTHENTICATION_FAILED` and `LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED`.
 const LOGIN_REFUSED: [ErrorCode; 2] = [ErrorCode::Session(-18), ErrorCode::Session(-19)];
 
@@ -82,6 +86,38 @@ impl SshShell {
         }
         session.set_blocking(false);
         Ok(Self { session, socket, name: access.name.clone(), timeouts, lost: None })
+    }
+}
+
+impl SshShell {
+    /// Repeats a call of libssh2 until it is finished or `deadline` has passed.
+    pub(super) fn persist<T>(
+        &self,
+        deadline: Instant,
+        mut call: impl FnMut() -> Result<T, ssh2::Error>,
+    ) -> Result<T, ssh2::Error> {
+        loop {
+            if let Some(value) = done(call())? {
+                return Ok(value);
+            }
+            let outbound = matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
+            let events = if outbound { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            if !self.wait_for(events, deadline) {
+                return Err(ssh2::Error::new(TIMED_OUT, "no answer in time"));
+            }
+        }
+    }
+
+    /// Whether the socket became ready before `deadline`.
+    pub(super) fn wait_for(&self, events: PollFlags, deadline: Instant) -> bool {
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec { tv_sec: rest.as_secs().cast_signed(), tv_nsec: i64::from(rest.subsec_nanos()) };
+            match poll(&mut [PollFd::new(&*self.socket, events)], Some(&timeout)) {
+                Err(Errno::INTR) => {}
+                ready => return !rest.is_zero() && matches!(ready, Ok(count) if count > 0),
+            }
+        }
     }
 }
 

@@ -133,11 +133,6 @@ impl<'a> Outlet<'a> {
         }
         Ok(Reader::Present)
     }
-
-    /// Forgets what was not written.
-    pub(super) fn discard(&mut self) {
-        self.written = self.buffer.len();
-    }
 }
 
 fn failure(verb: &'static str, stream: &'static str, error: Errno) -> ShellError {

@@ -17,6 +17,8 @@ mod port;
 pub mod requests;
 /// Reading one stream until it ends.
 pub mod serve;
+/// Telling pid 1 to end this guest.
+mod shutdown;
 /// ssh without waiting for sshd.
 mod sshd;
 /// Numbers of the running system.
@@ -59,7 +61,7 @@ fn live() -> Result<(), GuestError> {
     let facts = Facts { ssh, troubles };
     mouth.announce(ready(ssh));
     say(&format!("ready, ssh {}", if ssh { "answers" } else { "has no server in this image" }));
-    start("button", || button::watch(requests::shut_down));
+    start("button", || button::watch(shutdown::begin));
     let worker = Worker::start(mouth.clone(), facts, Hands::Guest);
     let talker = mouth.clone();
     start("port", move || report("port", port::talk(&talker, &worker)));

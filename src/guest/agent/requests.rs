@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::mouth::{Conversation, Mouth};
-use super::{listeners, start, stats};
+use super::{listeners, shutdown, start, stats};
 use crate::guest::console::say;
 use crate::guest::error::chain;
 use crate::guest::init::set_clock;
-use crate::guest::sys;
 use crate::model::OpId;
 use crate::protocol::guest::{GuestReply, GuestRequest, Health};
 
@@ -113,21 +112,8 @@ fn health(facts: &Facts) -> Health {
 
 fn end(hands: Hands) {
     match hands {
-        Hands::Guest => shut_down(),
+        Hands::Guest => shutdown::begin(),
         Hands::Fake { ends: true } => std::process::exit(0),
         Hands::Fake { ends: false } => {}
-    }
-}
-
-/// Tells pid 1 to end this guest: systemd by its own signal, banger's small pid 1 by SIGTERM
-/// (which any other init may take as it likes).
-pub fn shut_down() {
-    let told = if stats::systemd_runs() {
-        sys::tell_systemd_to_power_off()
-    } else {
-        rustix::process::kill_process(rustix::process::Pid::INIT, rustix::process::Signal::TERM).map_err(Into::into)
-    };
-    if let Err(error) = told {
-        say(&format!("trouble: cannot tell pid 1 to shut down: {error}"));
     }
 }

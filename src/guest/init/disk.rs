@@ -46,7 +46,7 @@ pub fn grow() -> Result<(), GuestError> {
     sys::resize_ext4(&root, bytes / before.f_frsize).doing(|| format!("grow the root filesystem to {bytes} bytes"))?;
     let after = rustix::fs::statvfs("/").doing(|| "measure the root filesystem".into())?;
     if after.f_blocks != before.f_blocks {
-        let mib = |blocks: u64| blocks * before.f_frsize >> 20;
+        let mib = |blocks: u64| (blocks * before.f_frsize) >> 20;
         say(&format!("root filesystem grown from {} to {} MiB", mib(before.f_blocks), mib(after.f_blocks)));
     }
     Ok(())

@@ -13,6 +13,12 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// Where an image keeps its init, in order.
 const CANDIDATES: [&str; 3] = ["/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd"];
 
+/// Whether the image's own init is systemd, by where its link leads.
+pub fn image_has_systemd() -> bool {
+    let first = CANDIDATES.iter().find_map(|path| std::fs::canonicalize(path).ok());
+    first.is_some_and(|path| path.file_name().is_some_and(|name| name == "systemd"))
+}
+
 /// Executes the first that can be; comes back only when none can.
 pub fn become_image_init() -> GuestError {
     say("handing over to the image's init");

@@ -8,7 +8,7 @@
 /// The root disk: waiting for it, mounting, growing.
 mod disk;
 /// Handing pid 1 to the image's own init.
-mod handover;
+pub mod handover;
 /// Kernel modules of the initramfs.
 mod modules;
 /// Filesystems of the kernel, and the modules drive.
@@ -25,6 +25,7 @@ mod switch;
 mod systemd;
 
 pub use self::personal::set_clock;
+pub use self::pid1::NAME as PID1_NAME;
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -77,8 +78,10 @@ fn boot() -> Result<(), GuestError> {
     switch::switch_root()?;
     troubles.extend(settle(&given));
     write_troubles(&troubles);
-    let agent = start_agent();
-    become_init(given.identity.init, agent)
+    match given.identity.init {
+        InitMode::Image => become_image_init(),
+        InitMode::Minimal => stay(),
+    }
 }
 
 /// The message, or `None` when there is none.
@@ -175,13 +178,20 @@ fn start_agent() -> Option<u32> {
     }
 }
 
-fn become_init(mode: InitMode, agent: Option<u32>) -> Result<(), GuestError> {
-    if mode == InitMode::Image {
-        // Comes back only when there is nothing to become.
-        let error = handover::become_image_init();
-        say(&format!("{}; staying as a small pid 1", chain(&error)));
-    }
-    pid1::stay(agent)
+/// Comes back only when the image has nothing to become, and this pid 1 was told to end.
+fn become_image_init() -> Result<(), GuestError> {
+    let agent = start_agent();
+    let error = handover::become_image_init();
+    say(&format!("{}; staying as a small pid 1", chain(&error)));
+    pid1::stay(pid1::prepare()?, agent);
+    Ok(())
+}
+
+fn stay() -> Result<(), GuestError> {
+    let pid1 = pid1::prepare()?;
+    let agent = start_agent();
+    pid1::stay(pid1, agent);
+    Ok(())
 }
 
 /// `machine-id` of a VM: 32 hexadecimal digits, never all zero (machine-id(5)).

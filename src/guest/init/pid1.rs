@@ -25,9 +25,23 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long they may take after SIGKILL: only one that hangs in the kernel takes longer.
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
+/// What `/proc/1/comm` says of this pid 1: the agent knows by it whom it asks for a shutdown.
+pub const NAME: &str = "banger-init";
+
+/// This process as pid 1 for good.
+pub struct Pid1(Signals);
+
+/// Takes signals and the name from here on: before the agent starts, for pid 1 is not reached by
+/// a signal that it has no handler for.
+pub fn prepare() -> Result<Pid1, GuestError> {
+    let signals = Signals::new(ENDING.iter().chain([&SIGCHLD])).doing(|| "wait for signals".into())?;
+    rustix::thread::set_name(c"banger-init").doing(|| "take the name of pid 1".into())?;
+    Ok(Pid1(signals))
+}
+
 /// Reaps until told to end, then ends everything; the caller powers off.
-pub fn stay(agent: Option<u32>) -> Result<(), GuestError> {
-    let mut signals = Signals::new(ENDING.iter().chain([&SIGCHLD])).doing(|| "wait for signals".into())?;
+pub fn stay(pid1: Pid1, agent: Option<u32>) {
+    let Pid1(mut signals) = pid1;
     say("pid 1 is banger's");
     // Those that ended before the handler was there gave no signal.
     reap_all(agent);
@@ -39,7 +53,6 @@ pub fn stay(agent: Option<u32>) -> Result<(), GuestError> {
         reap_all(agent);
     }
     end_everything();
-    Ok(())
 }
 
 /// Takes every ended child; orphans are pid 1's children too.

@@ -14,7 +14,7 @@ use crate::guest::error::{Doing, GuestError};
 const UNITS: &str = "/run/systemd/system.control";
 
 /// Units that do not start.
-const MASKED: [&str; 27] = [
+const MASKED: [&str; 30] = [
     // The agent answers on port 22; a second server would fail to bind and remove `/run/sshd`.
     "ssh.service",
     "ssh.socket",
@@ -27,6 +27,10 @@ const MASKED: [&str; 27] = [
     "serial-getty@ttyS0.service",
     "console-getty.service",
     "serial-getty@hvc0.service",
+    "getty@tty1.service",
+    // Hardware that a VM of banger's never has.
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
     // The network is up before systemd starts.
     "systemd-networkd-wait-online.service",
     "NetworkManager-wait-online.service",
@@ -55,6 +59,9 @@ const MASKED: [&str; 27] = [
 /// (tmpfiles.d(5)).
 const TMPFILES: &str = "d /tmp 1777 root root -\nd /var/tmp 1777 root root -\nd /run/sshd 0755 root root -\n";
 
+/// Where images keep kmod.
+const KMOD: [&str; 2] = ["bin/kmod", "usr/bin/kmod"];
+
 /// Writes all instructions.
 pub fn instruct() -> Result<(), GuestError> {
     instruct_below(Path::new("/"))
@@ -65,6 +72,11 @@ fn instruct_below(root: &Path) -> Result<(), GuestError> {
     fs::create_dir_all(&units).doing(|| format!("create {UNITS}"))?;
     for unit in MASKED {
         mask(&units.join(unit)).doing(|| format!("mask {unit}"))?;
+    }
+    // An image without kmod loads no module; the unit would fail, and the system be degraded,
+    // because banger brings the list of static nodes with the modules drive.
+    if !KMOD.iter().any(|path| root.join(path).exists()) {
+        mask(&units.join("kmod-static-nodes.service")).doing(|| "mask kmod-static-nodes.service".into())?;
     }
     let tmpfiles = root.join("run/tmpfiles.d");
     fs::create_dir_all(&tmpfiles)

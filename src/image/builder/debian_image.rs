@@ -26,9 +26,9 @@ const DPKG_OPTIONS: [&str; 8] = [
     "force-unsafe-io",
 ];
 
-/// Takes out what would make all VMs the same machine, what came from this host, and what would touch
-/// the network that `init` sets up. `$1` is the tree. Root has no password, but is not locked: sshd
-/// refuses keys for an account with `!`.
+/// Takes out what would make all VMs the same machine, what came from this host, what would touch the
+/// network that `init` sets up, and timers, whose chores a machine that lives for minutes does not need.
+/// `$1` is the tree. Root has no password, but is not locked: sshd refuses keys for an account with `!`.
 const IMPERSONAL: &str = r#"set -e
 cd "$1"
 rm -f etc/ssh/ssh_host_* etc/apt/apt.conf.d/99mmdebstrap etc/resolv.conf var/lib/dbus/machine-id
@@ -40,7 +40,7 @@ printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n' > etc/hosts
 mkdir -p etc/default && echo LANG=C.UTF-8 > etc/default/locale
 sed -i 's/^root:[^:]*:/root:*:/' etc/shadow
 sed -i '/force-unsafe-io/d' etc/dpkg/dpkg.cfg.d/99mmdebstrap
-rm -f etc/systemd/system/*.wants/systemd-networkd* etc/systemd/system/timers.target.wants/apt-daily*
+rm -f etc/systemd/system/*.wants/systemd-networkd* etc/systemd/system/*.wants/e2scrub* etc/systemd/system/timers.target.wants/*
 rm -rf var/cache/apt/*.bin var/cache/debconf/*-old var/lib/dpkg/*-old var/log/apt var/log/*.log"#;
 
 /// Starts building the image; the stream is a tar of the whole tree. Runs as root or, with user

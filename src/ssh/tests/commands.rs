@@ -65,7 +65,7 @@ fn folder_and_environment_are_as_asked() {
 fn the_longest_command_line_passes_and_a_longer_one_is_refused_here() {
     let Some(server) = Server::start() else { return };
     let mut shell = server.shell();
-    let longest = "x".repeat(super::super::quote::LONGEST - "exec printf %s ".len());
+    let longest = "x".repeat(super::super::quote::LONGEST - "exec printf '%s' ".len());
     assert_eq!(output(&mut shell, &Command::new(["printf", "%s", &longest]), b"").stdout.len(), longest.len());
     let longer = Command::new(["printf", "%s", &format!("{longest}x")]);
     assert!(matches!(capture(&mut shell, &longer, b"", 1), Err(ShellError::Command(_))));
@@ -87,9 +87,9 @@ fn a_silent_peer_is_lost() {
     let second = std::time::Duration::from_secs(1);
     let timeouts = crate::ssh::Timeouts { keepalive: second, silence: second, ..super::server::timeouts() };
     let mut shell = crate::ssh::SshShell::connect(server.socket(), &server.access(), timeouts).expect("a session");
-    let patient = output(&mut shell, &script("sleep 3; echo alive"), b"");
+    let patient = output(&mut shell, &script("sleep 5; echo alive"), b"");
     assert_eq!(patient.stdout, b"alive\n");
-    let error = capture(&mut shell, &script("kill -STOP $PPID; sleep 9"), b"", 99).expect_err("silence");
+    let error = capture(&mut shell, &script("kill -STOP $PPID; sleep 15"), b"", 99).expect_err("silence");
     assert!(error.to_string().contains("no sign of life"), "{error}");
 }
 

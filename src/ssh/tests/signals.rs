@@ -59,7 +59,8 @@ fn a_signal_reaches_the_command_and_all_its_group() {
     let mut shell = server.shell();
     let (ended, _) = converse(&mut shell, &script("echo ready; sleep 60; echo no"), &[15]);
     assert_eq!(ended, Outcome::Signaled { name: "TERM".into(), number: 15 });
-    let (ended, _) = converse(&mut shell, &script("trap 'exit 3' INT; echo ready; sleep 60 & wait"), &[2]);
+    let (ended, _) =
+        converse(&mut shell, &script("trap 'exit 3' INT; echo ready; sleep 60 >/dev/null 2>&1 & wait"), &[2]);
     assert_eq!(ended, Outcome::Exited(3));
     let (ended, said) = converse(&mut shell, &script("trap 'echo heard' INT; echo ready; sleep 60; exit 4"), &[2]);
     assert_eq!((ended, said), (Outcome::Exited(4), vec!["ready".to_owned(), "heard".into()]));
