@@ -96,7 +96,7 @@ mod tests {
             },
             slot: Slot::new(1),
             address: Some([172, 30, 7, 2].into()),
-            state: VmState::Error,
+            state: VmState::Running,
             reason: Some("qemu exited\x1b[2J".into()),
             vmm: VmmKind::Qemu,
             accel: Accel::Tcg,
@@ -110,19 +110,26 @@ mod tests {
     #[test]
     fn the_table_has_the_documented_columns() {
         let text = render::table(&HEADERS, &[row(&record(), 1_000_060)]);
-        let expected = "NAME  STATE  IMAGE            IP          VCPU  MEM    DISK   AGE\n\
-                        box   error  debian-bookworm  172.30.7.2  2     2 GiB  8 GiB  1m\n";
+        let expected = "NAME  STATE    IMAGE            IP          VCPU  MEM    DISK   AGE\n\
+                        box   running  debian-bookworm  172.30.7.2  2     2 GiB  8 GiB  1m\n";
         assert_eq!(text, expected);
     }
 
     #[test]
     fn json_has_the_documented_fields() {
         let json = serde_json::to_value(VmView::from(&record())).expect("serializes");
-        for (field, value) in [("name", "box"), ("state", "error"), ("address", "172.30.7.2"), ("vmm", "qemu")] {
+        for (field, value) in [("name", "box"), ("state", "running"), ("address", "172.30.7.2"), ("vmm", "qemu")] {
             assert_eq!(json[field], value);
         }
         assert_eq!((&json["memory_mib"], &json["started_at"]), (&2048.into(), &serde_json::Value::Null));
         assert_eq!(json["created_at"], "1970-01-12T13:46:40Z");
+    }
+
+    #[test]
+    fn a_vm_that_does_not_run_has_no_address() {
+        let stopped = VmRecord { state: VmState::Stopped, ..record() };
+        assert_eq!(row(&stopped, 1_000_060)[3], "-");
+        assert!(serde_json::to_value(VmView::from(&stopped)).expect("serializes")["address"].is_null());
     }
 
     #[test]
