@@ -19,7 +19,7 @@ pub fn are_apart(world: &World) {
     world.start();
     create(world, &["--name", "one"]);
     create(world, &["--name", "two"]);
-    let address = |name| world.owner().vm(name).address;
+    let address = |name| world.owner().vm(name).address.expect("a running VM has an address");
     let (one, two) = (address("one"), address("two"));
     let [a, b, c, _] = one.octets();
     let (bridge, free) = (Ipv4Addr::new(a, b, c, 1), Ipv4Addr::new(a, b, c, 249));

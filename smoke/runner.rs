@@ -147,6 +147,7 @@ impl Stage {
             .arg(own)
             .args(["--one", scenario.name])
             .envs(world.variables())
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stderr(output.try_clone().expect("a second descriptor"))
             .stdout(output)

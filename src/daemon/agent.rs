@@ -18,13 +18,11 @@ use smol::{Async, Timer};
 
 use crate::model::OpId;
 use crate::protocol::guest::{Announcement, FromGuest, GuestHello, GuestReply, GuestRequest, PREAMBLE, ToGuest};
-use crate::protocol::{Fault, FaultKind, FrameBuffer, FrameError, frame};
+use crate::protocol::ear::{Ear, Heard};
+use crate::protocol::{Fault, FaultKind, frame};
 
 /// An agent that does not answer within this hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-
-/// Most bytes skipped in search of the preamble: what a port may hold of an earlier conversation.
-const MAX_SKIPPED: usize = 4 << 20;
 
 /// Most troubles kept, and most characters of each.
 const MAX_TROUBLES: usize = 32;
@@ -180,15 +178,15 @@ async fn converse(link: Arc<AgentLink>) {
 
 async fn read_all(link: &AgentLink) -> io::Result<()> {
     greet(link).await?;
-    let mut input = Input::default();
+    let mut ear = Ear::<FromGuest>::default();
     let mut chunk = [0; 4096];
     loop {
         let count = (&link.stream).read(&mut chunk).await?;
         if count == 0 {
             return Ok(());
         }
-        for message in input.push(&chunk[..count])? {
-            link.take(message);
+        for heard in ear.hear(&chunk[..count]) {
+            take_heard(link, heard)?;
         }
     }
 }
@@ -203,47 +201,17 @@ fn encode<T: bincode::Encode>(value: &T) -> io::Result<Vec<u8>> {
     frame::encode(value).map_err(io::Error::other)
 }
 
-/// What a guest says, from raw bytes to messages.
-#[derive(Default)]
-struct Input {
-    buffer: FrameBuffer,
-    skipped: usize,
-    synced: bool,
-    greeted: bool,
-}
-
-impl Input {
-    fn push(&mut self, bytes: &[u8]) -> io::Result<Vec<FromGuest>> {
-        self.buffer.push(bytes);
-        if !self.synced {
-            self.skipped += bytes.len();
-            self.synced = self.buffer.skip_past(PREAMBLE);
-            if !self.synced {
-                let endless = self.skipped > MAX_SKIPPED;
-                return if endless { Err(io::Error::other("no preamble came")) } else { Ok(Vec::new()) };
-            }
+/// Takes one thing that was heard. What makes no sense ends the link.
+fn take_heard(link: &AgentLink, heard: Heard<FromGuest>) -> io::Result<()> {
+    match heard {
+        // A second greeting is the answer to a hasty predecessor: see `protocol::ear`.
+        Heard::Preamble | Heard::Hello(_) => Ok(()),
+        Heard::Message(message) => {
+            link.take(message);
+            Ok(())
         }
-        let mut messages = Vec::new();
-        while let Some(body) = self.buffer.next_body().map_err(refused)? {
-            if self.greeted {
-                messages.push(frame::decode(&body).map_err(refused)?);
-            } else {
-                check(&frame::decode::<GuestHello>(&body).map_err(refused)?)?;
-                self.greeted = true;
-            }
-        }
-        Ok(messages)
-    }
-}
-
-fn refused(error: FrameError) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-fn check(hello: &GuestHello) -> io::Result<()> {
-    match hello.common() {
-        Some(_) => Ok(()),
-        None => Err(io::Error::other(format!(
+        Heard::Garbled(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        Heard::Foreign(hello) => Err(io::Error::other(format!(
             "the guest's agent {} speaks protocols {} to {}",
             clip(&hello.build),
             hello.protocol_min,
@@ -260,8 +228,31 @@ fn clip(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn ready() -> FromGuest {
-        FromGuest::Announce(Announcement::Ready { boot_id: "b".into(), ssh: true, uptime_ms: 5 })
+    /// A link whose guest says `bytes` and hangs up; what is known of it then.
+    fn after(bytes: Vec<u8>) -> (Option<Ready>, Option<String>) {
+        use std::io::{Read, Write};
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let executor = smol::Executor::new();
+        let link = AgentLink::connect(ours.into(), &|future: Boxed<()>| executor.spawn(future).detach());
+        let link = link.expect("connected");
+        let guest = std::thread::spawn(move || {
+            let mut greeting = [0; 16];
+            theirs.read_exact(&mut greeting).expect("greeted");
+            assert_eq!(&greeting, PREAMBLE);
+            // A daemon that has had enough hangs up first.
+            let _ = theirs.write_all(&bytes);
+        });
+        smol::block_on(executor.run(async {
+            while link.state().ended.is_none() {
+                let listener = link.changed.listen();
+                if link.state().ended.is_none() {
+                    listener.await;
+                }
+            }
+        }));
+        guest.join().expect("ended");
+        let state = link.state();
+        (state.ready.clone(), state.ended.clone())
     }
 
     fn opening() -> Vec<u8> {
@@ -269,33 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_an_earlier_conversation_is_skipped() {
-        let bytes = [b"\x07\0\0\0half a fra".as_slice(), &opening(), &encode(&ready()).expect("encodes")].concat();
-        for cut in 0..bytes.len() {
-            let mut input = Input::default();
-            let mut messages = input.push(&bytes[..cut]).expect("fine");
-            messages.extend(input.push(&bytes[cut..]).expect("fine"));
-            assert_eq!(messages, vec![ready()], "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn a_guest_that_never_greets_is_given_up() {
-        let mut input = Input::default();
-        let rubbish = vec![0x55; 1 << 20];
-        let outcome = (0..8).try_for_each(|_| input.push(&rubbish).map(|_| ()));
-        assert!(outcome.is_err());
+    fn a_guest_that_is_ready_is_known_to_be() {
+        let ready = FromGuest::Announce(Announcement::Ready { boot_id: "b".into(), ssh: true, uptime_ms: 5 });
+        let bytes = [b"old rubbish".as_slice(), &opening(), &encode(&ready).expect("encodes")].concat();
+        let (known, _) = after(bytes);
+        assert_eq!(known, Some(Ready { boot_id: "b".into(), ssh: true, uptime_ms: 5 }));
     }
 
     #[test]
     fn garbled_frames_and_foreign_protocols_end_the_link() {
-        for tail in [&u32::MAX.to_le_bytes()[..], &[2, 0, 0, 0, 9, 9]] {
-            let mut input = Input::default();
-            assert!(input.push(&[&opening(), tail].concat()).is_err());
-        }
+        let (_, why) = after([&opening()[..], &u32::MAX.to_le_bytes()].concat());
+        assert!(why.is_some_and(|w| w.contains("4294967295 bytes")));
         let foreign = GuestHello { protocol_min: 7, protocol_max: 9, build: "x".into() };
-        let bytes = [PREAMBLE.as_slice(), &encode(&foreign).expect("encodes")].concat();
-        assert!(Input::default().push(&bytes).is_err());
+        let (_, why) = after([PREAMBLE.as_slice(), &encode(&foreign).expect("encodes")].concat());
+        assert!(why.is_some_and(|w| w.contains("protocols 7 to 9")));
     }
 
     #[test]

@@ -48,6 +48,8 @@ mod spawn;
 mod stage;
 /// The tap of each VM.
 mod tap;
+/// The speed of the CPU's counter, for guests that cannot measure it.
+mod tsc;
 /// Named steps, and the list backwards.
 mod undo;
 /// The little that a monitor sees of the filesystem.

@@ -34,6 +34,14 @@ pub struct Numbers {
     pub agent: RawFd,
 }
 
+/// What the guest's kernel is told of its clock, where it cannot find out by itself.
+fn clock_arguments(accel: Accel, tsc_khz: Option<u32>) -> String {
+    match (accel, tsc_khz) {
+        (Accel::Tcg, Some(khz)) => format!(" tsc_early_khz={khz} tsc=reliable"),
+        (Accel::Tcg, None) | (Accel::Kvm, _) => String::new(),
+    }
+}
+
 /// What the kernel is told always: output on the serial port; a reboot or a panic ends the monitor
 /// (a triple fault under `-no-reboot`); no probing for a keyboard controller that is not there; the
 /// CPU's own random numbers are trusted, as nothing else is there yet; boot-time self-tests and slow
@@ -42,10 +50,16 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 reboot=t panic=-1 quiet 8250.nr_ua
     i8042.dumbkbd random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1";
 
 /// The arguments behind the program's name.
-pub fn arguments(id: &VmId, mac: MacAddr, launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
+pub fn arguments(
+    id: &VmId,
+    mac: MacAddr,
+    launch: &QemuLaunch,
+    fds: Numbers,
+    tsc_khz: Option<u32>,
+) -> Vec<String> {
     let mut words = Words(Vec::new());
     machine(&mut words, id, launch);
-    boot(&mut words, launch, fds);
+    boot(&mut words, launch, fds, tsc_khz);
     console(&mut words, fds);
     disks(&mut words, fds);
     words.pair("-netdev", format!("tap,id=net,fd={}", fds.tap));
@@ -93,12 +107,13 @@ fn machine(words: &mut Words, id: &VmId, launch: &QemuLaunch) {
     words.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 
-fn boot(words: &mut Words, launch: &QemuLaunch, fds: Numbers) {
+fn boot(words: &mut Words, launch: &QemuLaunch, fds: Numbers, tsc_khz: Option<u32>) {
     words.pair("-kernel", format!("/proc/self/fd/{}", fds.kernel));
     words.pair("-initrd", format!("/proc/self/fd/{}", fds.initramfs));
     let extra = launch.boot_args.as_str();
+    let clock = clock_arguments(launch.accel, tsc_khz);
     let space = if extra.is_empty() { "" } else { " " };
-    words.pair("-append", format!("{KERNEL_ARGUMENTS}{space}{extra}"));
+    words.pair("-append", format!("{KERNEL_ARGUMENTS}{clock}{space}{extra}"));
 }
 
 /// Serial output only ever leaves: what is in the pipe is kept by `banger-console`.
@@ -155,7 +170,7 @@ mod tests {
     };
 
     fn line(launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
-        arguments(&VmId::from_random(1), MacAddr::of(Slot::new(3).expect("a slot")), launch, fds)
+        arguments(&VmId::from_random(1), MacAddr::of(Slot::new(3).expect("a slot")), launch, fds, Some(2_000_000))
     }
 
     fn launch(accel: Accel, boot_args: &str) -> QemuLaunch {

@@ -2,17 +2,16 @@
 #![no_main]
 
 use banger::model::identity::Identity;
-use banger::protocol::guest::{FromGuest, GuestHello, PREAMBLE, ToGuest};
-use banger::protocol::{FrameBuffer, frame};
+use banger::protocol::ear::Ear;
+use banger::protocol::frame;
+use banger::protocol::guest::{FromGuest, ToGuest};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let mut buffer = FrameBuffer::default();
-    buffer.push(bytes);
-    buffer.skip_past(PREAMBLE);
-    while let Ok(Some(body)) = buffer.next_body() {
-        let _ = frame::decode::<FromGuest>(&body);
-        let _ = frame::decode::<ToGuest>(&body);
-        let _ = frame::decode::<GuestHello>(&body);
+    let mut host = Ear::<FromGuest>::default();
+    let mut guest = Ear::<ToGuest>::default();
+    for chunk in bytes.chunks(13) {
+        host.hear(chunk);
+        guest.hear(chunk);
     }
     let _ = frame::decode::<Identity>(bytes);
 });
