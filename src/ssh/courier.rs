@@ -15,7 +15,12 @@ use super::shell::signal_name;
 
 /// For every process whose parent is ours, except ourselves: signal its group. Field 4 of
 /// `/proc/PID/stat` (proc(5)) is the parent; field 2 is in parentheses and may contain anything.
-const SCRIPT: &str = r#"for s in /proc/[0-9]*/stat; do
+///
+/// An orphan's parent is pid 1, whose children are all the guest's services: when the connection
+/// has just ended there must be nothing to signal, so the parent has to be an ssh server.
+const SCRIPT: &str = r#"read -r c 2>/dev/null < "/proc/$PPID/comm" || exit 0
+case $PPID:$c in 1:*) exit 0 ;; *:sshd*|*:dropbear*) ;; *) exit 0 ;; esac
+for s in /proc/[0-9]*/stat; do
 { read -r l < "$s"; } 2>/dev/null || continue
 p=${s#/proc/}; p=${p%/stat}; set -- ${l##*) }
 [ "$2" = "$PPID" ] && [ "$p" != "$$" ] && kill -s NAME -- "-$p"
@@ -108,5 +113,23 @@ fn end(mut channel: Channel) -> (Step, bool) {
         Ok(None) => (Step::Ending(channel), false),
         // Closed, or the session has failed and there is nothing to close.
         Ok(Some(())) | Err(_) => (Step::Idle, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_parent_that_is_no_ssh_server_loses_no_child() {
+        let mut bystander = Command::new("sleep").arg("60").process_group(0).spawn().expect("sleep starts");
+        // This process is the script's parent, as pid 1 would be of an orphan.
+        let ended = Command::new("sh").args(["-c", &line_for("KILL")]).status().expect("sh runs");
+        assert!(ended.success());
+        assert!(bystander.try_wait().expect("asked").is_none());
+        bystander.kill().expect("killed");
+        bystander.wait().expect("reaped");
     }
 }

@@ -84,8 +84,8 @@ fn a_cut_connection_is_never_a_success() {
 #[test]
 fn a_silent_peer_is_lost() {
     let Some(server) = Server::start() else { return };
-    let second = std::time::Duration::from_secs(1);
-    let timeouts = crate::ssh::Timeouts { keepalive: second, silence: second, ..super::server::timeouts() };
+    let seconds = std::time::Duration::from_secs(3);
+    let timeouts = crate::ssh::Timeouts { keepalive: seconds, silence: seconds, ..super::server::timeouts() };
     let mut shell = crate::ssh::SshShell::connect(server.socket(), &server.access(), timeouts).expect("a session");
     let patient = output(&mut shell, &script("sleep 5; echo alive"), b"");
     assert_eq!(patient.stdout, b"alive\n");

@@ -3,6 +3,7 @@
 
 mod commands;
 mod hostile;
+mod measure;
 mod server;
 mod signals;
 mod streams;

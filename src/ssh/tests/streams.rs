@@ -10,7 +10,7 @@ use crate::os::memfd;
 use crate::ssh::{Command, GuestShell, Io, Outcome, Pty, SshShell, capture};
 
 /// `size` bytes that do not repeat, in a file.
-fn noise(size: usize) -> File {
+pub fn noise(size: usize) -> File {
     let mut file = memfd::create("noise").expect("a file");
     let mut block = vec![0; 1 << 16];
     for _ in 0..size / block.len() {
@@ -21,7 +21,7 @@ fn noise(size: usize) -> File {
     file
 }
 
-fn digest(file: &mut File) -> Vec<u8> {
+pub fn digest(file: &mut File) -> Vec<u8> {
     file.rewind().expect("rewound");
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     let mut block = vec![0; 1 << 16];
@@ -33,11 +33,11 @@ fn digest(file: &mut File) -> Vec<u8> {
     }
 }
 
-fn null() -> File {
+pub fn null() -> File {
     File::options().read(true).write(true).open("/dev/null").expect("the null device")
 }
 
-fn run(shell: &mut SshShell, command: &Command, stdin: &File, stdout: &impl AsFd) -> Outcome {
+pub fn run(shell: &mut SshShell, command: &Command, stdin: &File, stdout: &impl AsFd) -> Outcome {
     let null = null();
     let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: null.as_fd(), control: None };
     shell.run(command, io).expect("runs")
