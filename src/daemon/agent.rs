@@ -17,8 +17,8 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, Timer};
 
 use crate::model::OpId;
-use crate::protocol::guest::{Announcement, FromGuest, GuestHello, GuestReply, GuestRequest, PREAMBLE, ToGuest};
 use crate::protocol::ear::{Ear, Heard};
+use crate::protocol::guest::{Announcement, FromGuest, GuestHello, GuestReply, GuestRequest, PREAMBLE, ToGuest};
 use crate::protocol::{Fault, FaultKind, frame};
 
 /// An agent that does not answer within this hangs.

@@ -15,7 +15,11 @@ use crate::protocol::{Fault, FaultKind};
 pub(super) async fn reach(daemon: &Arc<Daemon>, op: &Op, id: &VmId, wanted: Wanted) -> Result<Option<VmRecord>, Fault> {
     reconcile::ensure(daemon).await?;
     let machine = daemon.machine(id);
+    if !is_making(wanted) {
+        machine.interrupt();
+    }
     let _turn = machine.turn.lock().await;
+    let _making = is_making(wanted).then(|| machine.begin_making(op.cancel.clone()));
     reach_locked(daemon, op, id, wanted).await
 }
 
@@ -36,7 +40,7 @@ pub(super) async fn reach_locked(
     info!("[{}] VM {} ({id}): {} → {wanted:?}", op.id, vm.spec.name, vm.state);
     let mut done = Vec::new();
     for step in planned {
-        let begun = if may_be_cancelled(wanted) { op.safe_point() } else { Ok(()) };
+        let begun = if is_making(wanted) { op.safe_point() } else { Ok(()) };
         let outcome = match begun {
             Ok(()) => steps::perform(daemon, op, id, step).await,
             Err(fault) => Err(fault),
@@ -50,7 +54,7 @@ pub(super) async fn reach_locked(
 }
 
 /// Making things can be given up; taking them away is brought to its end.
-fn may_be_cancelled(wanted: Wanted) -> bool {
+fn is_making(wanted: Wanted) -> bool {
     match wanted {
         Wanted::Created | Wanted::Running => true,
         Wanted::Stopped | Wanted::Killed | Wanted::Gone => false,

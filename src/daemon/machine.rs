@@ -10,6 +10,7 @@ use smol::future::FutureExt;
 use smol::{Async, Timer};
 
 use super::agent::AgentLink;
+use super::operation::Cancel;
 use crate::model::ProcessRef;
 use crate::model::launch::FakeFailure;
 use crate::vmm::{Control, EndReason};
@@ -23,6 +24,8 @@ pub struct Machine {
     pub turn: smol::lock::Mutex<()>,
     live: Mutex<Option<Arc<Live>>>,
     fail: Mutex<Option<FakeFailure>>,
+    /// Of the operation that is making something of this VM now.
+    making: Mutex<Option<Arc<Cancel>>>,
 }
 
 /// The ends of a living monitor.
@@ -39,7 +42,26 @@ pub struct Live {
 impl Machine {
     /// A VM whose monitor does not live, as far as is known.
     pub fn new() -> Self {
-        Self { turn: smol::lock::Mutex::new(()), live: Mutex::new(None), fail: Mutex::new(None) }
+        Self {
+            turn: smol::lock::Mutex::new(()),
+            live: Mutex::new(None),
+            fail: Mutex::new(None),
+            making: Mutex::new(None),
+        }
+    }
+
+    /// Notes that an operation with this `cancel` is making something of the VM, until dropped.
+    pub fn begin_making(&self, cancel: Arc<Cancel>) -> Making<'_> {
+        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(cancel);
+        Making(self)
+    }
+
+    /// Has the operation that is making something of the VM end at its next safe point: whoever
+    /// stops or deletes it need not wait for a boot to finish.
+    pub fn interrupt(&self) {
+        if let Some(cancel) = &*self.making.lock().unwrap_or_else(PoisonError::into_inner) {
+            cancel.set();
+        }
     }
 
     /// How the fake monitor shall fail at its next start.
@@ -60,6 +82,15 @@ impl Machine {
     /// Notes that the monitor lives, or no longer does.
     pub fn set_live(&self, live: Option<Arc<Live>>) {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+}
+
+/// While it lives, an operation is making something of a VM.
+pub struct Making<'a>(&'a Machine);
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        *self.0.making.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

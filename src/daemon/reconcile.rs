@@ -113,10 +113,12 @@ fn finish_start(daemon: &Arc<Daemon>, id: VmId) {
         let op = Op::background();
         let machine = daemon.machine(&id);
         let _turn = machine.turn.lock().await;
+        let _making = machine.begin_making(op.cancel.clone());
         let ready = steps::perform(&daemon, &op, &id, Step::AwaitReady).await;
         let settled = match ready {
             Ok(()) => steps::perform(&daemon, &op, &id, Step::Mark(VmState::Running)).await,
-            Err(fault) if fault.kind == FaultKind::NotFound => Ok(()),
+            // Whoever interrupted it wants the VM otherwise and is waiting for the lock.
+            Err(fault) if matches!(fault.kind, FaultKind::NotFound | FaultKind::Cancelled) => Ok(()),
             Err(fault) => {
                 let reason = fault.to_string();
                 warn!("VM {id}: {reason}");

@@ -50,13 +50,7 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 reboot=t panic=-1 quiet 8250.nr_ua
     i8042.dumbkbd random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1";
 
 /// The arguments behind the program's name.
-pub fn arguments(
-    id: &VmId,
-    mac: MacAddr,
-    launch: &QemuLaunch,
-    fds: Numbers,
-    tsc_khz: Option<u32>,
-) -> Vec<String> {
+pub fn arguments(id: &VmId, mac: MacAddr, launch: &QemuLaunch, fds: Numbers, tsc_khz: Option<u32>) -> Vec<String> {
     let mut words = Words(Vec::new());
     machine(&mut words, id, launch);
     boot(&mut words, launch, fds, tsc_khz);

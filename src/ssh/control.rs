@@ -26,7 +26,7 @@ impl HostSignals {
     pub fn listen(terminal: impl AsFd) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         let signals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH];
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly::default(), signals)?;
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, signals)?;
         Ok(Self { delivery, terminal: terminal.as_fd().try_clone_to_owned()?, waiting: VecDeque::new() })
     }
 

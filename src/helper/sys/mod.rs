@@ -57,7 +57,8 @@ pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     }
     // SAFETY: only `CLONE_FILES` is dangerous (descriptors would differ between threads), and it
     // was refused above.
-    Ok(unsafe { rustix::thread::unshare_unsafe(flags)? })
+    unsafe { rustix::thread::unshare_unsafe(flags)? };
+    Ok(())
 }
 
 /// Owns descriptor `number`, which a parent passed to this process by number.
