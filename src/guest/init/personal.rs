@@ -65,7 +65,22 @@ fn with_marked_line(text: &str, own: &str) -> String {
 /// sshd demands that nobody else can write the file or its folder (sshd(8), StrictModes).
 fn authorized_key(line: &str) -> Result<(), GuestError> {
     crate::os::files::ensure_dir(Path::new("/root/.ssh"), 0o700).doing(|| "prepare root's .ssh".into())?;
-    write("/root/.ssh/authorized_keys", &with_newline(line), 0o600)
+    let path = "/root/.ssh/authorized_keys";
+    let before = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(e).doing(|| format!("read {path}")),
+    };
+    write(path, &with_line(&before, line), 0o600)
+}
+
+/// `text` with `line` in it, once: what the guest's user has added stays.
+fn with_line(text: &str, line: &str) -> String {
+    if text.lines().any(|l| l == line) {
+        return text.to_owned();
+    }
+    let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("{text}{separator}{line}\n")
 }
 
 /// Without PAM sshd refuses an account whose password field begins with `!` even to a key
@@ -129,6 +144,13 @@ fn is_already(path: &Path, content: &[u8], mode: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_were_added_in_the_guest_stay() {
+        assert_eq!(with_line("", "ours"), "ours\n");
+        assert_eq!(with_line("theirs", "ours"), "theirs\nours\n");
+        assert_eq!(with_line("ours\ntheirs\n", "ours"), "ours\ntheirs\n");
+    }
 
     #[test]
     fn hosts_keeps_what_is_not_bangers_and_holds_one_line_of_its_own() {
