@@ -8,8 +8,9 @@ use ssh2::{MethodType, Session};
 /// Key exchange: one X25519 on each side is the cheapest of the safe ones.
 pub(super) const KEX: &str = "curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256";
 
-/// Encryption.
-pub(super) const CIPHERS: &str = "chacha20-poly1305@openssh.com,aes128-gcm@openssh.com,aes128-ctr";
+/// Encryption. An emulated guest with all of QEMU's instructions does AES-GCM with the fewest cycles,
+/// and so does one on real hardware.
+pub(super) const CIPHERS: &str = "aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr";
 
 /// Integrity, for ciphers without their own.
 const MACS: &str = "hmac-sha2-256-etm@openssh.com,hmac-sha2-256";

@@ -13,8 +13,8 @@ use crate::os::tty;
 
 use super::{Control, ControlEvent};
 
-/// Hears SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH from its making until it is dropped; while
-/// it lives they do not end this process.
+/// Hears SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGWINCH. From its making on they do not end this
+/// process, also after it was dropped: `signal-hook` keeps its handler. Keep it as long as you run.
 pub struct HostSignals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     terminal: OwnedFd,
@@ -51,5 +51,26 @@ impl Control for HostSignals {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::streams::is_ready;
+    use rustix::event::PollFlags;
+
+    #[test]
+    fn a_signal_makes_the_descriptor_readable_and_is_told_once() {
+        let terminal = std::fs::File::open("/dev/null").expect("the null device");
+        let mut signals = HostSignals::listen(&terminal).expect("listens");
+        assert_eq!(signals.next(), None);
+        for signal in [SIGWINCH, SIGHUP] {
+            signal_hook::low_level::raise(signal).expect("raised");
+        }
+        assert!(is_ready(signals.descriptor(), PollFlags::IN));
+        assert_eq!(signals.next(), Some(ControlEvent::Signal(SIGHUP)), "no terminal, no size");
+        assert_eq!(signals.next(), None);
+        assert!(!is_ready(signals.descriptor(), PollFlags::IN));
     }
 }

@@ -91,7 +91,8 @@ pub(super) struct Outlet<'a> {
     stream: &'static str,
     /// How much a ready descriptor takes without waiting.
     portion: usize,
-    buffer: Vec<u8>,
+    buffer: Box<[u8]>,
+    filled: usize,
     written: usize,
 }
 
@@ -99,7 +100,7 @@ impl<'a> Outlet<'a> {
     pub(super) fn new(fd: BorrowedFd<'a>, stream: &'static str) -> Self {
         let is_file = fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
         let portion = if is_file { OUTPUT } else { PIPE_BUF };
-        Self { fd, stream, portion, buffer: Vec::new(), written: 0 }
+        Self { fd, stream, portion, buffer: vec![0; OUTPUT].into(), filled: 0, written: 0 }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'a> {
@@ -107,22 +108,20 @@ impl<'a> Outlet<'a> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.written == self.buffer.len()
+        self.written == self.filled
     }
 
     /// Takes over what `read` puts into an empty buffer; returns how much that was.
     pub(super) fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
-        self.written = 0;
-        self.buffer.resize(OUTPUT, 0);
-        let result = read(&mut self.buffer);
-        self.buffer.truncate(*result.as_ref().unwrap_or(&0));
-        result
+        (self.filled, self.written) = (0, 0);
+        self.filled = read(&mut self.buffer)?;
+        Ok(self.filled)
     }
 
     /// Writes as long as that does not wait.
     pub(super) fn flush(&mut self) -> Result<Reader, ShellError> {
         while !self.is_empty() && is_ready(self.fd, PollFlags::OUT) {
-            let end = self.buffer.len().min(self.written + self.portion);
+            let end = self.filled.min(self.written + self.portion);
             match rustix::io::write(self.fd, &self.buffer[self.written..end]) {
                 Ok(count) => self.written += count,
                 Err(Errno::PIPE) => return Ok(Reader::Gone),

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -53,7 +54,19 @@ impl Server {
     /// A connection to a server process of its own.
     pub fn socket(&self) -> OwnedFd {
         let (near, far) = UnixStream::pair().expect("a pair");
-        let far = OwnedFd::from(far);
+        self.serve(far.into());
+        near.into()
+    }
+
+    /// The same over TCP.
+    pub fn tcp_socket(&self) -> OwnedFd {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let near = TcpStream::connect(listener.local_addr().expect("its number")).expect("connected");
+        self.serve(listener.accept().expect("accepted").0.into());
+        near.into()
+    }
+
+    fn serve(&self, far: OwnedFd) {
         let child = Command::new(SSHD)
             .args(["-i", "-f"])
             .arg(self.config())
@@ -62,7 +75,6 @@ impl Server {
             .stderr(Stdio::null())
             .spawn();
         self.children.borrow_mut().push(child.expect("sshd starts"));
-        near.into()
     }
 
     pub fn access(&self) -> Access {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 
-use super::server::Server;
+use super::server::{Server, timeouts};
 use super::{output, script};
 use crate::os::memfd;
 use crate::ssh::{Command, GuestShell, Io, Outcome, Pty, SshShell, capture};
@@ -59,9 +59,14 @@ fn bytes_stay_bytes_and_the_outputs_stay_apart() {
 #[test]
 fn a_large_file_there_and_back_is_the_same_file() {
     let Some(server) = Server::with_options("RekeyLimit 1M") else { return };
-    let (mut there, mut back) = (noise(8 << 20), memfd::create("back").expect("a file"));
-    assert_eq!(run(&mut server.shell(), &Command::new(["cat"]), &there, &back), Outcome::Exited(0));
-    assert_eq!(digest(&mut there), digest(&mut back));
+    let mut there = noise(8 << 20);
+    for socket in [server.socket(), server.tcp_socket()] {
+        let mut shell = SshShell::connect(socket, &server.access(), timeouts()).expect("a session");
+        let mut back = memfd::create("back").expect("a file");
+        assert_eq!(run(&mut shell, &Command::new(["cat"]), &there, &back), Outcome::Exited(0));
+        assert_eq!(digest(&mut there), digest(&mut back));
+        there.rewind().expect("rewound");
+    }
 }
 
 #[test]

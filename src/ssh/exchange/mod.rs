@@ -5,6 +5,9 @@
 //! lets no other packet pass a half-sent one, so every turn repeats every unfinished call; packets
 //! that libssh2 builds on its stack are sent only when the socket has room for all of them.
 
+mod ending;
+mod waiting;
+
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -15,9 +18,8 @@ use signal_hook::consts::{SIGKILL, SIGPIPE};
 use ssh2::{BlockDirections, Channel, Stream};
 
 use super::courier::Courier;
-use super::pulse::{Beat, Pulse};
+use super::pulse::Pulse;
 use super::session::{SshShell, done};
-use super::shell::signal_number;
 use super::streams::{Inlet, Outlet, Reader, is_ready};
 use super::{Control, ControlEvent, Io, Outcome, ShellError};
 
@@ -270,155 +272,7 @@ impl<'s, 'io> Exchange<'s, 'io> {
         self.wants_room |= matches!(directions, BlockDirections::Outbound | BlockDirections::Both);
     }
 
-    /// The outcome, once there is one and all output is written.
-    fn ended(&mut self) -> Result<Option<Outcome>, ShellError> {
-        if let Some(Abandoned { signal, deadline }) = &self.abandoned
-            && (self.broken.is_some() || !self.courier.is_busy() || Instant::now() >= *deadline)
-        {
-            return Ok(Some(self.cut(*signal)));
-        }
-        if self.outputs.iter().any(|output| !output.outlet.is_empty()) {
-            return Ok(None);
-        }
-        // Without the remote's close there is no exit status, and 0 would be read.
-        if self.channel.eof() && matches!(done(self.channel.wait_close()), Ok(Some(()))) {
-            return self.outcome().map(Some);
-        }
-        match self.broken.take() {
-            Some(reason) => Err(self.shell.connection_lost(reason)),
-            None => Ok(None),
-        }
-    }
-
-    fn outcome(&mut self) -> Result<Outcome, ShellError> {
-        let lost = |e: ssh2::Error| self.shell.connection_lost(e.to_string());
-        let signal = self.channel.exit_signal().map_err(lost)?.exit_signal;
-        let status = self.channel.exit_status().map_err(lost)?;
-        self.cut_off = !self.settle();
-        if let Some(abandoned) = &self.abandoned {
-            return Ok(Outcome::signaled(abandoned.signal));
-        }
-        Ok(match signal {
-            Some(name) => signaled(&name),
-            // The protocol has 32 bits, Linux eight: another value must not become a success.
-            None => Outcome::Exited(u8::try_from(status).unwrap_or(255)),
-        })
-    }
-
-    /// Leaves the session ready for the next command. That the last packet of the channel could be
-    /// sent proves that no other is half sent.
-    fn settle(&mut self) -> bool {
-        let deadline = Instant::now() + FAREWELL;
-        loop {
-            if !self.has_unfinished_write || self.write() {
-                match done(self.channel.close()) {
-                    Ok(Some(())) => return true,
-                    Ok(None) => {}
-                    Err(_) => return false,
-                }
-            }
-            if self.broken.is_some() || !self.shell.wait_for(PollFlags::OUT, deadline) {
-                return false;
-            }
-        }
-    }
-
-    /// Ends the command from this side.
-    fn cut(&mut self, signal: i32) -> Outcome {
-        self.cut_off = true;
-        if self.broken.is_none() && self.has_room() {
-            // The guest hangs up on the command; nobody waits for what else it does.
-            let closed = done(self.channel.close());
-            self.noted(closed);
-        }
-        Outcome::signaled(signal)
-    }
-
-    fn wait(&mut self) -> Result<(), ShellError> {
-        let listens = self.listens();
-        let timeout = self.timeout(listens);
-        let mut fds = Vec::with_capacity(5);
-        let mut socket = PollFlags::empty();
-        socket.set(PollFlags::IN, listens);
-        socket.set(PollFlags::OUT, self.wants_room && self.broken.is_none());
-        if !socket.is_empty() {
-            fds.push(PollFd::from_borrowed_fd(self.socket(), socket));
-        }
-        self.watch_streams(&mut fds);
-        let count = match poll(&mut fds, Some(&timeout)) {
-            Ok(count) => count,
-            Err(Errno::INTR) => return Ok(()),
-            Err(e) => return Err(self.shell.connection_lost(format!("cannot wait for it: {e}"))),
-        };
-        let heard = !socket.is_empty() && fds[0].revents().intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
-        self.feel_pulse(!listens || heard, count == 0);
-        Ok(())
-    }
-
-    fn watch_streams<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
-        if self.takes_input() && !self.stdin.has_ended() && self.stdin.pending().is_empty() {
-            fds.push(PollFd::from_borrowed_fd(self.stdin.fd(), PollFlags::IN));
-        }
-        for Output { outlet, .. } in self.outputs.iter().filter(|output| !output.outlet.is_empty()) {
-            fds.push(PollFd::from_borrowed_fd(outlet.fd(), PollFlags::OUT));
-        }
-        if let Some(control) = &self.control {
-            fds.push(PollFd::from_borrowed_fd(control.descriptor(), PollFlags::IN));
-        }
-    }
-
-    /// Whether there is a use for what the guest may say: room for its output, input that waits
-    /// for its window, or a signal on its way. Otherwise the guest is held back.
-    fn listens(&self) -> bool {
-        let has_place = self.outputs.iter().any(|output| output.outlet.is_empty());
-        self.broken.is_none() && (has_place || !self.stdin.pending().is_empty() || self.courier.is_busy())
-    }
-
-    fn timeout(&self, listens: bool) -> Timespec {
-        if self.has_more {
-            return Timespec::default();
-        }
-        let beat = if listens { self.pulse.deadline() } else { Instant::now() + self.shell.timeouts.silence };
-        let deadline = self.abandoned.as_ref().map_or(beat, |abandoned| abandoned.deadline.min(beat));
-        let rest = deadline.saturating_duration_since(Instant::now());
-        Timespec { tv_sec: rest.as_secs().cast_signed(), tv_nsec: i64::from(rest.subsec_nanos()) }
-    }
-
-    fn feel_pulse(&mut self, heard: bool, silent: bool) {
-        if heard {
-            self.pulse.heard();
-        } else if silent && !self.has_more {
-            match self.pulse.beat() {
-                Beat::Wait => {}
-                Beat::Ask => self.ask(),
-                Beat::Gone => {
-                    let seconds = self.shell.timeouts.silence.as_secs();
-                    self.broken = Some(format!("it gave no sign of life for {seconds} s"));
-                }
-            }
-        }
-    }
-
-    /// A keepalive with an answer. A socket without room asks by itself: TCP repeats.
-    fn ask(&mut self) {
-        if is_ready(self.socket(), PollFlags::OUT) {
-            let session = &self.shell.session;
-            session.set_keepalive(true, 2);
-            let sent = done(session.keepalive_send().map(|_| ()));
-            // Off again: libssh2's own blocking calls would send them from their stack.
-            session.set_keepalive(false, 0);
-            self.noted(sent);
-        }
-    }
-
     fn socket(&self) -> BorrowedFd<'s> {
         self.shell.socket.as_fd()
     }
-}
-
-/// The name is the guest's word, so it is checked before it is shown.
-fn signaled(name: &str) -> Outcome {
-    let is_name = (1..=16).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric());
-    let shown = if is_name { name } else { "?" };
-    Outcome::Signaled { name: shown.to_owned(), number: signal_number(name).unwrap_or(0) }
 }
