@@ -123,18 +123,18 @@ mod tests {
     #[test]
     fn debians_own_sources_are_found_among_others() {
         for good in [
-            "deb http://deb.debian.org/debian bookworm main",
+            "deb http://mirror.example.org/debian bookworm main",
             "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://m/debian bookworm-updates main contrib",
-            "deb   http://security.debian.org/debian-security  bookworm-security  main",
+            "deb   http://security.example.org/debian-security  bookworm-security  main",
         ] {
             assert!(is_bookworm(good), "{good}");
         }
         for bad in [
-            "# deb http://deb.debian.org/debian bookworm main",
-            "deb-src http://deb.debian.org/debian bookworm main",
-            "deb https://download.docker.com/linux/debian bookworm stable",
+            "# deb http://mirror.example.org/debian bookworm main",
+            "deb-src http://mirror.example.org/debian bookworm main",
+            "deb https://other.example.org/linux/debian bookworm stable",
             "deb [signed-by=/etc/apt/keyrings/other.gpg] https://example.org/debian bookworm main",
-            "deb http://deb.debian.org/debian trixie main",
+            "deb http://mirror.example.org/debian trixie main",
             "deb [broken http://x bookworm main",
             "deb",
         ] {
