@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -23,6 +24,7 @@ use crate::model::choice::Accel;
 use crate::model::launch::{FakeFailure, FakeLaunch, Launch, QemuLaunch};
 use crate::model::{MacAddr, ProcessRef, Slot, Subnet, TapName, VmId};
 use crate::net::rules::{self as text, Guest};
+use crate::os::process;
 
 /// How long a monitor may take until its control socket speaks. Beyond it the launch goes on: the
 /// daemon waits for the guest anyway.
@@ -228,7 +230,10 @@ impl<'a> Launching<'a> {
         let control = PollFd::new(&connected[0], PollFlags::IN);
         let mut waited = [control, PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
         let polled = poll(&mut waited, Some(&GREETING_LIMIT)).doing("wait for the monitor")?;
-        if !waited[1].revents().is_empty() {
+        // The sockets of a monitor that ends are closed a little before its pidfd says so.
+        let closed = waited[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        if closed || !waited[1].revents().is_empty() {
+            process::wait_for_end(pidfd, Duration::from_secs(1)).doing("wait for the monitor")?;
             return Err(self.reap());
         }
         if polled == 0 {
