@@ -1,1 +1,88 @@
-fn main() {}
+//! banger on a real machine: one scenario per promise.
+//!
+//! Each scenario has a network namespace, a `BANGER_HOME` and a time limit of its own and runs in a
+//! process of its own, so that a scenario that hangs or panics takes nothing with it. Everything is
+//! real: daemon, helper, QEMU, kernel, image, ssh. `smoke/run` builds what is tested and calls this.
+
+#![forbid(unsafe_code)]
+// Talking to the person who runs the tests is what this program is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+/// Kernel and image, made once, and how a scenario gets them.
+mod base;
+/// What can leak, counted.
+mod census;
+/// Commands with input, output and a limit.
+mod command;
+/// Frames straight to the daemon and the helper.
+mod direct;
+/// Plays scenarios and counts.
+mod runner;
+/// What one scenario lives in.
+mod world;
+
+/// The arrows between the rooms.
+mod imports;
+
+/// Starting, finding and losing daemon and helper.
+mod daemons;
+/// Exit codes, quoting and streams of guest commands.
+mod exec;
+/// The monitor of the tests.
+mod fake;
+/// What happens inside a guest.
+mod guests;
+/// What hostile and mistaken callers are told.
+mod hostile;
+/// Kernels and images.
+mod images;
+/// What is left when a VM is gone.
+mod leaks;
+/// Who a monitor is and what it may.
+mod monitor;
+/// The one static file.
+mod one_file;
+/// The store and its compatibility check.
+mod store;
+
+use runner::Scenario;
+
+/// In the order they are played: what is quick and basic first.
+const SCENARIOS: &[Scenario] = &[
+    Scenario::bare("imports", 20, imports::arrows_point_one_way),
+    Scenario::bare("static_binary", 30, one_file::is_static_and_small),
+    Scenario::bare("personalities", 60, one_file::starts_under_each_name),
+    Scenario::bare("autostart_race", 60, daemons::ten_starters_make_one_pair),
+    Scenario::bare("daemon_stop_start", 60, daemons::stop_and_start),
+    Scenario::bare("base", 900, base::make),
+    Scenario::new("image_is_clean", 60, images::is_clean_and_journalled),
+    Scenario::new("store_check", 60, store::check_answers_0_1_2),
+    Scenario::new("bad_input", 90, hostile::bad_input_leaves_no_row),
+    Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),
+    Scenario::new("fake_vmm_fast", 120, fake::life_and_failures),
+    Scenario::new("main_job", 120, exec::main_job),
+    Scenario::new("kvm", 60, exec::on_the_cpu_itself),
+    Scenario::new("exit_codes", 180, exec::exit_codes),
+    Scenario::new("streams", 420, exec::streams),
+    Scenario::new("two_at_once_leave_nothing", 180, leaks::two_at_once_leave_nothing),
+    Scenario::new("ctrl_c_cleans_up", 120, leaks::ctrl_c_cleans_up),
+    Scenario::new("keeper_killed", 120, leaks::killed_keeper_leaves_nothing),
+    Scenario::new("vmm_confinement", 180, monitor::is_confined),
+    Scenario::new("guests_are_apart", 180, guests::are_apart),
+    Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
+    Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
+    Scenario::new("minimal_init", 180, guests::minimal_init),
+    Scenario::new("logs_bounded", 240, guests::serial_log_is_bounded),
+    Scenario::new("survives_daemon_restart", 240, daemons::vms_survive_a_killed_daemon),
+    Scenario::new("kernel_import_files", 300, images::kernel_from_files_boots),
+    Scenario::new("owner_uid_1000", 240, daemons::owner_is_an_ordinary_user),
+];
+
+fn main() -> std::process::ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("--one") => runner::play_here(SCENARIOS, arguments.get(1).map_or("", String::as_str)),
+        Some("--list") => runner::list(SCENARIOS),
+        Some(_) | None => runner::run(SCENARIOS, &arguments),
+    }
+}

@@ -1,8 +1,48 @@
-//! The command line.
+//! The command line: what was typed (`args`) is resolved against the machine (`resolve`), becomes
+//! requests (`commands` over `client`), and what comes back is shown (`render`, `progress`,
+//! `report`).
+//!
+//! Low arguments, so help and version, know nothing of the machine: they work where the rest is
+//! broken. Nothing but `render` writes to the standard streams.
+
+mod args;
+mod autostart;
+mod client;
+mod commands;
+mod interrupt;
+mod names;
+mod progress;
+mod render;
+mod report;
+mod resolve;
+mod spawn;
+mod views;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub fn run(_name: &str, _arguments: Vec<OsString>) -> ExitCode {
-    ExitCode::from(70)
+use args::Parsed;
+use report::Failure;
+
+/// Runs the command line of a program called `name`.
+pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
+    let code = match args::parse(name, arguments) {
+        Ok(Parsed::Help { text, path }) => show_help(text, &path).map_or_else(|f| f.report(false), |()| 0),
+        Ok(Parsed::Do(invocation)) => {
+            let for_guest = invocation.guest_command.is_some();
+            commands::run(*invocation).unwrap_or_else(|failure| failure.report(for_guest))
+        }
+        Err(usage) => {
+            let for_guest = usage.guest_command;
+            Failure::from(usage).report(for_guest)
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn show_help(mut text: String, path: &[&str]) -> Result<(), Failure> {
+    if path == ["vm", "run"] || path == ["vm", "create"] {
+        text.push_str(&resolve::defaults_of_this_host());
+    }
+    render::text(&text)
 }

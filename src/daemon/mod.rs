@@ -1,8 +1,122 @@
-//! The owner's daemon.
+//! The owner's daemon, `bangerd`: all orchestration, the store, images.
+//!
+//! Runs as the owner, without privilege; what needs root is asked of the helper. One executor with
+//! two threads; whatever blocks (files, the store, image building) runs beside it. VMs go on when
+//! it ends and are found again when it starts.
 
+/// The conversation with guests' agents.
+mod agent;
+/// What each request does.
+mod calls;
+/// Images and kernels.
+mod catalogue;
+/// The conversation with the root helper.
+mod helper;
+/// VMs that end with the process that asked for them.
+mod keeper;
+/// Carrying out plans.
+mod lifecycle;
+/// VMs in memory.
+mod machine;
+/// An operation's id, listeners and cancellation.
+mod operation;
+/// Finding everything again after a start.
+mod reconcile;
+/// Accepting and serving connections.
+mod server;
+/// Start, readiness, signals, end.
+mod start;
+/// The steps that plans consist of.
+mod steps;
+/// The files of a VM.
+mod vm_files;
+/// Frames over asynchronous sockets.
+mod wire;
+
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
-pub fn run(_arguments: Vec<OsString>) -> ExitCode {
-    ExitCode::from(70)
+use smol::Executor;
+use smol::future::Boxed;
+
+use crate::host::config::Config;
+use crate::host::paths::Paths;
+use crate::model::{VmId, VmName, VmRecord};
+use crate::protocol::{Fault, FaultKind};
+use crate::store::{Store, StoreError};
+
+/// Becomes the daemon. `--check-migrations [--system]` and `--version` answer and end instead.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    start::run(arguments)
+}
+
+/// What all operations share.
+struct Daemon {
+    paths: Paths,
+    config: Config,
+    store: Arc<Store>,
+    helper: helper::Helper,
+    executor: Arc<Executor<'static>>,
+    machines: Mutex<HashMap<VmId, Arc<machine::Machine>>>,
+    /// Held while an image or kernel of that name is made.
+    making: smol::lock::Mutex<()>,
+    /// Whether everything was found again after the start; false until the helper has answered once.
+    reconciled: smol::lock::Mutex<bool>,
+    /// Told when the daemon shall end.
+    ending: smol::channel::Sender<()>,
+}
+
+impl Daemon {
+    /// Runs `future` beside everything else.
+    fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.executor.spawn(future).detach();
+    }
+
+    /// The same for rooms that take a function.
+    fn spawner(&self) -> impl Fn(Boxed<()>) + use<'_> {
+        |future| self.spawn(future)
+    }
+
+    /// Runs one transaction of the store off the executor.
+    async fn stored<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let store = self.store.clone();
+        smol::unblock(move || work(&store)).await.map_err(|e| store_fault(&e))
+    }
+
+    /// The VM called `name`.
+    async fn vm(&self, name: &VmName) -> Result<VmRecord, Fault> {
+        let name = name.clone();
+        self.stored(move |s| s.vm(&name)).await.map_err(|fault| match fault.kind {
+            FaultKind::NotFound => fault.hint("banger ps -a"),
+            _ => fault,
+        })
+    }
+
+    /// The VM in memory.
+    fn machine(&self, id: &VmId) -> Arc<machine::Machine> {
+        let mut machines = self.machines.lock().unwrap_or_else(PoisonError::into_inner);
+        machines.entry(id.clone()).or_insert_with(|| Arc::new(machine::Machine::new())).clone()
+    }
+
+    /// Forgets the VM in memory.
+    fn drop_machine(&self, id: &VmId) {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+}
+
+fn store_fault(error: &StoreError) -> Fault {
+    let kind = match error {
+        StoreError::NameTaken { .. } => FaultKind::AlreadyExists,
+        StoreError::NotFound { .. } => FaultKind::NotFound,
+        StoreError::InUse { .. } => FaultKind::InUse,
+        StoreError::NoSlot => FaultKind::Refused,
+        StoreError::Newer(_) => FaultKind::BadVersion,
+        StoreError::Database { .. } | StoreError::Io(_) | StoreError::Damaged { .. } => FaultKind::OperationFailed,
+    };
+    Fault::of(kind, error)
 }

@@ -122,7 +122,7 @@ mod tests {
         let folder = folder.expect("made");
         let id = VmId::from_random(7);
         folder.ensure_vm(&id).expect("made");
-        assert_eq!(folder.vms().expect("listed"), [id.clone()]);
+        assert_eq!(folder.vms().expect("listed"), std::slice::from_ref(&id));
         folder.remove_vm(&id).expect("removed");
         folder.remove_vm(&id).expect("gone already");
         assert!(opened(&path).expect("root").is_ok());

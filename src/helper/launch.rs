@@ -18,7 +18,7 @@ use super::site::{Site, guests};
 use super::spawn::{self, Streams};
 use super::stage::{Order, Program, View};
 use super::undo::{Failure, Step, carry_out};
-use super::{rules, tap};
+use super::{rules, tap, tsc};
 use crate::host::facts::{QEMU, find_program};
 use crate::model::choice::Accel;
 use crate::model::launch::{FakeFailure, FakeLaunch, Launch, QemuLaunch};
@@ -203,8 +203,7 @@ impl<'a> Launching<'a> {
             control: channels.control.as_raw_fd(),
             agent: channels.agent.as_raw_fd(),
         };
-        let of = Machine { id: &self.site.id, mac: MacAddr::of(self.slot), tsc_khz: self.tsc_khz };
-        let arguments = qemu::arguments(of, launch, numbers);
+        let arguments = qemu::arguments(&self.site.id, MacAddr::of(self.slot), launch, numbers, tsc::kilohertz());
         let mut keep = vec![channels.serial, channels.control, channels.agent, tap];
         keep.extend(self.files.iter().enumerate().filter(|(at, _)| *at != self.console_index()).map(|(_, f)| f));
         let view = if launch.accel == Accel::Kvm { View::SystemKvm } else { View::System };

@@ -48,8 +48,8 @@ mod spawn;
 mod stage;
 /// The tap of each VM.
 mod tap;
-/// How fast the host's time stamp counter counts.
-mod ticks;
+/// The speed of the CPU's counter, for guests that cannot measure it.
+mod tsc;
 /// Named steps, and the list backwards.
 mod undo;
 /// The little that a monitor sees of the filesystem.

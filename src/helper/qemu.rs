@@ -34,6 +34,14 @@ pub struct Numbers {
     pub agent: RawFd,
 }
 
+/// What the guest's kernel is told of its clock, where it cannot find out by itself.
+fn clock_arguments(accel: Accel, tsc_khz: Option<u32>) -> String {
+    match (accel, tsc_khz) {
+        (Accel::Tcg, Some(khz)) => format!(" tsc_early_khz={khz} tsc=reliable"),
+        (Accel::Tcg, None) | (Accel::Kvm, _) => String::new(),
+    }
+}
+
 /// What the kernel is told always: output on the serial port; a reboot or a panic ends the monitor
 /// (a triple fault under `-no-reboot`); no probing for a keyboard controller that is not there; the
 /// CPU's own random numbers are trusted, as nothing else is there yet; boot-time self-tests and slow
@@ -53,10 +61,10 @@ pub struct Machine<'a> {
 }
 
 /// The arguments behind the program's name.
-pub fn arguments(of: Machine<'_>, launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
+pub fn arguments(id: &VmId, mac: MacAddr, launch: &QemuLaunch, fds: Numbers, tsc_khz: Option<u32>) -> Vec<String> {
     let mut words = Words(Vec::new());
-    machine(&mut words, of, launch);
-    boot(&mut words, of, launch, fds);
+    machine(&mut words, id, launch);
+    boot(&mut words, launch, fds, tsc_khz);
     console(&mut words, fds);
     disks(&mut words, fds);
     words.pair("-netdev", format!("tap,id=net,fd={}", fds.tap));
@@ -107,27 +115,20 @@ fn machine(words: &mut Words, of: Machine<'_>, launch: &QemuLaunch) {
     words.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 }
 
-/// In software the guest reads the host's counter and is told its speed: measured against emulated
-/// timers on a busy host it is wrong, or nothing is found and the kernel hangs. Without `reliable`
-/// it finds the counters of two CPUs out of step and counts ticks instead.
-fn boot(words: &mut Words, of: Machine<'_>, launch: &QemuLaunch, fds: Numbers) {
+fn boot(words: &mut Words, launch: &QemuLaunch, fds: Numbers, tsc_khz: Option<u32>) {
     words.pair("-kernel", format!("/proc/self/fd/{}", fds.kernel));
     words.pair("-initrd", format!("/proc/self/fd/{}", fds.initramfs));
-    let mut line = KERNEL_ARGUMENTS.to_owned();
-    if let (Accel::Tcg, Some(khz)) = (launch.accel, of.tsc_khz) {
-        line.push_str(&format!(" tsc_early_khz={khz} tsc=reliable"));
-    }
-    // Last: what is said later wins.
-    if !launch.boot_args.as_str().is_empty() {
-        line.push_str(&format!(" {}", launch.boot_args));
-    }
-    words.pair("-append", line);
+    let extra = launch.boot_args.as_str();
+    let clock = clock_arguments(launch.accel, tsc_khz);
+    let space = if extra.is_empty() { "" } else { " " };
+    words.pair("-append", format!("{KERNEL_ARGUMENTS}{clock}{space}{extra}"));
 }
 
 /// Serial output only ever leaves: what is in the pipe is kept by `banger-console`. Appending,
 /// because otherwise QEMU truncates what it opens, and a pipe refuses that.
 fn console(words: &mut Words, fds: Numbers) {
     words.set(4, fds.serial);
+    // Appending, or QEMU truncates what it opens, and a pipe cannot be truncated.
     words.pair("-chardev", "file,id=serial,path=/dev/fdset/4,append=on");
     words.pair("-serial", "chardev:serial");
 }
@@ -178,12 +179,7 @@ mod tests {
     };
 
     fn line(launch: &QemuLaunch, fds: Numbers) -> Vec<String> {
-        timed(launch, fds, None)
-    }
-
-    fn timed(launch: &QemuLaunch, fds: Numbers, tsc_khz: Option<u32>) -> Vec<String> {
-        let id = VmId::from_random(1);
-        arguments(Machine { id: &id, mac: MacAddr::of(Slot::new(3).expect("a slot")), tsc_khz }, launch, fds)
+        arguments(&VmId::from_random(1), MacAddr::of(Slot::new(3).expect("a slot")), launch, fds, Some(2_000_000))
     }
 
     fn launch(accel: Accel, boot_args: &str) -> QemuLaunch {

@@ -54,6 +54,7 @@ pub fn serve(arguments: &[OsString]) -> Result<()> {
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let mut server = Server::start(root, owner)?;
     log::info!("ready for uid {owner}, pid {}", std::process::id());
+    crate::os::readiness::announce().doing("let go of standard output")?;
     while !server.shutting_down {
         server.turn()?;
     }

@@ -11,8 +11,7 @@ use super::launch::{self, Launching, Plan};
 use super::ledger::{Ledger, checksum};
 use super::monitor::{Monitors, Role};
 use super::site::{self, Site, guests};
-use super::ticks::Ticks;
-use super::{bridge, claim::Claim, files, rules};
+use super::{bridge, claim::Claim, files, rules, tsc};
 use crate::model::launch::{FakeLaunch, Launch, LaunchFile, QemuLaunch};
 use crate::model::{OpId, Slot, Subnet, VmId};
 use crate::net::rules as text;
@@ -44,6 +43,7 @@ pub struct Service {
 impl Service {
     /// Reads the ledger, finds living monitors again and takes back the rest.
     pub fn start(root: Root, folder: Folder, fake: bool) -> Result<Self> {
+        tsc::watch();
         let installation = checksum(folder.path().as_os_str().as_encoded_bytes());
         let (ledger, damaged) = Ledger::read(&folder)?;
         let mut service = Self {

@@ -156,6 +156,11 @@ impl Paths {
         self.state.join("banger.redb")
     }
 
+    /// Host keys of the VMs, for the user's own ssh; never the user's file.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.state.join("known_hosts")
+    }
+
     /// Images: `NAME.ext4`.
     pub fn images(&self) -> PathBuf {
         self.state.join("images")

@@ -56,10 +56,11 @@ pub struct VmRecord {
     pub id: VmId,
     /// What was asked for.
     pub spec: VmSpec,
-    /// Its place: tap, uid and address follow from it.
-    pub slot: Slot,
-    /// Its address at the last start (or the one it will have).
-    pub address: Ipv4Addr,
+    /// Its place: tap, uid and address follow from it. Taken at each start, the last one if it is
+    /// still free; so there can be more VMs than slots.
+    pub slot: Option<Slot>,
+    /// Its address at the last start.
+    pub address: Option<Ipv4Addr>,
     /// Where it is in its life.
     pub state: VmState,
     /// Why it is in `Error`, or why it stopped by itself.
@@ -79,6 +80,11 @@ pub struct VmRecord {
 }
 
 impl VmRecord {
+    /// The address it can be reached at now.
+    pub fn present_address(&self) -> Option<Ipv4Addr> {
+        self.address.filter(|_| self.may_hold_resources())
+    }
+
     /// True while a monitor may hold resources of this VM.
     pub fn may_hold_resources(&self) -> bool {
         match self.state {

@@ -19,6 +19,8 @@ pub mod netlink;
 pub mod process;
 /// Random numbers from the kernel.
 pub mod random;
+/// Telling whoever started a daemon that it answers.
+pub mod readiness;
 /// Unix sockets: descriptors beside bytes, peers' credentials, listening.
 pub mod socket;
 /// Terminals.

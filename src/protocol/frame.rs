@@ -78,6 +78,16 @@ impl FrameBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Bytes that wait to become a frame.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The next whole body. `Ok(None)`: more bytes are needed.
     pub fn next_body(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
         let Some(header) = self.bytes.first_chunk::<HEADER>() else {
@@ -99,22 +109,6 @@ impl FrameBuffer {
     /// What to say when the connection has ended.
     pub fn at_end(&self) -> Result<(), FrameError> {
         if self.bytes.is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
-    }
-
-    /// Drops bytes up to and including the first `preamble`; true once it was found. Used towards
-    /// guests, whose serial port may hold the rest of an earlier conversation.
-    pub fn skip_past(&mut self, preamble: &[u8]) -> bool {
-        match self.bytes.windows(preamble.len()).position(|w| w == preamble) {
-            Some(at) => {
-                self.bytes.drain(..at + preamble.len());
-                true
-            }
-            None => {
-                let keep = self.bytes.len().min(preamble.len() - 1);
-                self.bytes.drain(..self.bytes.len() - keep);
-                false
-            }
-        }
     }
 }
 
@@ -148,15 +142,5 @@ mod tests {
         let body = [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
         assert!(matches!(decode::<Vec<u8>>(&body), Err(FrameError::Malformed(_))));
         assert_eq!(decode::<u8>(&[1, 2]), Err(FrameError::Trailing(1)));
-    }
-
-    #[test]
-    fn a_preamble_is_found_behind_old_bytes() {
-        let mut buffer = FrameBuffer::default();
-        buffer.push(b"rubbish MAG");
-        assert!(!buffer.skip_past(b"MAGIC"));
-        buffer.push(b"IC");
-        assert!(buffer.skip_past(b"MAGIC"));
-        assert_eq!(buffer.at_end(), Ok(()));
     }
 }

@@ -4,6 +4,8 @@
 //! wildcard arm on the other side. The owner and root languages are spoken between equal
 //! versions; the guest language is append-only, because VMs live through updates.
 
+/// What is understood of the other side's bytes, in the guest language.
+pub mod ear;
 /// What happens during a long operation.
 pub mod event;
 /// What goes wrong, for people and for programs.

@@ -37,6 +37,19 @@ pub fn attach_tap(file: &OwnedFd, name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// The CPU's time stamp counter; `None` where there is none.
+#[cfg(target_arch = "x86_64")]
+pub fn time_stamp_counter() -> Option<u64> {
+    // SAFETY: every x86-64 CPU has RDTSC; it reads a register and touches no memory.
+    Some(unsafe { std::arch::x86_64::_rdtsc() })
+}
+
+/// The CPU's time stamp counter; `None` where there is none.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn time_stamp_counter() -> Option<u64> {
+    None
+}
+
 /// Leaves the namespaces named by `flags`.
 pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     if flags.contains(UnshareFlags::FILES) {
@@ -44,7 +57,8 @@ pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     }
     // SAFETY: only `CLONE_FILES` is dangerous (descriptors would differ between threads), and it
     // was refused above.
-    Ok(unsafe { rustix::thread::unshare_unsafe(flags)? })
+    unsafe { rustix::thread::unshare_unsafe(flags)? };
+    Ok(())
 }
 
 /// Owns descriptor `number`, which a parent passed to this process by number.

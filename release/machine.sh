@@ -1,0 +1,157 @@
+# What banger's scripts need of the machine: privileges, packages, the Rust toolchain, one set of
+# build settings. Sourced by release/build, release/quickstart and smoke/run; does nothing by itself.
+# shellcheck shell=sh
+
+banger_root=$(cd "$(dirname "$0")/.." && pwd -P)
+banger_target=${CARGO_TARGET_DIR:-$banger_root/target}
+case $banger_target in /*) ;; *) banger_target=$PWD/$banger_target ;; esac
+native_target=x86_64-unknown-linux-musl
+
+began=$(date +%s)
+
+# say TEXT: one line of progress with the time since the script began.
+say() { printf '[%3ss] %s\n' "$(($(date +%s) - began))" "$*" >&2; }
+
+# die TEXT HINT...: ends the script; each hint is a line that says what to do.
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$1" >&2
+    shift
+    for hint in "$@"; do printf '  %s\n' "$hint" >&2; done
+    exit 1
+}
+
+# as_root COMMAND...: runs it as root, through sudo only when needed.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        die "root is needed for: $*" "run this script as root, or install sudo"
+    fi
+}
+
+# Programs and what brings them, on a distribution with apt. `sbin` is not in every user's PATH.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+build_needs="gcc:gcc musl-gcc:musl-tools perl:perl make:make git:git"
+run_needs="qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap nft:nftables ip:iproute2
+    depmod:kmod mkfs.ext4:e2fsprogs ssh:openssh-client xz:xz-utils zstd:zstd newuidmap:uidmap ps:procps"
+smoke_needs="setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils"
+
+# missing NEED...: the packages of those programs that are not there.
+missing() {
+    for need in "$@"; do
+        command -v "${need%%:*}" >/dev/null 2>&1 || printf '%s\n' "${need#*:}"
+    done | sort -u
+}
+
+# ensure_packages NEED...: installs what is missing; touches nothing when nothing is.
+ensure_packages() {
+    wanted=$(missing "$@" | tr '\n' ' ')
+    [ -n "$wanted" ] || return 0
+    command -v apt-get >/dev/null 2>&1 ||
+        die "these are missing, and there is no apt-get to install them: $wanted" \
+            "install the programs with your distribution's tools, then run this again"
+    say "installing packages: $wanted"
+    as_root apt-get update -qq
+    # shellcheck disable=SC2086  # a list of package names
+    install_packages $wanted ||
+        die "apt-get could not install: $wanted" "its messages are above; then run this again"
+    still=$(missing "$@" | tr '\n' ' ')
+    [ -z "$still" ] || die "still missing after the installation: $still"
+}
+
+# A package from backports can forbid the stable version of a package that it shares its source with
+# (qemu-utils 10 breaks qemu-system-common before 8). Then all installed ones of that source go to
+# the version of the one that is asked for.
+install_packages() {
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" && return 0
+    siblings=""
+    for package in "$@"; do
+        source=$(source_of "$package")
+        version=$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
+        for other in $(dpkg-query -W -f '${source:Package}=${Package}\n' | sed -n "s/^$source=//p"); do
+            apt-cache madison "$other" | tr -d ' ' | grep -q "|$version|" && siblings="$siblings $other=$version"
+        done
+        siblings="$siblings $package=$version"
+    done
+    say "trying again with one version per source:$siblings"
+    # shellcheck disable=SC2086  # a list of package=version
+    quietly as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends --allow-downgrades $siblings
+}
+
+source_of() {
+    from=$(apt-cache show --no-all-versions "$1" | sed -n 's/^Source: \([^ ]*\).*/\1/p' | head -n 1)
+    printf '%s\n' "${from:-$1}"
+}
+
+# quietly COMMAND...: its output is shown only when it fails.
+quietly() {
+    noise=$(mktemp)
+    if "$@" >"$noise" 2>&1; then
+        rm -f "$noise"
+        return 0
+    fi
+    cat "$noise" >&2
+    rm -f "$noise"
+    return 1
+}
+
+# ensure_toolchain TARGET: a cargo that is new enough and can build for TARGET.
+ensure_toolchain() {
+    [ -f "$HOME/.cargo/bin/cargo" ] && PATH=$HOME/.cargo/bin:$PATH
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$banger_root/Cargo.toml")
+    command -v cargo >/dev/null 2>&1 || explain_toolchain "cargo is not installed" "$wanted"
+    found=$(cargo --version | sed -n 's/^cargo \([0-9.]*\).*/\1/p')
+    oldest=$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)
+    [ "$oldest" = "$wanted" ] || explain_toolchain "cargo is version ${found:-unknown}" "$wanted"
+    [ -d "$(rustc --print sysroot)/lib/rustlib/$1" ] && return 0
+    command -v rustup >/dev/null 2>&1 ||
+        die "this Rust cannot build for $1" "install that target, or use rustup: https://rustup.rs"
+    say "adding the Rust target $1"
+    quietly rustup target add "$1" || die "rustup could not add the target $1"
+}
+
+# ensure_components COMPONENT...: rustfmt and clippy, which a minimal installation lacks.
+ensure_components() {
+    for component in "$@"; do
+        "cargo-${component#rust}" --version >/dev/null 2>&1 && continue
+        command -v rustup >/dev/null 2>&1 || die "cargo has no $component" "install it with your Rust"
+        say "adding $component"
+        quietly rustup component add "$component" || die "rustup could not add $component"
+    done
+}
+
+explain_toolchain() {
+    rustup_package=$(apt-cache policy rustup 2>/dev/null | sed -n 's/^  Candidate: \([^(].*\)/\1/p')
+    if [ -n "$rustup_package" ]; then
+        hint="apt-get install rustup && rustup default stable"
+    else
+        hint="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
+    fi
+    die "$1; banger needs $2 or newer" "$hint" "then open a new shell, or: . \"\$HOME/.cargo/env\"" \
+        "(Debian 12's own packages of Rust are too old)"
+}
+
+# build_settings: one set of compiler settings for everything these scripts compile, so that the C
+# code of the dependencies (minutes of it) is compiled once, and so that no path and no date of this
+# machine gets into the binary.
+build_settings() {
+    cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    sysroot=$(rustc --print sysroot)
+    unit=$(printf '\037')
+    # The last match wins: the target folder may lie inside the source folder.
+    CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=/cargo${unit}--remap-path-prefix=$sysroot=/rust"
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_root=/banger"
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=/target"
+    SOURCE_DATE_EPOCH=$(git -C "$banger_root" log -1 --format=%ct 2>/dev/null || echo 0)
+    BANGER_COMMIT=$(git -C "$banger_root" rev-parse --short=8 HEAD 2>/dev/null || echo unknown)
+    CARGO_TARGET_DIR=$banger_target
+    export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH BANGER_COMMIT CARGO_TARGET_DIR
+    # What the person's environment says about flags and targets must not reach the result.
+    unset RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS
+    PATH=$banger_root/release:$PATH
+    export PATH CC_x86_64_unknown_linux_musl=banger-musl-gcc
+    export CFLAGS_x86_64_unknown_linux_musl="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$banger_target=/target -g0"
+}

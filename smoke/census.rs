@@ -1,0 +1,206 @@
+//! What can leak, counted: links, processes, files, rows, rules, cgroups, mounts.
+//!
+//! Taken before and after, and compared as strictly after as before. Only what belongs to a world
+//! is counted where that can be told (its namespace, its folder); cgroups and mounts are the whole
+//! machine's, so there only what is new counts.
+
+use std::collections::BTreeSet;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use banger::model::ProcessRef;
+use banger::os::process;
+
+use crate::world::World;
+
+/// What is there at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Census {
+    links: Vec<String>,
+    processes: Vec<String>,
+    files: Vec<PathBuf>,
+    rows: Vec<String>,
+    rules: Vec<String>,
+    cgroups: BTreeSet<PathBuf>,
+    mounts: BTreeSet<String>,
+}
+
+impl Census {
+    /// Counts; daemon and helper must run.
+    pub fn take(world: &World) -> Self {
+        let mut rows: Vec<String> =
+            world.owner().vms().iter().map(|vm| format!("{} {}", vm.spec.name, vm.state)).collect();
+        rows.sort();
+        let namespace = std::fs::metadata(Path::new("/run/netns").join(world.netns())).ok();
+        let mut processes: Vec<String> =
+            inhabitants(world.folder(), namespace.as_ref()).iter().map(Inhabitant::description).collect();
+        processes.sort();
+        Self {
+            links: links(world),
+            processes,
+            files: files_below(&world.home().join("state/vms")),
+            rows,
+            rules: rules(world),
+            cgroups: cgroups(),
+            mounts: mounts(),
+        }
+    }
+
+    /// What `self`, taken later, has more or less than `before`; empty when nothing leaked.
+    pub fn differences(&self, before: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, now: &dyn std::fmt::Debug, then: &dyn std::fmt::Debug, same: bool| {
+            if !same {
+                found.push(format!("{what}: before {then:?}, after {now:?}"));
+            }
+        };
+        compare("links", &self.links, &before.links, self.links == before.links);
+        compare("processes", &self.processes, &before.processes, self.processes == before.processes);
+        compare("files", &self.files, &before.files, self.files == before.files);
+        compare("rows", &self.rows, &before.rows, self.rows == before.rows);
+        compare("rules", &self.rules, &before.rules, self.rules == before.rules);
+        let new_cgroups: Vec<_> = self.cgroups.difference(&before.cgroups).collect();
+        compare("new cgroups", &new_cgroups, &"none", new_cgroups.is_empty());
+        let new_mounts: Vec<_> = self.mounts.difference(&before.mounts).collect();
+        compare("new mounts", &new_mounts, &"none", new_mounts.is_empty());
+        found
+    }
+
+    /// Nothing has leaked since `before`.
+    #[track_caller]
+    pub fn equals(&self, before: &Self) {
+        let found = self.differences(before);
+        assert!(found.is_empty(), "something was left behind:\n{}", found.join("\n"));
+    }
+}
+
+/// Waits until nothing is left beside what was there `before`; shows the last difference if not.
+#[track_caller]
+pub fn wait_for_equality(world: &World, before: &Census, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    loop {
+        let now = world.census();
+        if now.differences(before).is_empty() || Instant::now() > deadline {
+            return now.equals(before);
+        }
+        // What ends here is another process's child and other processes' resources: no single event tells.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A process that lives in a world.
+pub struct Inhabitant {
+    process: ProcessRef,
+    command: String,
+}
+
+impl Inhabitant {
+    /// Kills it and waits for its end.
+    pub fn kill(&self) {
+        if let Ok(Some(pidfd)) = process::open(self.process) {
+            process::kill(&pidfd).expect("it can be killed");
+            process::wait_for_end(&pidfd, Duration::from_secs(5)).expect("its pidfd can be polled");
+        }
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.process.pid
+    }
+
+    /// Its program's name and first words, without numbers that differ from start to start.
+    pub fn description(&self) -> String {
+        let words: Vec<&str> = self.command.split('\0').take(3).collect();
+        words.join(" ").chars().filter(|c| !c.is_ascii_digit()).take(60).collect()
+    }
+}
+
+/// All processes in the network namespace or with something of `folder` open, except this one.
+pub fn inhabitants(folder: &Path, namespace: Option<&Metadata>) -> Vec<Inhabitant> {
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| *pid as u32 != std::process::id())
+        .filter(|pid| lives_in(*pid, folder, namespace))
+        .filter_map(|pid| {
+            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            Some(Inhabitant { process: process::reference(pid).ok()?, command })
+        })
+        .collect()
+}
+
+fn lives_in(pid: i32, folder: &Path, namespace: Option<&Metadata>) -> bool {
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    let own = std::fs::metadata(proc.join("ns/net"));
+    let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    if let (Ok(own), Some(namespace)) = (own, namespace)
+        && same(&own, namespace)
+    {
+        return true;
+    }
+    let files = std::fs::read_dir(proc.join("fd")).into_iter().flatten().flatten().map(|e| e.path());
+    files.chain([proc.join("cwd")]).any(|link| std::fs::read_link(link).is_ok_and(|to| to.starts_with(folder)))
+}
+
+fn links(world: &World) -> Vec<String> {
+    let listed = world.tool("ip", &["-o", "link"]).output().ok().text();
+    listed.lines().filter_map(|l| l.split(": ").nth(1)).map(|n| n.split('@').next().unwrap_or(n).to_owned()).collect()
+}
+
+fn rules(world: &World) -> Vec<String> {
+    let listed = world.tool("nft", &["-s", "list", "ruleset"]).output().ok().text();
+    listed.lines().map(str::to_owned).collect()
+}
+
+/// All files below `folder`, sorted; empty when it is not there.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(folder, &mut |path, is_folder| {
+        if !is_folder {
+            found.push(path.to_owned());
+        }
+    });
+    found.sort();
+    found
+}
+
+fn cgroups() -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
+        if is_folder && path.to_string_lossy().contains("banger") {
+            found.insert(path.to_owned());
+        }
+    });
+    found
+}
+
+fn mounts() -> BTreeSet<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let named = |line: &&str| line.contains("banger") || line.contains("bng-smoke");
+    table.lines().filter(named).map(str::to_owned).collect()
+}
+
+/// Removes the cgroups of the VMs whose folders are still below `home`.
+pub fn remove_cgroups_of(home: &Path) {
+    let vms = std::fs::read_dir(home.join("state/vms")).into_iter().flatten().flatten();
+    let ids: Vec<String> = vms.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    for group in cgroups().into_iter().rev() {
+        let name = group.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if ids.iter().any(|id| name.contains(id.as_str())) {
+            // A cgroup that is still in use stays; the next census shows it.
+            let _ = std::fs::remove_dir(&group);
+        }
+    }
+}
+
+/// Calls `visit` for everything below `folder` that can be seen, folders before their content.
+pub fn walk(folder: &Path, visit: &mut dyn FnMut(&Path, bool)) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|t| t.is_dir());
+        visit(&entry.path(), is_folder);
+        if is_folder {
+            walk(&entry.path(), visit);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The monitor of the tests: it boots at once, so lives and failures can be played quickly. All
+//! that surrounds it is real: helper, tap, cgroup, rules, store.
+
+use std::time::{Duration, Instant};
+
+use banger::model::launch::FakeFailure;
+use banger::model::{Mib, VmSpec};
+use banger::protocol::owner::OwnerRequest;
+
+use crate::base::NAME;
+use crate::census::wait_for_equality;
+use crate::world::World;
+
+/// A whole life, quickly, and each failure without a leak.
+pub fn life_and_failures(world: &World) {
+    let world = &world.with("BANGER_VMM", "fake").with("BANGER_FAKE_VMM", "1");
+    world.start();
+    let before = world.census();
+    let began = Instant::now();
+    for round in 0..5 {
+        whole_life(world, &format!("round-{round}"));
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "five lives took {:?}", began.elapsed());
+    wait_for_equality(world, &before, Duration::from_secs(5));
+    for failure in [FakeFailure::AtSpawn, FakeFailure::AfterHello] {
+        fails(world, failure);
+        wait_for_equality(world, &before, Duration::from_secs(10));
+    }
+    stubborn_is_killed(world);
+    wait_for_equality(world, &before, Duration::from_secs(10));
+}
+
+fn whole_life(world: &World, name: &str) {
+    let banger = |arguments: &[&str]| world.banger(arguments).output().ok();
+    banger(&["vm", "create", "--name", name]);
+    assert_eq!(world.owner().vm(name).state.as_str(), "running");
+    world.banger(&["vm", "create", "--name", name]).output().ends(4);
+    banger(&["vm", "stop", name]);
+    assert_eq!(world.owner().vm(name).state.as_str(), "stopped");
+    banger(&["vm", "start", name]);
+    banger(&["vm", "kill", name]);
+    banger(&["vm", "start", name]);
+    banger(&["vm", "delete", name]);
+    world.banger(&["vm", "delete", name]).output().ends(3);
+}
+
+fn ask(world: &World, name: &str, fail: FakeFailure) -> Result<(), banger::protocol::Fault> {
+    let both = || NAME.parse().expect("a name");
+    let kernel = NAME.parse().expect("a name");
+    let name = name.parse().expect("a name");
+    let spec = VmSpec { name, image: both(), kernel, vcpus: 1, memory: Mib(256), disk: Mib(8192), init: None };
+    let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: false, fail: Some(fail) };
+    world.owner().ask(request).map(drop)
+}
+
+/// A VM that fails may be kept for a look at it; after its deletion nothing is left.
+fn fails(world: &World, failure: FakeFailure) {
+    let told = ask(world, "broken", failure);
+    if failure == FakeFailure::AtSpawn {
+        let fault = told.expect_err("a monitor that exits at once is a failure");
+        assert!(!fault.message.is_empty());
+    }
+    if world.owner().vms().iter().any(|vm| vm.spec.name.as_str() == "broken") {
+        world.banger(&["vm", "delete", "broken"]).output().ok();
+    }
+}
+
+fn stubborn_is_killed(world: &World) {
+    ask(world, "stubborn", FakeFailure::IgnoresShutdown).expect("it boots");
+    world.banger(&["vm", "kill", "stubborn"]).output().ok();
+    assert_eq!(world.owner().vm("stubborn").state.as_str(), "stopped");
+    world.banger(&["vm", "delete", "stubborn"]).output().ok();
+}

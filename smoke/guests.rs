@@ -1,0 +1,125 @@
+//! What happens inside guests, and between them.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::exec::BOOT;
+use crate::world::World;
+
+/// A VM of this name, booted.
+fn create(world: &World, arguments: &[&str]) {
+    let mut command = vec!["vm", "create"];
+    command.extend(arguments);
+    world.banger(&command).limit(BOOT).output().ok();
+}
+
+/// A guest reaches neither its neighbour, directly or through the host, nor the host, and may not
+/// take another's address.
+pub fn are_apart(world: &World) {
+    world.start();
+    create(world, &["--name", "one"]);
+    create(world, &["--name", "two"]);
+    let address = |name| world.owner().vm(name).address.expect("a running VM has an address");
+    let (one, two) = (address("one"), address("two"));
+    let [a, b, c, _] = one.octets();
+    let (bridge, free) = (Ipv4Addr::new(a, b, c, 1), Ipv4Addr::new(a, b, c, 249));
+    // The way that packets between guests take where a host forwards.
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("this namespace forwards");
+    let _service = TcpListener::bind((bridge, 4444)).expect("a service of the host");
+
+    assert!(reaches(two), "the host reaches its guest");
+    assert!(!guest_reaches(world, two, 22), "a guest reaches its neighbour");
+    assert!(!guest_reaches(world, bridge, 4444), "a guest reaches a service of the host");
+    world.guest("one", &["ip", "route", "add", &format!("{two}/32"), "via", &bridge.to_string()]).output().ok();
+    assert!(!guest_reaches(world, two, 22), "a guest reaches its neighbour through the host");
+    world.guest("one", &["ip", "address", "add", &format!("{free}/24"), "dev", "eth0"]).output().ok();
+    assert!(!reaches(free), "a guest answers under an address that is not its own");
+    assert!(reaches(one), "its own address still answers");
+}
+
+fn reaches(address: Ipv4Addr) -> bool {
+    TcpStream::connect_timeout(&SocketAddr::from((address, 22)), Duration::from_secs(3)).is_ok()
+}
+
+fn guest_reaches(world: &World, address: Ipv4Addr, port: u16) -> bool {
+    let attempt = format!("exec 3<>/dev/tcp/{address}/{port}");
+    let tried = world.guest("one", &["timeout", "3", "bash", "-c", &attempt]).output();
+    assert!([0, 1, 124].contains(&tried.code), "the attempt itself failed with {}: {}", tried.code, tried.stderr);
+    tried.code == 0
+}
+
+/// A command that begins as soon as ssh answers is not disturbed by the distribution's start.
+pub fn tmp_survives_systemd(world: &World) {
+    let wait = "echo kept >/tmp/kept
+        for _ in $(seq 120); do
+            state=$(systemctl is-system-running 2>/dev/null)
+            case $state in running|degraded) break ;; esac
+            sleep 1
+        done
+        systemctl --failed --no-legend --plain >&2
+        cat /tmp/kept; echo $state";
+    let first = world.banger(&["vm", "run", "--name", "box", "--", "sh", "-c", wait]).limit(200).output().ok();
+    assert_eq!(first.text(), "kept\nrunning", "{}", first.stderr);
+    let again = world.guest("box", &["sh", "-c", "cat /tmp/kept; cat /proc/1/comm"]).output().ok();
+    assert_eq!(again.text(), "kept\nsystemd");
+}
+
+/// Stop and start keep the disk and make a new boot; delete keeps nothing.
+pub fn stop_start_delete(world: &World) {
+    create(world, &["--name", "box", "--disk-size", "12G"]);
+    let before = boot_id(world, "box");
+    let blocks = world.guest("box", &["df", "--output=size", "-BG", "/"]).output().ok().text();
+    let gigabytes: u32 = blocks.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("a number");
+    assert!((11..=12).contains(&gigabytes), "the root file system has {gigabytes} GiB of 12");
+    world.guest("box", &["sh", "-c", "echo kept >/root/file"]).output().ok();
+    world.banger(&["vm", "stop", "box"]).output().ok();
+    let stopped = world.owner().vm("box");
+    assert_eq!((stopped.state.as_str(), stopped.process), ("stopped", None));
+    world.guest("box", &["true"]).output().ends(125);
+
+    world.banger(&["vm", "start", "box"]).limit(BOOT).output().ok();
+    assert_eq!(world.guest("box", &["cat", "/root/file"]).output().ok().text(), "kept");
+    assert_ne!(boot_id(world, "box"), before);
+    let log = world.banger(&["vm", "logs", "box"]).output().ok();
+    assert!(log.text().contains("Linux version"), "the serial log has no kernel in it");
+    assert!(!log.text().contains("recovery complete"), "the file system was not unmounted cleanly");
+
+    world.banger(&["vm", "delete", "box"]).output().ok();
+    assert!(world.owner().vms().is_empty());
+    world.banger(&["vm", "show", "box"]).output().ends(3).refuses(&["box"]);
+}
+
+/// The kernel's own id of a boot.
+pub fn boot_id(world: &World, name: &str) -> String {
+    world.guest(name, &["cat", "/proc/sys/kernel/random/boot_id"]).output().ok().text()
+}
+
+/// banger's own pid 1: reaps orphans, shuts down cleanly.
+pub fn minimal_init(world: &World) {
+    create(world, &["--name", "box", "--init", "minimal"]);
+    let first = world.guest("box", &["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline; cat /proc/1/comm"]).output().ok();
+    assert!(!first.text().contains("systemd"), "pid 1 is {}", first.text());
+    let orphan = "(sh -c 'sleep 0.2' & ) ; sleep 1; ps -eo stat= | grep -c '^Z' || true";
+    assert_eq!(world.guest("box", &["sh", "-c", orphan]).output().ok().text(), "0");
+    world.guest("box", &["sh", "-c", "echo kept >/root/file"]).output().ok();
+    world.banger(&["vm", "stop", "box"]).output().ok();
+    world.banger(&["vm", "start", "box"]).limit(BOOT).output().ok();
+    assert_eq!(world.guest("box", &["cat", "/root/file"]).output().ok().text(), "kept");
+    let log = world.banger(&["vm", "logs", "box"]).output().ok();
+    assert!(!log.text().contains("recovery complete"), "the file system was not unmounted cleanly");
+}
+
+/// A guest that fills its console fills no disk, and its newest lines are kept.
+pub fn serial_log_is_bounded(world: &World) {
+    const BOUND: u64 = 16 << 20;
+    create(world, &["--name", "box"]);
+    let fill = "head -c 20M /dev/zero | tr '\\0' x | fold -w 99 >/dev/console; echo the-last-line >/dev/console";
+    world.guest("box", &["sh", "-c", fill]).limit(180).output().ok();
+    let id = world.owner().vm("box").id;
+    let folder = world.home().join("state/vms").join(id.as_str());
+    let logs = crate::census::files_below(&folder).into_iter().filter(|p| p.to_string_lossy().contains("console"));
+    let size: u64 = logs.map(|p| std::fs::metadata(p).expect("a log").len()).sum();
+    assert!((1..=BOUND).contains(&size), "the serial log has {size} bytes");
+    let shown = world.banger(&["vm", "logs", "box"]).output().ok();
+    assert!(shown.text().contains("the-last-line"), "the newest lines are lost");
+}

@@ -1,0 +1,57 @@
+//! Kernels and images.
+
+use std::os::unix::fs::MetadataExt;
+
+use crate::base::NAME;
+use crate::exec::BOOT;
+use crate::world::World;
+
+/// What the default image must contain.
+const PACKAGES: [&str; 9] =
+    ["openssh-server", "git", "ca-certificates", "curl", "sudo", "tmux", "iproute2", "procps", "systemd"];
+
+/// One sparse ext4 file with a journal, which fsck finds nothing to say about.
+pub fn is_clean_and_journalled(world: &World) {
+    let image = world.home().join("state/images").join(format!("{NAME}.ext4"));
+    let path = image.display().to_string();
+    world.tool("e2fsck", &["-fn", &path]).output().ok();
+    let about = world.tool("dumpe2fs", &["-h", &path]).output().ok().text();
+    assert!(about.contains("has_journal"), "no journal: {about}");
+    let file = std::fs::metadata(&image).expect("the image");
+    assert!(file.blocks() * 512 < file.len(), "it is not sparse: {} blocks of {} bytes", file.blocks(), file.len());
+    world.start();
+    let shown = world.banger(&["image", "show", NAME, "--json"]).output().ok().json();
+    assert!(shown.to_string().contains(NAME), "{shown}");
+    world.banger(&["image", "show", "no-such-image"]).output().ends(3).refuses(&["no-such-image"]);
+    world.banger(&["image", "list"]).output().ok();
+    world.banger(&["kernel", "list"]).output().ok();
+}
+
+/// A kernel from files, its modules out of a guest, with arguments of its own; a used one stays.
+pub fn kernel_from_files_boots(world: &World) {
+    world.banger(&["vm", "create", "--name", "box"]).limit(BOOT).output().ok();
+    let mut query = vec!["dpkg", "-s"];
+    query.extend(PACKAGES);
+    world.guest("box", &query).output().ok();
+    let used = world.banger(&["kernel", "rm", NAME]).output().ends(4);
+    assert!(used.stderr.contains("box"), "it does not say who uses it: {}", used.stderr);
+    world.banger(&["image", "delete", NAME]).output().ends(4).refuses(&["box"]);
+
+    let release = world.guest("box", &["uname", "-r"]).output().ok().text();
+    let packed = world.guest("box", &["tar", "-C", "/lib/modules", "-cf", "-", &release]).limit(240).output().ok();
+    let modules = world.folder().join("modules");
+    std::fs::create_dir(&modules).expect("a folder for the modules");
+    let into = modules.display().to_string();
+    world.tool("tar", &["-C", &into, "-xf", "-"]).input(packed.stdout).output().ok();
+    world.banger(&["vm", "delete", "box"]).output().ok();
+
+    let vmlinux = world.home().join("state/kernels").join(NAME).join("vmlinux").display().to_string();
+    let tree = modules.join(&release).display().to_string();
+    let import = ["kernel", "import", "--name", "mine", "--vmlinuz", &vmlinux, "--modules", &tree];
+    world.banger(&[&import[..], &["--boot-args", "smoke.mark=7"]].concat()).limit(120).output().ok();
+    let run = ["vm", "run", "--rm", "--kernel", "mine", "--", "cat", "/proc/cmdline"];
+    let said = world.banger(&run).limit(BOOT).output().ok();
+    assert!(said.text().split(' ').any(|w| w == "smoke.mark=7"), "{}", said.text());
+    world.banger(&["kernel", "rm", "mine"]).output().ok();
+    assert!(!world.banger(&["kernel", "list", "-q"]).output().ok().text().contains("mine"));
+}

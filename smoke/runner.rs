@@ -1,0 +1,201 @@
+//! Plays scenarios one after the other, each in a process of its own, and counts.
+//!
+//! The process that counts never enters a namespace and never runs banger: it can always clean up.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use banger::os::process;
+
+use crate::world::World;
+
+/// Exit code of a scenario that cannot be played here.
+const SKIPPED: i32 = 77;
+
+/// One promise.
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    limit: Duration,
+    base: bool,
+    play: fn(&World),
+}
+
+impl Scenario {
+    /// A scenario that begins with kernel and image in its store.
+    pub const fn new(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
+        Self { name, limit: Duration::from_secs(seconds), base: true, play }
+    }
+
+    /// A scenario that begins with nothing.
+    pub const fn bare(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
+        Self { base: false, ..Self::new(name, seconds, play) }
+    }
+}
+
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+/// Prints the names.
+pub fn list(scenarios: &[Scenario]) -> ExitCode {
+    scenarios.iter().for_each(|s| println!("{}", s.name));
+    ExitCode::SUCCESS
+}
+
+/// Ends this scenario: it cannot be played here, because of `reason`.
+pub fn skip(reason: &str) -> ! {
+    println!("skip: {reason}");
+    std::process::exit(SKIPPED)
+}
+
+/// Plays one scenario in this process, in the world that its parent made.
+pub fn play_here(scenarios: &[Scenario], name: &str) -> ExitCode {
+    let Some(scenario) = scenarios.iter().find(|s| s.name == name) else {
+        eprintln!("no scenario is called {name:?}");
+        return ExitCode::from(2);
+    };
+    (scenario.play)(&World::inherited());
+    ExitCode::SUCCESS
+}
+
+/// Plays all scenarios whose name contains one of `filters`; all without filters.
+pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!(
+            "the scenarios make network namespaces and start the root helper: run smoke/run, which asks for root"
+        );
+        return ExitCode::from(2);
+    }
+    let filters: Vec<&String> = filters.iter().filter(|f| !f.starts_with('-')).collect();
+    let asked = |s: &&Scenario| filters.is_empty() || filters.iter().any(|f| s.name.contains(f.as_str()));
+    let chosen: Vec<&Scenario> = scenarios.iter().filter(asked).collect();
+    // A filter that leaves the base out still needs it; `base` is quick when it is there.
+    let needs_base = chosen.iter().any(|s| s.base) && !chosen.iter().any(|s| s.name == "base");
+    let first = scenarios.iter().filter(|s| needs_base && s.name == "base");
+    let stage = Stage::set();
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for scenario in first.chain(chosen) {
+        let began = Instant::now();
+        let outcome = stage.play(scenario);
+        let took = began.elapsed().as_secs_f64();
+        match outcome {
+            Outcome::Passed => {
+                passed += 1;
+                println!("ok   {} {took:.1}s", scenario.name);
+            }
+            Outcome::Failed(report) => {
+                failed += 1;
+                println!("FAIL {} {took:.1}s\n{report}", scenario.name);
+            }
+            Outcome::Skipped(reason) => {
+                skipped += 1;
+                println!("skip {}: {reason}", scenario.name);
+            }
+        }
+    }
+    drop(stage);
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Where all scenarios of a run are played.
+struct Stage {
+    folder: PathBuf,
+}
+
+impl Stage {
+    fn set() -> Self {
+        // Not /tmp, which may be memory; short, because sockets have 108 bytes for their path.
+        let folder = PathBuf::from(format!("/var/tmp/bng-smoke-{}", std::process::id()));
+        std::fs::create_dir(&folder).expect("a new folder in /var/tmp");
+        std::fs::copy(tested_binary(), folder.join("banger")).expect("the binary can be copied");
+        Self { folder }
+    }
+
+    fn play(&self, scenario: &Scenario) -> Outcome {
+        let world = World::build(&self.folder, scenario.name, &self.folder.join("banger"));
+        if scenario.base
+            && let Err(reason) = crate::base::clone_into(&world.home().join("state"))
+        {
+            world.remove();
+            return Outcome::Failed(format!("     no kernel and image to begin with: {reason}"));
+        }
+        let outcome = self.perform(scenario, &world);
+        world.kill_all();
+        let outcome = match outcome {
+            Outcome::Failed(why) => Outcome::Failed(format!("{why}\n{}", world.report())),
+            fine @ (Outcome::Passed | Outcome::Skipped(_)) => fine,
+        };
+        if matches!(outcome, Outcome::Failed(_)) && std::env::var_os("SMOKE_KEEP").is_some() {
+            println!("     kept: {}", world.folder().display());
+        } else {
+            world.remove();
+        }
+        outcome
+    }
+
+    fn perform(&self, scenario: &Scenario, world: &World) -> Outcome {
+        let output = File::create(world.output()).expect("the scenario's output file");
+        let own = std::env::current_exe().expect("this program's path");
+        let mut child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", world.netns()))
+            .arg(own)
+            .args(["--one", scenario.name])
+            .envs(world.variables())
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stderr(output.try_clone().expect("a second descriptor"))
+            .stdout(output)
+            .spawn()
+            .expect("nsenter starts");
+        let ended = match process::reference(child.id() as i32).ok().and_then(|r| process::open(r).ok().flatten()) {
+            Some(pidfd) => process::wait_for_end(&pidfd, scenario.limit).expect("pidfd can be polled"),
+            None => true,
+        };
+        if !ended {
+            child.kill().expect("the scenario can be killed");
+        }
+        let status = child.wait().expect("the scenario can be reaped");
+        let said = std::fs::read_to_string(world.output()).unwrap_or_default();
+        match status.code() {
+            Some(0) => Outcome::Passed,
+            Some(SKIPPED) => skipped_or_required(scenario.name, &said),
+            _ if !ended => Outcome::Failed(format!("     not done after {:?}\n{}", scenario.limit, indent(&said))),
+            _ => Outcome::Failed(format!("     {status}\n{}", indent(&said))),
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::env::var_os("SMOKE_KEEP").is_none() {
+            // Left behind it harms nobody, and each world has been removed by itself.
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// `SMOKE_REQUIRE=name,…` turns skips into failures.
+fn skipped_or_required(name: &str, said: &str) -> Outcome {
+    let reason = said.lines().find_map(|l| l.strip_prefix("skip: ")).unwrap_or("no reason given").to_owned();
+    let required = std::env::var("SMOKE_REQUIRE").unwrap_or_default();
+    if required.split(',').any(|r| r == name || r == "all") {
+        return Outcome::Failed(format!("     required by SMOKE_REQUIRE, but skipped: {reason}"));
+    }
+    Outcome::Skipped(reason)
+}
+
+/// The release binary that `smoke/run` names, else the one that cargo built beside this test.
+pub fn tested_binary() -> PathBuf {
+    std::env::var_os("BANGER_BIN").map_or_else(|| Path::new(env!("CARGO_BIN_EXE_banger")).to_owned(), PathBuf::from)
+}
+
+/// `text` set off from the runner's own lines.
+pub fn indent(text: &str) -> String {
+    text.lines().map(|l| format!("     | {l}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,212 @@
+//! Low arguments: what was typed, as types, before anything looks at the machine.
+//!
+//! So `--help` and `--version` work where nothing else does. argh parses; `rewrite` stands before
+//! it, because argh knows neither `--opt=value` nor aliases, nor suggestions, nor `-- CMD`.
+//! argh lists a command's whole description in its group's help, so descriptions are one line and
+//! the rest of a page stands in notes and examples.
+
+mod daemon;
+mod image;
+mod kernel;
+mod rewrite;
+mod usage;
+mod vm;
+
+use std::ffi::OsString;
+
+use argh::{ArgsInfo, FromArgs};
+
+pub use daemon::DaemonCommand;
+pub use image::{ImageCommand, ImagePull};
+pub use kernel::{KernelCommand, KernelImport};
+pub use usage::Usage;
+pub use vm::{ListFlags, VmCommand, VmFlags, VmQuestion};
+
+/// A whole command line, understood.
+#[derive(Debug, PartialEq)]
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// What stood behind `--`, for the guest.
+    pub guest_command: Option<Vec<OsString>>,
+}
+
+/// What the command line led to.
+#[derive(Debug, PartialEq)]
+pub enum Parsed {
+    /// Something to do.
+    Do(Box<Invocation>),
+    /// `--help`: the page, and the words of the command that it describes.
+    Help {
+        /// The page.
+        text: String,
+        /// `["vm", "run"]`.
+        path: Vec<&'static str>,
+    },
+}
+
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    description = "Throw-away virtual machines on one Linux host.",
+    usage = "<command> [...]",
+    help_triggers("-h", "--help"),
+    example = "A fresh VM, one command in it, and nothing left behind:\n  banger vm run --rm -- uname -a",
+    example = "A VM with a shell:\n  banger vm run",
+    note = "Every command has its own page: banger vm run --help.",
+    note = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not found, 4 conflict,\n5 refused, 6 daemon or helper unavailable, 70 internal. With `-- CMD`: the\nexit code of CMD; 125 when banger itself failed."
+)]
+/// top
+struct Top {
+    #[argh(switch)]
+    /// print the version
+    version: bool,
+    #[argh(subcommand)]
+    command: Option<Command>,
+}
+
+/// All commands.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(subcommand)]
+pub enum Command {
+    Vm(VmGroup),
+    Ps(Ps),
+    Image(ImageGroup),
+    Kernel(KernelGroup),
+    Daemon(DaemonGroup),
+    Version(Version),
+}
+
+/// `banger vm`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "vm",
+    description = "create, use and delete virtual machines",
+    usage = "<command> [...]",
+    help_triggers("-h", "--help"),
+    example = "banger vm run --rm -- cat /etc/os-release\nbanger vm run --name box\nbanger vm ssh box\nbanger vm delete box",
+    note = "start boots a stopped VM; stop shuts one down gracefully; kill ends one at\nonce, when stop hangs; delete removes it with its disk, for ever."
+)]
+pub struct VmGroup {
+    /// which
+    #[argh(subcommand)]
+    pub command: VmCommand,
+}
+
+/// `banger ps`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "ps",
+    description = "list running VMs (-a: all)",
+    usage = "[-a] [-q] [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger ps\nbanger ps -a\nbanger vm stop $(banger ps -q)",
+    note = "The same table as `banger vm list`, which shows all VMs."
+)]
+pub struct Ps {
+    /// all VMs, not only running ones
+    #[argh(switch, short = 'a')]
+    pub all: bool,
+    /// names only, one per line
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// `banger image`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "image",
+    description = "the root filesystems that VMs start from",
+    usage = "<command> [...]",
+    help_triggers("-h", "--help"),
+    example = "banger image list\nbanger image pull debian-bookworm",
+    note = "`vm run` and `vm create` pull a missing image by themselves."
+)]
+pub struct ImageGroup {
+    /// which
+    #[argh(subcommand)]
+    pub command: ImageCommand,
+}
+
+/// `banger kernel`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "kernel",
+    description = "the kernels that VMs boot",
+    usage = "<command> [...]",
+    help_triggers("-h", "--help"),
+    example = "banger kernel list\nbanger kernel pull debian-bookworm\nbanger kernel import --host --name mine\nbanger vm run --kernel mine",
+    note = "`vm run` and `vm create` pull a missing kernel by themselves."
+)]
+pub struct KernelGroup {
+    /// which
+    #[argh(subcommand)]
+    pub command: KernelCommand,
+}
+
+/// `banger daemon`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "daemon",
+    description = "start, stop and look at the background processes",
+    usage = "<command> [...]",
+    help_triggers("-h", "--help"),
+    example = "banger daemon status\nsudo banger daemon start --owner $USER\nbanger daemon stop",
+    note = "Started by root, every command starts them by itself. VMs go on running\nwhile the daemon is stopped."
+)]
+pub struct DaemonGroup {
+    /// which
+    #[argh(subcommand)]
+    pub command: DaemonCommand,
+}
+
+/// `banger version`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "version",
+    description = "print the version",
+    usage = "[--json]",
+    help_triggers("-h", "--help"),
+    example = "banger version"
+)]
+pub struct Version {
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// Understands `arguments` of a program called `name`: `banger-vm-run` is `banger vm run`.
+pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Parsed, Usage> {
+    let mut words: Vec<OsString> = match name.strip_prefix("banger-") {
+        Some(command) => command.split('-').map(OsString::from).collect(),
+        None => Vec::new(),
+    };
+    words.extend(arguments);
+    let line = rewrite::read(&Top::get_args_info(), words)?;
+    let borrowed: Vec<&str> = line.words.iter().map(String::as_str).collect();
+    match Top::from_args(&["banger"], &borrowed) {
+        Ok(top) => chosen(top, line.guest_command),
+        Err(exit) if exit.status.is_ok() => Ok(Parsed::Help { text: exit.output, path: line.path }),
+        Err(exit) => Err(usage::of_argh(&exit.output, &line)),
+    }
+}
+
+fn chosen(top: Top, guest_command: Option<Vec<OsString>>) -> Result<Parsed, Usage> {
+    let command = match (top.version, top.command) {
+        (true, _) => Command::Version(Version { json: false }),
+        (false, Some(command)) => command,
+        (false, None) => return Err(rewrite::incomplete(&[])),
+    };
+    Ok(Parsed::Do(Box::new(Invocation { command, guest_command })))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The argv before argh sees it: aliases, `--opt=value`, `-aq`, `--`, suggestions. Pure.
+//!
+//! It walks the same table of commands and flags that argh parses by, so that both agree.
+
+use std::ffi::OsString;
+
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
+
+use super::usage::{Usage, nearest};
+
+/// Other words for a command.
+const ALIASES: [(&str, &str); 2] = [("ls", "list"), ("rm", "delete")];
+
+/// Commands that take `-- CMD` for the guest.
+const WITH_GUEST_COMMAND: [&[&str]; 2] = [&["vm", "run"], &["vm", "ssh"]];
+
+/// An argv made plain.
+#[derive(Debug, Default, PartialEq)]
+pub struct Line {
+    /// The words of the command, without aliases.
+    pub path: Vec<&'static str>,
+    /// What argh gets, the command's words included.
+    pub words: Vec<String>,
+    /// What stood behind `--`, of a command that hands it to the guest.
+    pub guest_command: Option<Vec<OsString>>,
+}
+
+/// Makes `arguments` plain.
+pub fn read(top: &CommandInfoWithArgs, arguments: Vec<OsString>) -> Result<Line, Usage> {
+    let (typed, rest) = split(arguments);
+    let mut line = Line::default();
+    let mut reader = Reader { at: top, line: &mut line, help: false };
+    let read = typed.into_iter().map(into_text).collect::<Result<Vec<_>, _>>().and_then(|words| reader.words(words));
+    let (help, groups) = (reader.help, !reader.at.commands.is_empty());
+    let for_guest = WITH_GUEST_COMMAND.contains(&line.path.as_slice());
+    let finished = read.and_then(|()| finish(&mut line, rest.clone(), help, groups, for_guest));
+    // Whoever passes a command reads its exit code: a wrong command line must not look like it.
+    finished.map_err(|usage| usage.before_guest_command(for_guest && rest.is_some())).map(|()| line)
+}
+
+fn split(mut arguments: Vec<OsString>) -> (Vec<OsString>, Option<Vec<OsString>>) {
+    match arguments.iter().position(|a| a == "--") {
+        Some(at) => {
+            let rest = arguments.split_off(at).split_off(1);
+            (arguments, Some(rest))
+        }
+        None => (arguments, None),
+    }
+}
+
+fn into_text(word: OsString) -> Result<String, Usage> {
+    word.into_string().map_err(|word| Usage::new(format!("{word:?} is not UTF-8"), &[]))
+}
+
+fn finish(
+    line: &mut Line,
+    rest: Option<Vec<OsString>>,
+    help: bool,
+    groups: bool,
+    for_guest: bool,
+) -> Result<(), Usage> {
+    if help {
+        // argh forbids other flags beside help; a person who asks for help has them already.
+        line.words = line.path.iter().map(|w| (*w).to_owned()).chain(["--help".to_owned()]).collect();
+        return Ok(());
+    }
+    if groups && !line.words.iter().any(|w| w == "--version") {
+        return Err(incomplete(&line.path));
+    }
+    match rest {
+        Some(command) if for_guest && command.is_empty() => {
+            Err(Usage::new("there is no command after `--`", &line.path))
+        }
+        Some(command) if for_guest => {
+            line.guest_command = Some(command);
+            Ok(())
+        }
+        Some(more) => {
+            line.words.push("--".into());
+            for word in more {
+                line.words.push(into_text(word)?);
+            }
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// A group without its command.
+pub fn incomplete(path: &[&'static str]) -> Usage {
+    Usage::new(format!("`{}` needs a command", with_program(path)), path)
+}
+
+/// `banger vm run`.
+pub fn with_program(path: &[&str]) -> String {
+    std::iter::once(&"banger").chain(path).copied().collect::<Vec<_>>().join(" ")
+}
+
+struct Reader<'a, 'l> {
+    at: &'a CommandInfoWithArgs,
+    line: &'l mut Line,
+    help: bool,
+}
+
+impl Reader<'_, '_> {
+    fn words(&mut self, words: Vec<String>) -> Result<(), Usage> {
+        let mut words = words.into_iter();
+        while let Some(word) = words.next() {
+            if word == "-h" || word == "--help" {
+                self.help = true;
+            } else if word.len() > 1 && word.starts_with('-') {
+                self.flag(&word, &mut words)?;
+            } else if self.at.commands.is_empty() {
+                self.line.words.push(word);
+            } else {
+                self.command(&word)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, word: &str) -> Result<(), Usage> {
+        let canonical = ALIASES.iter().find(|(alias, _)| *alias == word).map_or(word, |(_, name)| name);
+        let at = self.at;
+        match at.commands.iter().find(|c| c.name == canonical) {
+            Some(found) => {
+                self.at = &found.command;
+                self.line.path.push(found.name);
+                self.line.words.push(found.name.to_owned());
+                Ok(())
+            }
+            None => {
+                let known = at.commands.iter().map(|c| c.name).chain(ALIASES.iter().map(|(alias, _)| *alias));
+                let message = format!("`{}` has no command {word:?}", with_program(&self.line.path));
+                Err(Usage::new(message, &self.line.path).suggest(nearest(word, known)))
+            }
+        }
+    }
+
+    fn flag(&mut self, word: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Usage> {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value)),
+            _ => (word, None),
+        };
+        let Some(flag) = self.find(name) else { return self.letters(word) };
+        self.line.words.push(name.to_owned());
+        match (&flag.kind, value) {
+            (FlagInfoKind::Switch, None) => {}
+            (FlagInfoKind::Switch, Some(_)) => {
+                return Err(Usage::new(format!("{name} takes no value"), &self.line.path));
+            }
+            (FlagInfoKind::Option { .. }, Some(value)) => self.line.words.push(value.to_owned()),
+            (FlagInfoKind::Option { .. }, None) => match rest.next() {
+                Some(value) => self.line.words.push(value),
+                None => return Err(Usage::new(format!("{name} needs a value"), &self.line.path)),
+            },
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Option<&'static FlagInfo<'static>> {
+        let short = name.strip_prefix('-').and_then(|n| (n.chars().count() == 1).then(|| n.chars().next()).flatten());
+        self.at.flags.iter().find(|f| f.long == name || (short.is_some() && f.short == short))
+    }
+
+    /// `-aq` is `-a -q` where both are switches.
+    fn letters(&mut self, word: &str) -> Result<(), Usage> {
+        let single: Vec<String> = word.chars().skip(1).map(|letter| format!("-{letter}")).collect();
+        let is_switch = |f: &String| self.find(f).is_some_and(|f| matches!(f.kind, FlagInfoKind::Switch));
+        if !word.starts_with("--") && single.iter().all(is_switch) {
+            self.line.words.extend(single);
+            return Ok(());
+        }
+        let name = word.split('=').next().unwrap_or(word);
+        let known = self.at.flags.iter().filter(|f| !f.hidden).map(|f| f.long);
+        let message = format!("`{}` has no option {name:?}", with_program(&self.line.path));
+        Err(Usage::new(message, &self.line.path).suggest(nearest(name, known)))
+    }
+}

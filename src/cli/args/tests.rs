@@ -1,0 +1,195 @@
+use super::*;
+
+fn parse_words(words: &[&str]) -> Result<Parsed, Usage> {
+    parse("banger", words.iter().map(OsString::from).collect())
+}
+
+fn done(words: &[&str]) -> Invocation {
+    match parse_words(words) {
+        Ok(Parsed::Do(invocation)) => *invocation,
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn refused(words: &[&str]) -> Usage {
+    parse_words(words).expect_err(&format!("{words:?}"))
+}
+
+fn run_flags(words: &[&str]) -> (VmFlags, bool, Option<Vec<OsString>>) {
+    let invocation = done(words);
+    match invocation.command {
+        Command::Vm(VmGroup { command: VmCommand::Run(run) }) => (run.flags(), run.rm, invocation.guest_command),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn options_may_be_written_with_an_equals_sign() {
+    let (apart, ..) = run_flags(&["vm", "run", "--name", "box", "--memory", "1G"]);
+    let (joined, ..) = run_flags(&["vm", "run", "--name=box", "--memory=1G"]);
+    assert_eq!(apart, joined);
+    assert_eq!(joined.name.expect("a name").as_str(), "box");
+}
+
+#[test]
+fn what_stands_behind_two_dashes_is_for_the_guest_as_it_is() {
+    for command in [&["-x"][..], &["help"], &["--help"], &["a=b", "--", "--rm"], &["", " "]] {
+        let words = [&["vm", "run", "--rm", "--"], command].concat();
+        let (flags, rm, guest) = run_flags(&words);
+        assert_eq!(guest, Some(command.iter().map(OsString::from).collect()), "{command:?}");
+        assert!(rm && flags == VmFlags::default());
+    }
+    assert_eq!(run_flags(&["vm", "run"]).2, None);
+}
+
+#[test]
+fn a_guest_command_need_not_be_text() {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = OsString::from_vec(vec![0xff, b'a']);
+    let words = ["vm", "run", "--"].iter().map(OsString::from).chain([bytes.clone()]).collect();
+    match parse("banger", words) {
+        Ok(Parsed::Do(invocation)) => assert_eq!(invocation.guest_command, Some(vec![bytes.clone()])),
+        other => panic!("{other:?}"),
+    }
+    assert!(parse("banger", vec!["vm".into(), bytes]).is_err());
+}
+
+#[test]
+fn bad_names_are_refused_here() {
+    let long = "a".repeat(64);
+    for name in ["Box", "-a", &long, "a/../b", "a\nb", "bøx", "", "a.b", "a-"] {
+        let usage = refused(&["vm", "run", "--name", name]);
+        assert!(usage.message.starts_with("--name: VM name"), "{name:?}: {}", usage.message);
+        assert!(!usage.message.contains('\n'), "{name:?}");
+        let usage = refused(&["vm", "run", &format!("--name={name}")]);
+        assert!(usage.message.starts_with("--name: VM name"), "{name:?}: {}", usage.message);
+    }
+    for name in ["Box", &long, "a/../b", "a\nb", "bøx"] {
+        assert!(refused(&["vm", "ssh", name]).message.starts_with("NAME: VM name"), "{name:?}");
+    }
+}
+
+#[test]
+fn bad_numbers_and_sizes_are_refused_here() {
+    for value in ["0", "65", "-1", "300", "two", ""] {
+        assert!(refused(&["vm", "run", "--vcpu", value]).message.starts_with("--vcpu: "), "{value}");
+    }
+    for value in ["1.5G", "lots", "", "-1"] {
+        assert!(refused(&["vm", "run", "--memory", value]).message.starts_with("--memory: "), "{value}");
+    }
+    assert!(refused(&["vm", "run", "--init", "systemd"]).message.contains("image or minimal"));
+}
+
+#[test]
+fn aliases_are_the_same_commands() {
+    assert_eq!(done(&["vm", "ls", "-q"]), done(&["vm", "list", "--quiet"]));
+    assert_eq!(done(&["vm", "rm", "a", "b"]), done(&["vm", "delete", "a", "b"]));
+    assert_eq!(done(&["kernel", "rm", "a"]), done(&["kernel", "delete", "a"]));
+    assert_eq!(done(&["ps", "-aq"]), done(&["ps", "-a", "-q"]));
+    assert_eq!(done(&["--version"]), done(&["version"]));
+}
+
+#[test]
+fn the_programs_name_is_a_command_too() {
+    let parsed = parse("banger-vm-run", vec!["--rm".into()]).expect("parses");
+    assert_eq!(parsed, parse_words(&["vm", "run", "--rm"]).expect("parses"));
+    assert_eq!(parse("banger", vec!["ps".into()]), parse("banger-ps", vec![]));
+}
+
+#[test]
+fn a_slip_is_answered_with_the_nearest_word() {
+    for (words, meant) in [
+        (&["vm", "lst"][..], "`list`"),
+        (&["vn", "run"], "`vm`"),
+        (&["vm", "run", "--nmae", "x"], "`--name`"),
+        (&["vm", "run", "--disk", "1G"], "`--disk-size`"),
+        (&["image", "pul", "x"], "`pull`"),
+    ] {
+        let usage = refused(words);
+        assert!(usage.message.contains(meant), "{}", usage.message);
+    }
+    assert!(!refused(&["vm", "frobnicate"]).message.contains("did you mean"));
+}
+
+#[test]
+fn what_a_command_does_not_take_is_refused() {
+    for words in [
+        &["vm", "run", "./repo"][..],
+        &["vm", "run", "--rm=yes"],
+        &["vm", "run", "--name"],
+        &["vm", "run", "--name", "a", "--name", "b"],
+        &["vm", "run", "--fast"],
+        &["vm", "run", "--"],
+        &["vm", "ssh"],
+        &["vm", "show", "a", "b"],
+        &["vm"],
+        &[],
+        &["image"],
+        &["vm", "list", "help"],
+        &["vm", "delete", "--", "-x"],
+    ] {
+        let usage = refused(words);
+        assert!(usage.hint.starts_with("banger") && usage.hint.ends_with("--help"), "{words:?}");
+    }
+    assert_eq!(refused(&["vm", "ssh"]).message, "NAME is missing");
+    assert_eq!(refused(&["vm", "run", "./repo"]).message, "`banger vm run` does not take \"./repo\"");
+    assert_eq!(refused(&["vm", "run", "--name", "a", "--name", "b"]).message, "--name: given twice");
+}
+
+#[test]
+fn help_is_a_name_like_any_other() {
+    match done(&["vm", "ssh", "help"]).command {
+        Command::Vm(VmGroup { command: VmCommand::Ssh(ssh) }) => assert_eq!(ssh.name.as_str(), "help"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_wrong_line_before_a_guest_command_says_so() {
+    assert!(refused(&["vm", "run", "--vcpu", "0", "--", "true"]).guest_command);
+    assert!(refused(&["vm", "run", "--bogus", "--", "true"]).guest_command);
+    assert!(refused(&["vm", "ssh", "Box", "--", "true"]).guest_command);
+    assert!(!refused(&["vm", "run", "--vcpu", "0"]).guest_command);
+    assert!(!refused(&["vm", "delete", "Box", "--", "x"]).guest_command);
+}
+
+fn pages(info: &argh::CommandInfoWithArgs, path: &[String], found: &mut Vec<(String, String)>) {
+    let mut words = path.to_vec();
+    words.push("--help".into());
+    match parse("banger", words.iter().map(OsString::from).collect()) {
+        Ok(Parsed::Help { text, .. }) => found.push((path.join(" "), text)),
+        other => panic!("{path:?}: {other:?}"),
+    }
+    for command in &info.commands {
+        let mut deeper = path.to_vec();
+        deeper.push(command.name.to_owned());
+        pages(&command.command, &deeper, found);
+    }
+}
+
+#[test]
+fn every_page_of_help_fits_and_has_an_example() {
+    let mut found = Vec::new();
+    pages(&Top::get_args_info(), &[], &mut found);
+    assert!(found.len() > 30);
+    for (path, text) in found {
+        assert!(text.contains("Examples:"), "{path}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{path}: {line}");
+        }
+    }
+}
+
+#[test]
+fn help_is_shown_wherever_it_is_asked_for() {
+    let page = parse_words(&["vm", "run", "--help"]).expect("a page");
+    for words in [
+        &["vm", "run", "-h"][..],
+        &["--help", "vm", "run"],
+        &["vm", "--help", "run"],
+        &["vm", "run", "--rm", "--help", "--name", "x"],
+        &["vm", "run", "--help", "--", "x"],
+    ] {
+        assert_eq!(parse_words(words).expect("a page"), page, "{words:?}");
+    }
+}

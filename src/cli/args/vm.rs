@@ -1,0 +1,399 @@
+//! `banger vm …`.
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::model::launch::FakeFailure;
+use crate::model::{ImageName, InitMode, KernelName, Mib, VmName, VmSpec};
+
+/// Commands of `banger vm`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(subcommand)]
+pub enum VmCommand {
+    Run(VmRun),
+    Create(VmCreate),
+    List(VmList),
+    Show(VmShow),
+    Ssh(VmSsh),
+    Logs(VmLogs),
+    Start(VmStart),
+    Stop(VmStop),
+    Kill(VmKill),
+    Delete(VmDelete),
+    Ping(VmPing),
+    Health(VmHealth),
+    Ports(VmPorts),
+    Stats(VmStats),
+}
+
+/// How the VM of `run` and `create` shall be.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct VmFlags {
+    pub name: Option<VmName>,
+    pub image: Option<ImageName>,
+    pub kernel: Option<KernelName>,
+    pub vcpu: Option<u8>,
+    pub memory: Option<Mib>,
+    pub disk_size: Option<Mib>,
+    pub init: Option<InitMode>,
+    pub fail: Option<FakeFailure>,
+}
+
+/// Which VMs to list, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListFlags {
+    pub all: bool,
+    pub quiet: bool,
+    pub json: bool,
+}
+
+/// A question to a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmQuestion {
+    pub name: VmName,
+    pub json: bool,
+}
+
+fn vcpus(text: &str) -> Result<u8, String> {
+    let max = VmSpec::MAX_VCPUS;
+    let possible = |n: &u8| (1..=max).contains(n);
+    text.parse().ok().filter(possible).ok_or_else(|| format!("{text:?}: between 1 and {max} are possible"))
+}
+
+/// `vm run`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "run",
+    description = "create a VM, start it, and run a shell or a command in it",
+    usage = "[--rm] [flags] [-- CMD...]",
+    help_triggers("-h", "--help"),
+    example = "banger vm run --rm -- cat /etc/os-release\nbanger vm run --rm -- sh -c 'exit 42'; echo $?\nbanger vm run --name box --vcpu 2 --memory 4G --disk-size 20G\nsome-program | banger vm run --rm -- sort",
+    note = "Without CMD: a shell. The exit code is that of CMD or of the shell; 128+N when\nsignal N ended it; 125 when banger itself failed before or around CMD.",
+    note = "Without --rm the VM runs on. Next:\n  banger vm ssh NAME      another shell\n  banger vm stop NAME     shut it down, keep its disk\n  banger vm delete NAME   remove it with its disk",
+    note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB."
+)]
+pub struct VmRun {
+    /// delete the VM when the shell or CMD ends
+    #[argh(switch)]
+    pub rm: bool,
+    /// its name: a-z, 0-9, '-' (default: made up)
+    #[argh(option, arg_name = "name")]
+    pub name: Option<VmName>,
+    /// the image its disk starts from
+    #[argh(option, arg_name = "image")]
+    pub image: Option<ImageName>,
+    /// the kernel it boots
+    #[argh(option, arg_name = "kernel")]
+    pub kernel: Option<KernelName>,
+    /// virtual CPUs
+    #[argh(option, arg_name = "n", from_str_fn(vcpus))]
+    pub vcpu: Option<u8>,
+    /// memory
+    #[argh(option, arg_name = "size")]
+    pub memory: Option<Mib>,
+    /// size of its disk
+    #[argh(option, arg_name = "size")]
+    pub disk_size: Option<Mib>,
+    /// pid 1: the image's own (image) or banger's small one (minimal)
+    #[argh(option, arg_name = "which")]
+    pub init: Option<InitMode>,
+    /// how the fake monitor shall fail
+    #[argh(option, hidden_help)]
+    pub fail: Option<FakeFailure>,
+}
+
+impl VmRun {
+    /// The VM's flags apart from the command's.
+    pub fn flags(&self) -> VmFlags {
+        VmFlags {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            vcpu: self.vcpu,
+            memory: self.memory,
+            disk_size: self.disk_size,
+            init: self.init,
+            fail: self.fail,
+        }
+    }
+}
+
+/// `vm create`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "create",
+    description = "create a VM and start it, without a shell",
+    usage = "[--no-start] [flags]",
+    help_triggers("-h", "--help"),
+    example = "banger vm create --name box\nbanger vm ssh box\nbanger vm create --name later --no-start && banger vm start later",
+    note = "`banger vm run` does the same and opens a shell. The VM's name is printed.",
+    note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB."
+)]
+pub struct VmCreate {
+    /// only create it; `banger vm start` boots it later
+    #[argh(switch)]
+    pub no_start: bool,
+    /// its name: a-z, 0-9, '-' (default: made up)
+    #[argh(option, arg_name = "name")]
+    pub name: Option<VmName>,
+    /// the image its disk starts from
+    #[argh(option, arg_name = "image")]
+    pub image: Option<ImageName>,
+    /// the kernel it boots
+    #[argh(option, arg_name = "kernel")]
+    pub kernel: Option<KernelName>,
+    /// virtual CPUs
+    #[argh(option, arg_name = "n", from_str_fn(vcpus))]
+    pub vcpu: Option<u8>,
+    /// memory
+    #[argh(option, arg_name = "size")]
+    pub memory: Option<Mib>,
+    /// size of its disk
+    #[argh(option, arg_name = "size")]
+    pub disk_size: Option<Mib>,
+    /// pid 1: the image's own (image) or banger's small one (minimal)
+    #[argh(option, arg_name = "which")]
+    pub init: Option<InitMode>,
+    /// how the fake monitor shall fail
+    #[argh(option, hidden_help)]
+    pub fail: Option<FakeFailure>,
+}
+
+impl VmCreate {
+    /// The VM's flags apart from the command's.
+    pub fn flags(&self) -> VmFlags {
+        VmFlags {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            vcpu: self.vcpu,
+            memory: self.memory,
+            disk_size: self.disk_size,
+            init: self.init,
+            fail: self.fail,
+        }
+    }
+}
+
+/// `vm list`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "list",
+    description = "list all VMs (also: ls; running ones: banger ps)",
+    usage = "[-a] [-q] [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm list\nbanger vm list --json\nbanger ps"
+)]
+pub struct VmList {
+    /// all VMs: what it does anyway; `banger ps` needs it
+    #[argh(switch, short = 'a')]
+    pub all: bool,
+    /// names only, one per line
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// `vm show`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "show",
+    description = "everything that is known of a VM",
+    usage = "NAME [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm show box\nbanger vm show box --json"
+)]
+pub struct VmShow {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// `vm ssh`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "ssh",
+    description = "a shell, or a command, in a running VM",
+    usage = "NAME [-- CMD...]",
+    help_triggers("-h", "--help"),
+    example = "banger vm ssh box\nbanger vm ssh box -- journalctl -b\nbanger vm ssh box -- tar c /etc > etc.tar",
+    note = "The exit code is that of CMD or of the shell; 125 when banger itself failed.\nA VM that is stopped: banger vm start NAME."
+)]
+pub struct VmSsh {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+}
+
+/// `vm logs`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "logs",
+    description = "what a VM wrote to its serial console",
+    usage = "NAME [-f]",
+    help_triggers("-h", "--help"),
+    example = "banger vm logs box\nbanger vm logs -f box",
+    note = "The first place to look when a VM does not answer."
+)]
+pub struct VmLogs {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// go on as it grows, until Ctrl-C
+    #[argh(switch, short = 'f')]
+    pub follow: bool,
+}
+
+/// `vm start`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "start",
+    description = "boot stopped VMs",
+    usage = "NAME...",
+    help_triggers("-h", "--help"),
+    example = "banger vm start box && banger vm ssh box",
+    note = "Waits until each answers. One that runs already is left alone."
+)]
+pub struct VmStart {
+    /// the VMs
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<VmName>,
+}
+
+/// `vm stop`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "stop",
+    description = "shut VMs down gracefully; their disks are kept",
+    usage = "NAME...",
+    help_triggers("-h", "--help"),
+    example = "banger vm stop box\nbanger vm stop $(banger ps -q)",
+    note = "When it hangs: banger vm kill NAME. To boot it again: banger vm start NAME."
+)]
+pub struct VmStop {
+    /// the VMs
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<VmName>,
+}
+
+/// `vm kill`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "kill",
+    description = "end VMs at once, when stop hangs; their disks are kept",
+    usage = "NAME...",
+    help_triggers("-h", "--help"),
+    example = "banger vm kill box",
+    note = "Like pulling the plug: what the guest had not written is lost."
+)]
+pub struct VmKill {
+    /// the VMs
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<VmName>,
+}
+
+/// `vm delete`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "delete",
+    description = "remove VMs with their disks, running or not, for ever (also: rm)",
+    usage = "NAME...",
+    help_triggers("-h", "--help"),
+    example = "banger vm delete box\nbanger vm delete one two three",
+    note = "Irreversible. To keep the disk: banger vm stop NAME."
+)]
+pub struct VmDelete {
+    /// the VMs
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<VmName>,
+}
+
+/// `vm ping`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "ping",
+    description = "ask a VM's agent whether it is there",
+    usage = "NAME [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm ping box"
+)]
+pub struct VmPing {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// `vm health`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "health",
+    description = "how a guest is: uptime, init, ssh, troubles at its start",
+    usage = "NAME [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm health box"
+)]
+pub struct VmHealth {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// `vm ports`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "ports",
+    description = "who listens on TCP in a guest",
+    usage = "NAME [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm ports box"
+)]
+pub struct VmPorts {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// `vm stats`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "stats",
+    description = "memory, disk and load of a guest",
+    usage = "NAME [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm stats box"
+)]
+pub struct VmStats {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}

@@ -1,0 +1,139 @@
+//! `vm list`, `ps`, `vm show`.
+
+use super::super::args::{ListFlags, VmQuestion};
+use super::super::client::unexpected;
+use super::super::report::Failure;
+use super::super::views::VmView;
+use super::super::{autostart, render};
+use crate::host::paths::Paths;
+use crate::model::size::human;
+use crate::model::{VmRecord, VmState};
+use crate::os::clock::unix_seconds;
+use crate::os::logger::timestamp;
+use crate::protocol::owner::{OwnerReply, OwnerRequest};
+
+const HEADERS: [&str; 8] = ["NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "AGE"];
+
+/// Prints VMs: running ones, or all.
+pub fn list(flags: ListFlags) -> Result<(), Failure> {
+    let mut client = autostart::connect(&Paths::current())?;
+    let mut vms = match client.ask(OwnerRequest::ListVms)? {
+        OwnerReply::Vms(vms) => vms,
+        other => return Err(unexpected(&other)),
+    };
+    vms.retain(|vm| flags.all || vm.state == VmState::Running);
+    vms.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    if flags.json {
+        return render::json(&vms.iter().map(VmView::from).collect::<Vec<_>>());
+    }
+    if flags.quiet {
+        return render::text(&vms.iter().map(|vm| format!("{}\n", vm.spec.name)).collect::<String>());
+    }
+    let now = unix_seconds();
+    render::text(&render::table(&HEADERS, &vms.iter().map(|vm| row(vm, now)).collect::<Vec<_>>()))
+}
+
+fn row(vm: &VmRecord, now: u64) -> Vec<String> {
+    vec![
+        vm.spec.name.to_string(),
+        vm.state.to_string(),
+        vm.spec.image.to_string(),
+        vm.present_address().map_or_else(|| "-".to_owned(), |a| a.to_string()),
+        vm.spec.vcpus.to_string(),
+        human(vm.spec.memory.bytes()),
+        human(vm.spec.disk.bytes()),
+        render::age(now, vm.created_at),
+    ]
+}
+
+/// Prints all of one VM.
+pub fn show(question: &VmQuestion) -> Result<(), Failure> {
+    let mut client = autostart::connect(&Paths::current())?;
+    let vm = match client.ask(OwnerRequest::ShowVm { name: question.name.clone() })? {
+        OwnerReply::Vm(vm) => vm,
+        other => return Err(unexpected(&other)),
+    };
+    if question.json { render::json(&VmView::from(&*vm)) } else { render::text(&facts(&vm)) }
+}
+
+fn facts(vm: &VmRecord) -> String {
+    let mut facts =
+        vec![("name", vm.spec.name.to_string()), ("id", vm.id.to_string()), ("state", vm.state.to_string())];
+    facts.extend(vm.reason.iter().map(|r| ("reason", r.clone())));
+    facts.extend([
+        ("image", vm.spec.image.to_string()),
+        ("kernel", vm.spec.kernel.to_string()),
+        ("vcpus", vm.spec.vcpus.to_string()),
+        ("memory", human(vm.spec.memory.bytes())),
+        ("disk", human(vm.spec.disk.bytes())),
+        ("monitor", format!("{}/{}", vm.vmm.as_str(), vm.accel.as_str())),
+    ]);
+    facts.extend(vm.present_address().map(|a| ("address", a.to_string())));
+    facts.extend(vm.process.map(|p| ("process", p.to_string())));
+    facts.extend(vm.keeper.map(|p| ("deleted with", p.to_string())));
+    facts.push(("created", timestamp(vm.created_at)));
+    facts.extend(vm.started_at.map(|t| ("started", timestamp(t))));
+    render::facts(&facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::choice::{Accel, VmmKind};
+    use crate::model::{Mib, Slot, VmId, VmSpec};
+
+    fn record() -> VmRecord {
+        VmRecord {
+            id: VmId::from_random(1),
+            spec: VmSpec {
+                name: "box".parse().expect("a name"),
+                image: "debian-bookworm".parse().expect("a name"),
+                kernel: "debian-bookworm".parse().expect("a name"),
+                vcpus: 2,
+                memory: Mib(2048),
+                disk: Mib(8192),
+                init: None,
+            },
+            slot: Slot::new(1),
+            address: Some([172, 30, 7, 2].into()),
+            state: VmState::Running,
+            reason: Some("qemu exited\x1b[2J".into()),
+            vmm: VmmKind::Qemu,
+            accel: Accel::Tcg,
+            process: None,
+            keeper: None,
+            created_at: 1_000_000,
+            started_at: None,
+        }
+    }
+
+    #[test]
+    fn the_table_has_the_documented_columns() {
+        let text = render::table(&HEADERS, &[row(&record(), 1_000_060)]);
+        let expected = "NAME  STATE    IMAGE            IP          VCPU  MEM    DISK   AGE\n\
+                        box   running  debian-bookworm  172.30.7.2  2     2 GiB  8 GiB  1m\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn json_has_the_documented_fields() {
+        let json = serde_json::to_value(VmView::from(&record())).expect("serializes");
+        for (field, value) in [("name", "box"), ("state", "running"), ("address", "172.30.7.2"), ("vmm", "qemu")] {
+            assert_eq!(json[field], value);
+        }
+        assert_eq!((&json["memory_mib"], &json["started_at"]), (&2048.into(), &serde_json::Value::Null));
+        assert_eq!(json["created_at"], "1970-01-12T13:46:40Z");
+    }
+
+    #[test]
+    fn a_vm_that_does_not_run_has_no_address() {
+        let stopped = VmRecord { state: VmState::Stopped, ..record() };
+        assert_eq!(row(&stopped, 1_000_060)[3], "-");
+        assert!(serde_json::to_value(VmView::from(&stopped)).expect("serializes")["address"].is_null());
+    }
+
+    #[test]
+    fn a_reason_cannot_drive_the_terminal() {
+        assert!(facts(&record()).contains("reason:  qemu exited\\u{1b}[2J\n"), "{}", facts(&record()));
+    }
+}

@@ -1,0 +1,110 @@
+//! One file per group of commands: each turns arguments into requests and replies into text.
+
+mod agent;
+mod daemon;
+mod images;
+mod kernels;
+mod list;
+mod logs;
+mod pull;
+mod run;
+mod session;
+mod sources;
+mod version;
+mod vms;
+
+use super::args::{Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
+use super::args::{ListFlags, VmQuestion};
+use super::report::Failure;
+use crate::protocol::owner::AgentQuestion;
+
+/// Does what was asked; returns the exit code.
+pub fn run(invocation: Invocation) -> Result<u8, Failure> {
+    let guest_command = invocation.guest_command;
+    match invocation.command {
+        Command::Vm(group) => return vm(group.command, guest_command),
+        Command::Ps(ps) => list::list(ListFlags { all: ps.all, quiet: ps.quiet, json: ps.json })?,
+        Command::Image(group) => image(group.command)?,
+        Command::Kernel(group) => kernel(group.command)?,
+        Command::Daemon(group) => return daemon(group.command),
+        Command::Version(version) => version::version(version.json)?,
+    }
+    Ok(0)
+}
+
+fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Result<u8, Failure> {
+    match command {
+        VmCommand::Run(run) => return run::run(&run.flags(), run.rm, guest_command),
+        VmCommand::Ssh(ssh) => return session::ssh(&ssh.name, guest_command),
+        VmCommand::Create(create) => vms::create(&create.flags(), !create.no_start)?,
+        VmCommand::List(list) => list::list(ListFlags { all: true, quiet: list.quiet, json: list.json })?,
+        VmCommand::Show(show) => list::show(&VmQuestion { name: show.name, json: show.json })?,
+        VmCommand::Logs(logs) => logs::logs(&logs.name, logs.follow)?,
+        VmCommand::Start(start) => vms::start(start.names)?,
+        VmCommand::Stop(stop) => vms::stop(stop.names, false)?,
+        VmCommand::Kill(kill) => vms::stop(kill.names, true)?,
+        VmCommand::Delete(delete) => vms::delete(delete.names)?,
+        VmCommand::Ping(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Ping)?,
+        VmCommand::Health(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Health)?,
+        VmCommand::Ports(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Ports)?,
+        VmCommand::Stats(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Stats)?,
+    }
+    Ok(0)
+}
+
+fn image(command: ImageCommand) -> Result<(), Failure> {
+    match command {
+        ImageCommand::List(list) => images::list(list.quiet, list.json),
+        ImageCommand::Show(show) => images::show(&show.name, show.json),
+        ImageCommand::Pull(pull) => images::pull(pull),
+        ImageCommand::Delete(delete) => images::delete(delete.names),
+    }
+}
+
+fn kernel(command: KernelCommand) -> Result<(), Failure> {
+    match command {
+        KernelCommand::List(list) => kernels::list(list.quiet, list.json),
+        KernelCommand::Show(show) => kernels::show(&show.name, show.json),
+        KernelCommand::Pull(pull) => kernels::pull(&pull.name),
+        KernelCommand::Import(import) => kernels::import(import),
+        KernelCommand::Delete(delete) => kernels::delete(delete.names),
+    }
+}
+
+fn daemon(command: DaemonCommand) -> Result<u8, Failure> {
+    match command {
+        DaemonCommand::Start(start) => return daemon::start(start.owner.as_deref()),
+        DaemonCommand::Stop(_) => daemon::stop()?,
+        DaemonCommand::Status(status) => return daemon::status(status.json),
+        DaemonCommand::Socket(_) => daemon::socket()?,
+    }
+    Ok(0)
+}
+
+/// Does `each` to all of `names`, goes on after a failure, and prints the names that went well. The
+/// exit code is that of the failures when they agree, else 1.
+fn for_each<T: std::fmt::Display>(
+    names: Vec<T>,
+    what: &str,
+    mut each: impl FnMut(&T) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Err(super::args::Usage::new("NAME is missing", what.split(' ').collect::<Vec<_>>().as_slice()).into());
+    }
+    let mut codes = Vec::new();
+    for name in &names {
+        match each(name) {
+            Ok(()) => super::render::line(&name.to_string())?,
+            Err(Failure::ReaderGone) => return Err(Failure::ReaderGone),
+            Err(failure) => {
+                failure.say();
+                codes.push(failure.exit_code(false));
+            }
+        }
+    }
+    match codes.as_slice() {
+        [] => Ok(()),
+        [first, rest @ ..] if rest.iter().all(|c| c == first) => Err(Failure::Said(*first)),
+        _ => Err(Failure::Said(1)),
+    }
+}

@@ -1,0 +1,313 @@
+//! Making images and kernels: a builder runs here, as the person who asked, and its tar stream
+//! goes to the daemon through a pipe.
+//!
+//! A stream that was cut must never look whole. The end of the stream, with tar's end mark in it, is
+//! held back until the builder has said that all went well; else the daemon gets a broken block.
+
+use std::io::{self, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::super::client::{Client, unexpected};
+use super::super::progress::Progress;
+use super::super::render;
+use super::super::report::Failure;
+use super::sources::{self, Build, KernelBuild};
+use super::{images, kernels};
+use crate::host::paths::Paths;
+use crate::model::launch::KernelArgs;
+use crate::model::{ImageName, InitMode, KernelName, Mib};
+use crate::os::files::{Lock, ensure_dir};
+use crate::protocol::owner::{OwnerReply, OwnerRequest};
+use crate::protocol::{Fault, FaultKind};
+
+pub use super::sources::files_of;
+
+/// Bytes held back: more than tar's last record, which holds its end mark (10 KiB, tar(5)).
+const HELD: usize = 64 << 10;
+
+/// A header that no tar reader takes: its checksum is wrong.
+const BROKEN_BLOCK: [u8; 512] = [0xff; 512];
+
+/// What came of a wish for something to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It was made.
+    Now,
+    /// It was there.
+    Before,
+}
+
+impl Made {
+    /// Prints the name, and says when nothing had to be done.
+    pub fn say(self, what: &str, name: &str) -> Result<(), Failure> {
+        if self == Self::Before {
+            render::note(&format!("{what} '{name}' is there already; to make it anew: banger {what} delete {name}"));
+        }
+        render::line(name)
+    }
+}
+
+/// Makes the catalogue's image available that a VM needs.
+pub fn ensure_image(
+    client: &mut Client,
+    paths: &Paths,
+    name: &ImageName,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    image(client, paths, name, name, None, progress).map(|_| ())
+}
+
+/// Makes the catalogue's kernel available that a VM needs.
+pub fn ensure_kernel(
+    client: &mut Client,
+    paths: &Paths,
+    name: &KernelName,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    kernel(client, paths, name, progress).map(|_| ())
+}
+
+/// The catalogue's image `source` as `name`, unless that is there.
+pub fn image(
+    client: &mut Client,
+    paths: &Paths,
+    source: &ImageName,
+    name: &ImageName,
+    size: Option<Mib>,
+    progress: &mut Progress,
+) -> Result<Made, Failure> {
+    if images::all(client)?.iter().any(|i| i.name == *name) {
+        return Ok(Made::Before);
+    }
+    let catalogued = sources::image(source)?;
+    let _lock = lock(paths, &format!("image-{name}.lock"), progress)?;
+    // Another command may have made it while this one waited.
+    if images::all(client)?.iter().any(|i| i.name == *name) {
+        return Ok(Made::Before);
+    }
+    progress.stage(&format!("making image '{name}'"));
+    let (build, source) = sources::build_image(catalogued)?;
+    let request = OwnerRequest::ImportImage { name: name.clone(), size, init: InitMode::Image, source, replace: false };
+    match import(client, request, build, progress)? {
+        OwnerReply::Image(_) | OwnerReply::Done => Ok(Made::Now),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The catalogue's kernel `name`, unless it is there.
+pub fn kernel(client: &mut Client, paths: &Paths, name: &KernelName, progress: &mut Progress) -> Result<Made, Failure> {
+    if kernels::all(client)?.iter().any(|k| k.name == *name) {
+        return Ok(Made::Before);
+    }
+    let catalogued = sources::kernel(name)?;
+    let _lock = lock(paths, &format!("kernel-{name}.lock"), progress)?;
+    if kernels::all(client)?.iter().any(|k| k.name == *name) {
+        return Ok(Made::Before);
+    }
+    progress.stage(&format!("making kernel '{name}'"));
+    import_kernel(client, name, KernelArgs::default(), sources::build_kernel(catalogued, paths)?, progress)?;
+    Ok(Made::Now)
+}
+
+/// Gives the daemon a kernel.
+pub fn import_kernel(
+    client: &mut Client,
+    name: &KernelName,
+    boot_args: KernelArgs,
+    kernel: KernelBuild,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let KernelBuild { build, release, source } = kernel;
+    let request = OwnerRequest::ImportKernel { name: name.clone(), release, boot_args, source, replace: false };
+    match import(client, request, build, progress)? {
+        OwnerReply::Kernel(_) | OwnerReply::Done => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Held by the one command that makes something; the others wait for it.
+fn lock(paths: &Paths, file: &str, progress: &mut Progress) -> Result<Lock, Failure> {
+    let failed = |e: io::Error| Failure::from(Fault::failed("cannot lock the cache", &e));
+    ensure_dir(&paths.cache, 0o700).map_err(failed)?;
+    let path = paths.cache.join(file);
+    if let Some(lock) = Lock::attempt(&path).map_err(failed)? {
+        return Ok(lock);
+    }
+    progress.stage("waiting for another command that makes the same");
+    Lock::wait(&path).map_err(failed)
+}
+
+fn import(
+    client: &mut Client,
+    request: OwnerRequest,
+    build: Box<dyn Build>,
+    progress: &mut Progress,
+) -> Result<OwnerReply, Failure> {
+    let (reader, writer) = io::pipe().map_err(|e| Fault::failed("cannot make a pipe", &e))?;
+    let (pumped, replied) = std::thread::scope(|scope| {
+        let pump = scope.spawn(move || pump(build, writer));
+        let replied = client.call(request, vec![reader.into()], &mut |event| progress.show(event));
+        (pump.join(), replied)
+    });
+    match (pumped, replied) {
+        (Ok(Ok(())), Ok((reply, _))) => Ok(reply),
+        // The builder's words explain more than the daemon's, who only saw a broken stream.
+        (Ok(Err(PumpError::Builder(fault))), _) => Err((*fault).into()),
+        (_, Err(failure)) => Err(failure),
+        (Ok(Err(PumpError::Pipe(e))), Ok(_)) => Err(Fault::failed("cannot pass the stream to the daemon", &e).into()),
+        (Err(_), Ok(_)) => Err(Failure::new(FaultKind::OperationFailed, "the builder's thread ended")),
+    }
+}
+
+#[derive(Debug)]
+enum PumpError {
+    Builder(Box<Fault>),
+    Pipe(io::Error),
+}
+
+/// Passes all of `build` on; its end only once it has finished well.
+fn pump(mut build: Box<dyn Build>, mut pipe: PipeWriter) -> Result<(), PumpError> {
+    let mut held = Vec::with_capacity(2 * HELD);
+    let passed = pass_on(&mut build, &mut pipe, &mut held);
+    let finished = match passed {
+        Ok(()) => build.finish().map_err(|f| PumpError::Builder(Box::new(f))),
+        Err(error) => Err(error),
+    };
+    if finished.is_err() {
+        // Whoever reads may have gone; then nothing is made of it anyway.
+        let _ = pipe.write_all(&BROKEN_BLOCK);
+        return finished;
+    }
+    pipe.write_all(&held).map_err(PumpError::Pipe)
+}
+
+fn pass_on(build: &mut Box<dyn Build>, pipe: &mut PipeWriter, held: &mut Vec<u8>) -> Result<(), PumpError> {
+    let mut piece = vec![0; HELD];
+    loop {
+        wait_for_more(build.as_ref(), pipe).map_err(PumpError::Pipe)?;
+        let count = match build.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => {
+                let fault = Fault::failed("cannot read what the builder makes", &e);
+                return Err(PumpError::Builder(Box::new(fault)));
+            }
+        };
+        held.extend_from_slice(&piece[..count]);
+        let ready = held.len().saturating_sub(HELD);
+        pipe.write_all(&held[..ready]).map_err(PumpError::Pipe)?;
+        held.drain(..ready);
+    }
+}
+
+/// Waits until the builder has written more. A builder can be silent for minutes: when the reader
+/// goes away meanwhile (POLLERR, pipe(7)), nobody has to wait for it.
+fn wait_for_more(build: &dyn Build, pipe: &PipeWriter) -> io::Result<()> {
+    let Some(stream) = build.descriptor() else { return Ok(()) };
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(stream, PollFlags::IN),
+            PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::empty()),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) if !fds[1].revents().is_empty() => return Err(io::ErrorKind::BrokenPipe.into()),
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Script {
+        content: io::Cursor<Vec<u8>>,
+        end: Result<(), Fault>,
+    }
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.content.read(buffer)
+        }
+    }
+
+    impl Build for Script {
+        fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+            None
+        }
+
+        fn finish(self: Box<Self>) -> Result<(), Fault> {
+            self.end
+        }
+    }
+
+    fn pumped(length: usize, end: Result<(), Fault>) -> (Vec<u8>, Vec<u8>, Result<(), PumpError>) {
+        let content: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+        let build = Box::new(Script { content: io::Cursor::new(content.clone()), end });
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let pump = std::thread::spawn(move || pump(build, writer));
+        let mut arrived = Vec::new();
+        reader.read_to_end(&mut arrived).expect("read");
+        (content, arrived, pump.join().expect("joined"))
+    }
+
+    #[test]
+    fn a_good_stream_arrives_whole() {
+        for length in [0, 1, HELD, HELD + 1, 5 * HELD + 77] {
+            let (content, arrived, result) = pumped(length, Ok(()));
+            assert!(result.is_ok() && arrived == content, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_failed_stream_never_arrives() {
+        for length in [10_240, HELD, 3 * HELD + 77] {
+            let fault = Fault::new(FaultKind::OperationFailed, "mmdebstrap failed");
+            let (content, arrived, result) = pumped(length, Err(fault.clone()));
+            assert!(matches!(result, Err(PumpError::Builder(f)) if *f == fault));
+            let passed = length.saturating_sub(HELD);
+            assert_eq!(arrived, [&content[..passed], &BROKEN_BLOCK[..]].concat(), "{length}");
+        }
+    }
+
+    /// Never writes, never ends.
+    struct Silent(io::PipeReader, #[expect(dead_code, reason = "held open")] PipeWriter);
+
+    impl Read for Silent {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+
+    impl Build for Silent {
+        fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+
+        fn finish(self: Box<Self>) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_silent_builder_is_left_when_the_reader_goes_away() {
+        let (never, held) = io::pipe().expect("a pipe");
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let pump = std::thread::spawn(move || pump(Box::new(Silent(never, held)), writer));
+        drop(reader);
+        assert!(matches!(pump.join().expect("joined"), Err(PumpError::Pipe(_))));
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_pump() {
+        let build = Box::new(Script { content: io::Cursor::new(vec![0; 4 * HELD]), end: Ok(()) });
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        assert!(matches!(pump(build, writer), Err(PumpError::Pipe(_))));
+    }
+}

@@ -1,0 +1,135 @@
+//! `vm run`: create, start, a shell or a command, and with `--rm` nothing left behind.
+
+use std::ffi::OsString;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::super::args::VmFlags;
+use super::super::client::{Client, unexpected};
+use super::super::interrupt::Interrupts;
+use super::super::progress::Progress;
+use super::super::report::Failure;
+use super::super::{autostart, render, resolve};
+use super::{session, vms};
+use crate::host::paths::Paths;
+use crate::model::{VmName, VmSpec};
+use crate::os::process;
+use crate::protocol::owner::{OwnerReply, OwnerRequest};
+use crate::protocol::{Fault, FaultKind};
+
+/// Runs `command`, or a shell, in a new VM; returns its exit code.
+pub fn run(flags: &VmFlags, remove: bool, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+    resolve::check_alone(flags)?;
+    let paths = Paths::current();
+    let mut client = autostart::connect(&paths)?;
+    let mut progress = Progress::new();
+    let spec = vms::prepare(&mut client, &paths, flags, &mut progress)?;
+    let name = spec.name.clone();
+    // Until here a signal just ends the process: nothing was made that would stay.
+    let interrupts = Interrupts::take_over().map_err(|e| Fault::failed("cannot listen for signals", &e))?;
+    let interrupts = Rc::new(interrupts);
+    client.heed(Rc::clone(&interrupts));
+    let cleaner = Cleaner { paths, interrupts };
+    if let Err(failure) = create(&mut client, spec, flags, remove, &mut progress) {
+        drop((client, progress));
+        return Err(cleaner.after_failed_start(&name, remove, failure));
+    }
+    drop(progress);
+    let ended = session::open(&mut client, &name).and_then(|(access, socket)| {
+        drop(client);
+        session::run(&access, socket, command)
+    });
+    cleaner.finish(&name, remove, ended)
+}
+
+fn create(
+    client: &mut Client,
+    spec: VmSpec,
+    flags: &VmFlags,
+    remove: bool,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let name = spec.name.clone();
+    let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: remove, fail: flags.fail };
+    client.call(request, Vec::new(), &mut |event| progress.show(event)).map_err(|f| vms::kept(f, &name))?;
+    progress.clear();
+    render::note(&format!("[vm run] ready in {:.1}s", begun.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// What comes after: with `--rm` nothing stays. The daemon may have been restarted meanwhile, so it
+/// is connected to afresh. One more signal ends the wait: the daemon deletes the VM anyway, once
+/// this process is gone.
+struct Cleaner {
+    paths: Paths,
+    interrupts: Rc<Interrupts>,
+}
+
+impl Cleaner {
+    /// A VM that never answered is kept, so that one can look why. Of any other failure nothing
+    /// stays that was to be removed. A name in use is somebody else's VM: only one that this process
+    /// keeps is deleted.
+    fn after_failed_start(&self, name: &VmName, remove: bool, failure: Failure) -> Failure {
+        match failure.kind() {
+            Some(FaultKind::NeverReady) => {}
+            _ if remove => {
+                if let Err(e) = self.delete_own(name) {
+                    e.say();
+                }
+            }
+            None => {
+                render::note(&format!("interrupted; if vm '{name}' was made, `banger vm delete {name}` removes it"));
+            }
+            Some(_) => {}
+        }
+        failure
+    }
+
+    fn finish(&self, name: &VmName, remove: bool, ended: Result<u8, Failure>) -> Result<u8, Failure> {
+        if !remove {
+            render::note(&format!("vm '{name}' runs on; to stop it: banger vm stop {name}"));
+            return ended;
+        }
+        match (self.connect().and_then(|mut client| delete(&mut client, name)), ended) {
+            (Ok(()), ended) => ended,
+            // The command's own exit code is what the caller waits for; the rest is said.
+            (Err(failure), Ok(code)) => {
+                failure.hint(format!("banger vm delete {name}")).say();
+                Ok(code)
+            }
+            (Err(failure), Err(first)) => {
+                failure.say();
+                Err(first)
+            }
+        }
+    }
+
+    fn delete_own(&self, name: &VmName) -> Result<(), Failure> {
+        let mut client = self.connect()?;
+        let vm = match client.ask(OwnerRequest::ShowVm { name: name.clone() }) {
+            Ok(OwnerReply::Vm(vm)) => vm,
+            Ok(other) => return Err(unexpected(&other)),
+            Err(failure) if failure.kind() == Some(FaultKind::NotFound) => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let own = process::reference(pid).map_err(|e| Fault::failed("cannot look at this process", &e))?;
+        if vm.keeper == Some(own) { delete(&mut client, name) } else { Ok(()) }
+    }
+
+    fn connect(&self) -> Result<Client, Failure> {
+        // What has come so far has been heeded: by the call that it ended, or by the guest.
+        while self.interrupts.next().is_some() {}
+        let mut client = autostart::connect(&self.paths)?;
+        client.heed(Rc::clone(&self.interrupts));
+        Ok(client)
+    }
+}
+
+fn delete(client: &mut Client, name: &VmName) -> Result<(), Failure> {
+    match client.ask(OwnerRequest::DeleteVm { name: name.clone() }) {
+        Err(failure) if failure.kind() == Some(FaultKind::NotFound) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}

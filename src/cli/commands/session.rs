@@ -1,0 +1,130 @@
+//! A shell or a command in a guest. The daemon only brokers: the stream to the guest is this
+//! process's own, so a restarted daemon does not cut it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+
+use super::super::autostart;
+use super::super::client::{Client, unexpected};
+use super::super::interrupt::{Interrupts, Waited, wait_readable};
+use super::super::report::Failure;
+use crate::host::paths::Paths;
+use crate::model::VmName;
+use crate::os::process;
+use crate::os::tty::{self, RawMode};
+use crate::protocol::owner::{OwnerReply, OwnerRequest, ShellAccess};
+use crate::protocol::{Fault, FaultKind};
+use crate::ssh::{Access, Command, GuestShell, HostSignals, Io, Pty, SshShell, Timeouts, UserSsh};
+
+/// `TERM` where the caller has none: what every terminfo database knows.
+const PLAIN_TERMINAL: &str = "dumb";
+
+/// `vm ssh`.
+pub fn ssh(name: &VmName, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+    let mut client = autostart::connect(&Paths::current())?;
+    let (access, socket) = open(&mut client, name)?;
+    drop(client);
+    run(&access, socket, command)
+}
+
+/// Asks for the way into `name`.
+pub fn open(client: &mut Client, name: &VmName) -> Result<(ShellAccess, OwnedFd), Failure> {
+    let request = OwnerRequest::OpenShell { name: name.clone() };
+    let (reply, mut files) = client.call(request, Vec::new(), &mut |_| {})?;
+    match (reply, files.pop()) {
+        (OwnerReply::Shell(access), Some(socket)) if files.is_empty() => Ok((access, socket)),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// Runs `command`, or a login shell, to its end; returns its exit code.
+pub fn run(access: &ShellAccess, socket: OwnedFd, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+    let on_terminal = tty::is_terminal(io::stdin().as_fd()) && tty::is_terminal(io::stdout().as_fd());
+    match (command, on_terminal) {
+        (Some(argv), _) => carried(access, socket, &Command::new(argv)),
+        (None, false) => carried(access, socket, &Command::login()),
+        (None, true) => match program_of_user("ssh") {
+            Some(program) => with_own_ssh(access, &program),
+            None => {
+                let stdin = io::stdin();
+                let _raw = RawMode::enter(stdin.as_fd()).map_err(|e| failed("prepare the terminal", &e))?;
+                carried(access, socket, &Command::login().on_pty(terminal()))
+            }
+        },
+    }
+}
+
+fn failed(doing: &str, error: &dyn std::error::Error) -> Failure {
+    Fault::failed(format!("cannot {doing}"), error).into()
+}
+
+fn terminal() -> Pty {
+    let (cols, rows) = tty::size(io::stdout().as_fd()).unwrap_or((80, 24));
+    Pty { term: std::env::var("TERM").unwrap_or_else(|_| PLAIN_TERMINAL.to_owned()), cols, rows }
+}
+
+/// Over banger's own carrier. Signals are passed on: how the command ends is the guest's affair.
+fn carried(access: &ShellAccess, socket: OwnedFd, command: &Command) -> Result<u8, Failure> {
+    let of_error = |e: &dyn std::error::Error| Fault::of(FaultKind::OperationFailed, e);
+    let mut signals = HostSignals::listen(io::stdout()).map_err(|e| failed("listen for signals", &e))?;
+    let keys = Access {
+        name: access.name.to_string(),
+        user: access.user.clone(),
+        private_key: access.private_key.clone(),
+        host_key: access.host_key.clone(),
+    };
+    let mut shell = SshShell::connect(socket, &keys, Timeouts::default()).map_err(|e| of_error(&e))?;
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
+    Ok(shell.run(command, io).map_err(|e| of_error(&e))?.exit_code())
+}
+
+/// With the user's own `ssh`, which knows terminals better than anybody else.
+fn with_own_ssh(access: &ShellAccess, program: &Path) -> Result<u8, Failure> {
+    let ssh = UserSsh {
+        name: &access.name,
+        address: access.address,
+        user: &access.user,
+        identity: Path::new(&access.identity_file),
+        known_hosts: Path::new(&access.known_hosts_file),
+    };
+    let argv = ssh.argv(None).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
+    let interrupts = Interrupts::take_over().map_err(|e| failed("listen for signals", &e))?;
+    let mut child = Process::new(program).args(&argv[1..]).spawn().map_err(|e| failed("start ssh", &e))?;
+    let signal = wait_for_end(&child, &interrupts).map_err(|e| failed("wait for ssh", &e))?;
+    if let Some(signal) = signal {
+        // It may have ended by the same signal meanwhile.
+        let _ = child.kill();
+        child.wait().map_err(|e| failed("wait for ssh", &e))?;
+        return Err(Failure::Signalled(signal));
+    }
+    let status = child.wait().map_err(|e| failed("wait for ssh", &e))?;
+    let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
+    Ok(u8::try_from(code).unwrap_or(255))
+}
+
+/// Waits for the end of `child`; `Some` when a signal came first. SIGINT went to the child as well,
+/// which decides what it means.
+fn wait_for_end(child: &std::process::Child, interrupts: &Interrupts) -> io::Result<Option<i32>> {
+    let Some(pidfd) = i32::try_from(child.id()).ok().and_then(|pid| process::reference(pid).ok()) else {
+        return Ok(None);
+    };
+    let Some(pidfd) = process::open(pidfd)? else { return Ok(None) };
+    loop {
+        match wait_readable(pidfd.as_fd(), Some(interrupts), None)? {
+            Waited::Signal(signal_hook::consts::SIGINT) => {}
+            Waited::Signal(signal) => return Ok(Some(signal)),
+            Waited::Readable | Waited::TimedOut => return Ok(None),
+        }
+    }
+}
+
+/// The program called `name` that the user's own `PATH` leads to.
+fn program_of_user(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).filter(|p| p.is_absolute()).map(|p| p.join(name)).find(|p| p.is_file())
+}

@@ -1,0 +1,112 @@
+//! `vm create|start|stop|kill|delete`.
+
+use std::time::Instant;
+
+use super::super::args::VmFlags;
+use super::super::autostart;
+use super::super::client::{Client, unexpected};
+use super::super::progress::Progress;
+use super::super::report::Failure;
+use super::super::{render, resolve};
+use super::{for_each, pull};
+use crate::host::paths::Paths;
+use crate::model::{VmName, VmSpec};
+use crate::protocol::owner::{OwnerReply, OwnerRequest};
+
+/// `vm create`: prints the name.
+pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
+    resolve::check_alone(flags)?;
+    let paths = Paths::current();
+    let mut client = autostart::connect(&paths)?;
+    let mut progress = Progress::new();
+    let spec = prepare(&mut client, &paths, flags, &mut progress)?;
+    let begun = Instant::now();
+    let name = spec.name.clone();
+    let request = OwnerRequest::CreateVm { spec, start, ephemeral: false, fail: flags.fail };
+    client.call(request, Vec::new(), &mut |event| progress.show(event)).map_err(|f| kept(f, &name))?;
+    progress.clear();
+    if start {
+        render::note(&format!("[vm create] ready in {:.1}s", begun.elapsed().as_secs_f64()));
+    }
+    render::line(name.as_str())
+}
+
+/// Completes `flags`, makes a missing catalogue image or kernel, and says what will be.
+pub fn prepare(
+    client: &mut Client,
+    paths: &Paths,
+    flags: &VmFlags,
+    progress: &mut Progress,
+) -> Result<VmSpec, Failure> {
+    let overview = match client.ask(OwnerRequest::Overview)? {
+        OwnerReply::Overview(overview) => overview,
+        other => return Err(unexpected(&other)),
+    };
+    let spec = resolve::spec(flags, &overview.defaults)?;
+    pull::ensure_kernel(client, paths, &spec.kernel, progress)?;
+    pull::ensure_image(client, paths, &spec.image, progress)?;
+    progress.note(&resolve::spec_line(&spec, &overview.vmm));
+    Ok(spec)
+}
+
+/// Says of a VM that never answered that it is kept, and where to look.
+pub fn kept(failure: Failure, name: &VmName) -> Failure {
+    use crate::protocol::FaultKind::NeverReady;
+    match failure {
+        Failure::Fault { mut fault, op } if fault.kind == NeverReady => {
+            fault.causes.push(format!("vm '{name}' is kept; perhaps its image has no ssh server, or sshd fails"));
+            for hint in [format!("banger vm logs {name}"), format!("banger vm delete {name}")] {
+                if !fault.hints.contains(&hint) {
+                    fault.hints.push(hint);
+                }
+            }
+            Failure::Fault { fault, op }
+        }
+        other => other,
+    }
+}
+
+/// `vm start`.
+pub fn start(names: Vec<VmName>) -> Result<(), Failure> {
+    each_vm(names, "vm start", |name| OwnerRequest::StartVm { name })
+}
+
+/// `vm stop` and `vm kill`.
+pub fn stop(names: Vec<VmName>, kill: bool) -> Result<(), Failure> {
+    each_vm(names, if kill { "vm kill" } else { "vm stop" }, |name| OwnerRequest::StopVm { name, kill })
+}
+
+/// `vm delete`.
+pub fn delete(names: Vec<VmName>) -> Result<(), Failure> {
+    each_vm(names, "vm delete", |name| OwnerRequest::DeleteVm { name })
+}
+
+fn each_vm(names: Vec<VmName>, what: &str, request: impl Fn(VmName) -> OwnerRequest) -> Result<(), Failure> {
+    if names.is_empty() {
+        return for_each(names, what, |_| Ok(()));
+    }
+    let mut client = autostart::connect(&Paths::current())?;
+    for_each(names, what, |name| {
+        let mut progress = Progress::new();
+        let done = client.call(request(name.clone()), Vec::new(), &mut |event| progress.show(event));
+        progress.clear();
+        done.map(|_| ()).map_err(|f| kept(f, name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::FaultKind;
+
+    #[test]
+    fn a_vm_that_never_answered_is_named_with_what_to_type() {
+        let name: VmName = "box".parse().expect("a name");
+        let failure = kept(Failure::new(FaultKind::NeverReady, "vm 'box' did not answer in 90 s"), &name);
+        let Failure::Fault { fault, .. } = failure else { panic!("a fault") };
+        assert_eq!(fault.hints, ["banger vm logs box", "banger vm delete box"]);
+        assert!(fault.causes[0].contains("sshd"));
+        let other = Failure::new(FaultKind::NotFound, "no");
+        assert_eq!(kept(other.clone(), &name), other);
+    }
+}

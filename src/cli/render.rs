@@ -1,0 +1,188 @@
+//! Everything that is printed goes through here: tables, JSON, sizes, ages, colour.
+//!
+//! The only file that writes to the standard streams. A reader that went away ends the command
+//! quietly (`Failure::ReaderGone`); std's macros would panic.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use super::report::Failure;
+use crate::os::tty;
+use crate::protocol::FaultKind;
+
+/// Whether colour may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    colour: bool,
+}
+
+impl Style {
+    /// No colour.
+    #[cfg(test)]
+    pub const PLAIN: Self = Self { colour: false };
+    /// Colour.
+    #[cfg(test)]
+    pub const COLOURED: Self = Self { colour: true };
+
+    /// What suits standard error: colour on a terminal, never under `NO_COLOR` (no-color.org).
+    pub fn of_stderr() -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        Self { colour: !refused && tty::is_terminal(io::stderr().as_fd()) }
+    }
+
+    /// `text`, dimmed.
+    pub fn dim(self, text: &str) -> String {
+        if self.colour { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Writes `text` to standard output as it is.
+pub fn text(text: &str) -> Result<(), Failure> {
+    bytes(text.as_bytes())
+}
+
+/// Writes `text` and a newline to standard output.
+pub fn line(line: &str) -> Result<(), Failure> {
+    text(&format!("{line}\n"))
+}
+
+/// Writes `content` to standard output.
+pub fn bytes(content: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(content).and_then(|()| out.flush()).map_err(|e| match e.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Failure::new(FaultKind::OperationFailed, format!("cannot write to standard output: {e}")),
+    })
+}
+
+/// Writes `text` and a newline to standard error.
+pub fn note(text: &str) {
+    // Where standard error is closed nobody is left to be told.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Writes `value` as JSON to standard output.
+pub fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new(FaultKind::OperationFailed, format!("cannot write JSON: {e}")))?;
+    line(&text)
+}
+
+/// `text` with control characters escaped: names of processes, reasons and the like may come from
+/// a guest, and must not drive the terminal.
+pub fn plain(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    safe
+}
+
+/// Columns of text, each as wide as its widest cell, two blanks apart.
+pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(|c| plain(c)).collect()).collect();
+    let width = |i: usize| {
+        let cells = rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count());
+        cells.chain([headers[i].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headers.len()).map(width).collect();
+    let headers = headers.iter().map(|h| (*h).to_owned()).collect();
+    std::iter::once(&headers).chain(&rows).map(|row| aligned(row, &widths)).collect()
+}
+
+fn aligned(row: &[String], widths: &[usize]) -> String {
+    let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+    format!("{}\n", cells.join("  ").trim_end())
+}
+
+/// `name: value` lines, aligned.
+pub fn facts(facts: &[(&str, String)]) -> String {
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+    facts.iter().map(|(name, value)| format!("{:width$}{}\n", format!("{name}:"), plain(value))).collect()
+}
+
+/// Time from `then` to `now` (Unix seconds): `5s`, `3m`, `2h`, `4d`.
+pub fn age(now: u64, then: u64) -> String {
+    duration(now.saturating_sub(then))
+}
+
+/// `5s`, `3m`, `2h`, `4d`.
+pub fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// What a guest's console said, for a terminal: text, line ends and colours; no other control
+/// sequences. Keeps its place between pieces.
+#[derive(Debug, Default)]
+pub struct ConsoleFilter {
+    sequence: Option<Vec<u8>>,
+}
+
+/// Longest colour sequence that is passed on.
+const MAX_SEQUENCE: usize = 32;
+
+impl ConsoleFilter {
+    /// The next piece, filtered.
+    pub fn pass(&mut self, piece: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(piece.len());
+        for byte in piece {
+            self.byte(*byte, &mut out);
+        }
+        out
+    }
+
+    fn byte(&mut self, byte: u8, out: &mut Vec<u8>) {
+        match (&mut self.sequence, byte) {
+            (None, 0x1b) => self.sequence = Some(vec![byte]),
+            (None, b'\n' | b'\r' | b'\t' | b' '..=b'~' | 0x80..) => out.push(byte),
+            (None, _) => {}
+            // Only `ESC [ digits;digits m` (ECMA-48 SGR) is let through.
+            (Some(held), b'[') if held.len() == 1 => held.push(byte),
+            (Some(held), b'0'..=b'9' | b';') if (2..MAX_SEQUENCE).contains(&held.len()) => held.push(byte),
+            (Some(held), b'm') if held.len() >= 2 => {
+                out.append(held);
+                out.push(byte);
+                self.sequence = None;
+            }
+            (Some(held), b'?' | b'>' | b'=') if held.len() == 2 => held.push(byte),
+            (Some(_), 0x1b) => self.sequence = Some(vec![byte]),
+            (Some(_), _) => self.sequence = None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = vec![vec!["box".into(), "running".into()], vec!["a-long-name".into(), "ø\x1b[2J".into()]];
+        let expected = "NAME         STATE\nbox          running\na-long-name  ø\\u{1b}[2J\n";
+        assert_eq!(table(&["NAME", "STATE"], &rows), expected);
+        assert_eq!(table(&["NAME"], &[]), "NAME\n");
+    }
+
+    #[test]
+    fn ages_are_short() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (3599, "59m"), (7200, "2h"), (200_000, "2d")] {
+            assert_eq!(age(1_000_000 + seconds, 1_000_000), text);
+        }
+        assert_eq!(age(1, 2), "0s");
+    }
+
+    #[test]
+    fn a_console_keeps_its_colours_and_nothing_else() {
+        let mut filter = ConsoleFilter::default();
+        let mut out = filter.pass(b"\x1b[0;1;31mFAILED\x1b[");
+        out.extend(filter.pass(b"0m ok\r\n\x1b]0;title\x07\x1b[2J\x1b[?25lx\x08"));
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.starts_with("\x1b[0;1;31mFAILED\x1b[0m ok\r\n"), "{text:?}");
+        assert!(!text.contains('\x07') && !text.contains("[2J") && !text.contains("?25"), "{text:?}");
+    }
+}

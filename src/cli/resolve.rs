@@ -1,0 +1,129 @@
+//! High arguments: what was typed, completed by what the machine says.
+
+use super::args::VmFlags;
+use super::names;
+use super::report::Failure;
+use crate::host::choose::{self, DEFAULT_IMAGE, DEFAULT_KERNEL};
+use crate::host::config::Config;
+use crate::host::facts::Facts;
+use crate::host::paths::Paths;
+use crate::model::choice::VmmChoice;
+use crate::model::{ImageName, KernelName, VmName, VmSpec};
+use crate::os::random;
+use crate::protocol::owner::VmDefaults;
+use crate::protocol::{Fault, FaultKind};
+
+/// Refuses, before anybody is asked, what can never be: with the least of everything that was not
+/// given, only what was given can be wrong.
+pub fn check_alone(flags: &VmFlags) -> Result<(), Failure> {
+    let least = VmDefaults {
+        vcpus: 1,
+        memory: VmSpec::MIN_MEMORY,
+        disk: VmSpec::MIN_DISK,
+        image: fixed::<ImageName>(DEFAULT_IMAGE)?,
+        kernel: fixed::<KernelName>(DEFAULT_KERNEL)?,
+    };
+    spec(flags, &least).map(|_| ())
+}
+
+/// The VM of `flags`, completed by `defaults`.
+pub fn spec(flags: &VmFlags, defaults: &VmDefaults) -> Result<VmSpec, Failure> {
+    let spec = VmSpec {
+        name: flags.name.clone().map_or_else(generated_name, Ok)?,
+        image: flags.image.clone().unwrap_or_else(|| defaults.image.clone()),
+        kernel: flags.kernel.clone().unwrap_or_else(|| defaults.kernel.clone()),
+        vcpus: flags.vcpu.unwrap_or(defaults.vcpus),
+        memory: flags.memory.unwrap_or(defaults.memory),
+        disk: flags.disk_size.unwrap_or(defaults.disk),
+        init: flags.init,
+    };
+    spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
+    Ok(spec)
+}
+
+fn generated_name() -> Result<VmName, Failure> {
+    names::generate(random::number()).ok_or_else(|| {
+        Failure::new(FaultKind::OperationFailed, "no name could be made up").hint("banger vm run --name box")
+    })
+}
+
+fn fixed<T: std::str::FromStr<Err: std::error::Error>>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|e: T::Err| Fault::of(FaultKind::OperationFailed, &e).into())
+}
+
+/// `spec: 2 vcpu | 2048 MiB | 8G disk | qemu/tcg`.
+pub fn spec_line(spec: &VmSpec, vmm: &VmmChoice) -> String {
+    let disk = match spec.disk.0 {
+        mib if mib % 1024 == 0 => format!("{}G", mib / 1024),
+        mib => format!("{mib}M"),
+    };
+    format!("spec: {} vcpu | {} MiB | {disk} disk | {vmm}", spec.vcpus, spec.memory.0)
+}
+
+/// The end of the help of `vm run`: what a VM gets here where nothing is asked. Asks no daemon, and
+/// has an answer on a broken machine too.
+pub fn defaults_of_this_host() -> String {
+    let config = match Config::load(&Paths::current().config) {
+        Ok(config) => config,
+        Err(e) => return format!("\nDefaults on this host:\n  unknown: {e}\n"),
+    };
+    let facts = Facts::see();
+    let (vcpus, memory, disk) = choose::default_sizes(&config, &facts);
+    let image = config.default_image.as_ref().map_or(DEFAULT_IMAGE, ImageName::as_str);
+    let kernel = config.default_kernel.as_ref().map_or(DEFAULT_KERNEL, KernelName::as_str);
+    let vmm = match choose::choose_vmm(&config, &facts) {
+        Ok(choice) => format!("{choice}\n    {}", choice.reason),
+        Err(none) => format!("none: {}\n    {}", none.message, none.hint),
+    };
+    format!(
+        "\nDefaults on this host:\n  --vcpu {vcpus} --memory {}M --disk-size {}M\n  --image {image} --kernel {kernel}\n  monitor: {vmm}\n",
+        memory.0, disk.0
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Mib;
+    use crate::model::choice::{Accel, VmmKind};
+
+    fn flags() -> VmFlags {
+        VmFlags::default()
+    }
+
+    #[test]
+    fn what_can_never_be_is_refused_before_anybody_is_asked() {
+        let bad = [
+            VmFlags { vcpu: Some(0), ..flags() },
+            VmFlags { memory: Some(Mib(1)), ..flags() },
+            VmFlags { memory: Some(Mib(1024)), disk_size: Some(Mib(1)), ..flags() },
+            VmFlags { disk_size: Some(Mib(u32::MAX)), ..flags() },
+        ];
+        for flags in bad {
+            let failure = check_alone(&flags).expect_err("refused");
+            assert_eq!(failure.exit_code(false), 2, "{flags:?}");
+        }
+        assert_eq!(check_alone(&flags()), Ok(()));
+    }
+
+    #[test]
+    fn the_help_about_this_host_fits_a_terminal() {
+        let text = defaults_of_this_host();
+        assert!(text.contains("--vcpu") && text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn the_line_is_as_documented() {
+        let spec = VmSpec {
+            name: "box".parse().expect("a name"),
+            image: "i".parse().expect("a name"),
+            kernel: "k".parse().expect("a name"),
+            vcpus: 2,
+            memory: Mib(2048),
+            disk: Mib(8192),
+            init: None,
+        };
+        let vmm = VmmChoice { kind: VmmKind::Qemu, accel: Accel::Tcg, reason: String::new() };
+        assert_eq!(spec_line(&spec, &vmm), "spec: 2 vcpu | 2048 MiB | 8G disk | qemu/tcg");
+    }
+}

@@ -1,0 +1,149 @@
+//! What `--json` prints: the documented, stable form of records (`JSON.md`). Apart from the records,
+//! so that a record can change without breaking anybody's script.
+
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use crate::model::image::{ImageRecord, KernelRecord};
+use crate::model::{InitMode, VmRecord, VmState};
+use crate::os::logger::timestamp;
+use crate::protocol::owner::Overview;
+
+/// A VM.
+#[derive(Debug, Serialize)]
+pub struct VmView<'a> {
+    name: &'a str,
+    id: &'a str,
+    state: VmState,
+    reason: Option<&'a str>,
+    image: &'a str,
+    kernel: &'a str,
+    address: Option<Ipv4Addr>,
+    vcpus: u8,
+    memory_mib: u32,
+    disk_mib: u32,
+    init: Option<InitMode>,
+    vmm: &'static str,
+    accel: &'static str,
+    pid: Option<i32>,
+    ephemeral: bool,
+    created_at: String,
+    started_at: Option<String>,
+}
+
+impl<'a> From<&'a VmRecord> for VmView<'a> {
+    fn from(vm: &'a VmRecord) -> Self {
+        Self {
+            name: vm.spec.name.as_str(),
+            id: vm.id.as_str(),
+            state: vm.state,
+            reason: vm.reason.as_deref(),
+            image: vm.spec.image.as_str(),
+            kernel: vm.spec.kernel.as_str(),
+            address: vm.present_address(),
+            vcpus: vm.spec.vcpus,
+            memory_mib: vm.spec.memory.0,
+            disk_mib: vm.spec.disk.0,
+            init: vm.spec.init,
+            vmm: vm.vmm.as_str(),
+            accel: vm.accel.as_str(),
+            pid: vm.process.map(|p| p.pid),
+            ephemeral: vm.keeper.is_some(),
+            created_at: timestamp(vm.created_at),
+            started_at: vm.started_at.map(timestamp),
+        }
+    }
+}
+
+/// An image.
+#[derive(Debug, Serialize)]
+pub struct ImageView<'a> {
+    name: &'a str,
+    size_mib: u32,
+    used_bytes: u64,
+    digest: &'a str,
+    source: &'a str,
+    init: InitMode,
+    created_at: String,
+}
+
+impl<'a> From<&'a ImageRecord> for ImageView<'a> {
+    fn from(image: &'a ImageRecord) -> Self {
+        Self {
+            name: image.name.as_str(),
+            size_mib: image.size.0,
+            used_bytes: image.used_bytes,
+            digest: &image.digest,
+            source: &image.source,
+            init: image.init,
+            created_at: timestamp(image.created_at),
+        }
+    }
+}
+
+/// A kernel.
+#[derive(Debug, Serialize)]
+pub struct KernelView<'a> {
+    name: &'a str,
+    release: &'a str,
+    boot_args: &'a str,
+    has_modules_drive: bool,
+    used_bytes: u64,
+    source: &'a str,
+    created_at: String,
+}
+
+impl<'a> From<&'a KernelRecord> for KernelView<'a> {
+    fn from(kernel: &'a KernelRecord) -> Self {
+        Self {
+            name: kernel.name.as_str(),
+            release: &kernel.release,
+            boot_args: kernel.boot_args.as_str(),
+            has_modules_drive: kernel.has_modules_drive,
+            used_bytes: kernel.used_bytes,
+            source: &kernel.source,
+            created_at: timestamp(kernel.created_at),
+        }
+    }
+}
+
+/// The daemon's surroundings.
+#[derive(Debug, Serialize)]
+pub struct StatusView<'a> {
+    running: bool,
+    build: &'a str,
+    pid: i32,
+    helper_build: Option<&'a str>,
+    helper_error: Option<&'a str>,
+    socket: &'a str,
+    helper_socket: &'a str,
+    state_dir: &'a str,
+    subnet: Option<&'a str>,
+    dns: Option<String>,
+    vmm: &'static str,
+    accel: &'static str,
+    vmm_reason: &'a str,
+    vms: u32,
+}
+
+impl<'a> From<&'a Overview> for StatusView<'a> {
+    fn from(o: &'a Overview) -> Self {
+        Self {
+            running: true,
+            build: &o.build,
+            pid: o.pid,
+            helper_build: o.helper.as_deref().ok(),
+            helper_error: o.helper.as_ref().err().map(String::as_str),
+            socket: &o.socket,
+            helper_socket: &o.helper_socket,
+            state_dir: &o.state_dir,
+            subnet: o.subnet.as_deref(),
+            dns: o.dns.map(|d| d.to_string()),
+            vmm: o.vmm.kind.as_str(),
+            accel: o.vmm.accel.as_str(),
+            vmm_reason: &o.vmm.reason,
+            vms: o.vms,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Start, readiness, signals, end.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use log::{error, info, warn};
+use smol::future::FutureExt;
+use smol::{Async, Executor};
+
+use super::{Daemon, helper, reconcile, server};
+use crate::host::config::Config;
+use crate::host::paths::Paths;
+use crate::os::files::ensure_dir;
+use crate::protocol::hello::BUILD;
+use crate::store::{Store, migrations};
+
+/// State of a system install, whoever asks.
+const SYSTEM_STATE: &str = "/var/lib/banger";
+
+/// Exit code of a check that could not be made, and of a store that this build cannot use.
+const INCOMPATIBLE: u8 = 2;
+
+pub(super) fn run(arguments: Vec<OsString>) -> ExitCode {
+    let words: Vec<String> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => serve(),
+        ["--version"] => say(&format!("bangerd {BUILD}\n"), ExitCode::SUCCESS),
+        ["--check-migrations"] => check(&Paths::current().state),
+        ["--check-migrations", "--system"] => check(SYSTEM_STATE.as_ref()),
+        _ => {
+            complain("usage: bangerd [--version | --check-migrations [--system]]");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn check(state: &std::path::Path) -> ExitCode {
+    match migrations::check(state) {
+        Ok(compatibility) => ExitCode::from(compatibility.exit_code()),
+        Err(e) => {
+            complain(&e.to_string());
+            ExitCode::from(INCOMPATIBLE)
+        }
+    }
+}
+
+fn serve() -> ExitCode {
+    // A new session, so that the terminal of whoever started it cannot signal it; it fails only
+    // for a process that leads one already.
+    let _ = rustix::process::setsid();
+    match prepare() {
+        Ok(prepared) => prepared.run(),
+        Err(message) => {
+            error!("cannot start: {message}");
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Prepared {
+    daemon: Arc<Daemon>,
+    listener: std::os::unix::net::UnixListener,
+    ending: smol::channel::Receiver<()>,
+    signals: UnixStream,
+}
+
+fn prepare() -> Result<Prepared, String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let paths = Paths::current();
+    for folder in [&paths.state, &paths.cache, &paths.run, &paths.images(), &paths.kernels(), &paths.vms()] {
+        ensure_dir(folder, 0o700).map_err(|e| text(&e))?;
+    }
+    crate::os::logger::install_for_daemon(&paths.log()).map_err(|e| text(&e))?;
+    let config = Config::load(&paths.config).map_err(|e| text(&e))?;
+    // Before the store: a second daemon shall find the socket answered, not the database locked.
+    let listener = crate::os::socket::listen(&paths.socket()).map_err(|e| text(&e))?;
+    let store = Store::open(&paths.state).map_err(|e| text(&e))?;
+    let signals = terminating_signals().map_err(|e| text(&e))?;
+    let (sender, ending) = smol::channel::bounded(1);
+    let daemon = Arc::new(Daemon {
+        helper: helper::Helper::new(&paths.root_socket()),
+        store: Arc::new(store),
+        executor: Arc::new(Executor::new()),
+        machines: Mutex::new(HashMap::new()),
+        making: smol::lock::Mutex::new(()),
+        reconciled: smol::lock::Mutex::new(false),
+        ending: sender,
+        config,
+        paths,
+    });
+    Ok(Prepared { daemon, listener, ending, signals })
+}
+
+/// A stream that becomes readable when SIGTERM, SIGINT or SIGHUP arrives.
+fn terminating_signals() -> io::Result<UnixStream> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let (receiver, sender) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?;
+    }
+    Ok(receiver)
+}
+
+impl Prepared {
+    fn run(self) -> ExitCode {
+        let executor = self.daemon.executor.clone();
+        // The second thread: one slow poll of a task must not hold up all others.
+        let (stop, stopped) = smol::channel::bounded::<()>(1);
+        let beside = executor.clone();
+        let thread = std::thread::Builder::new().name("executor".into()).spawn(move || {
+            smol::block_on(beside.run(async {
+                // Closed when the first thread ends.
+                let _ = stopped.recv().await;
+            }))
+        });
+        if let Err(e) = thread {
+            warn!("goes on with one thread: {e}");
+        }
+        let outcome = smol::block_on(executor.run(self.serve()));
+        drop(stop);
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                error!("ends: {e}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn serve(self) -> io::Result<()> {
+        let daemon = self.daemon;
+        info!("banger {BUILD} serves {}", daemon.paths.socket().display());
+        reconcile::at_start(&daemon).await;
+        crate::os::readiness::announce()?;
+        let signals = Async::new(self.signals)?;
+        let told = async {
+            let ending = self.ending.recv();
+            // Closed or told: the end either way.
+            let _ = ending.await;
+            Ok(())
+        };
+        let signalled = async {
+            signals.readable().await?;
+            let mut byte = [0; 1];
+            (&mut signals.get_ref()).read_exact(&mut byte)
+        };
+        let outcome = server::accept(&daemon, self.listener).or(told).or(signalled).await;
+        info!("ends; virtual machines go on");
+        // The name goes first, so that nobody connects to a daemon that is leaving.
+        let _ = std::fs::remove_file(daemon.paths.socket());
+        outcome
+    }
+}
+
+fn complain(message: &str) {
+    // A closed standard error leaves nobody to tell.
+    let _ = writeln!(io::stderr(), "bangerd: {message}");
+}
+
+fn say(text: &str, code: ExitCode) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

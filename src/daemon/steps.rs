@@ -1,0 +1,402 @@
+//! The steps that plans consist of: one function each, each may be repeated.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{info, warn};
+use smol::Timer;
+use smol::future::FutureExt;
+
+use super::agent::AgentLink;
+use super::machine::Live;
+use super::operation::Op;
+use super::vm_files::VmFiles;
+use super::{Daemon, lifecycle};
+use crate::model::choice::Accel;
+use crate::model::identity::{Identity, IdentityV1};
+use crate::model::plan::Step;
+use crate::model::{MacAddr, ProcessRef, Subnet, VmId, VmRecord, VmState};
+use crate::os::clock::{unix_nanos, unix_seconds};
+use crate::os::files::remove_tree;
+use crate::protocol::guest::GuestRequest;
+use crate::protocol::root::{RootReply, RootRequest};
+use crate::protocol::{Fault, FaultKind, frame};
+use crate::ssh::KnownHosts;
+use crate::vmm::{Boot, BootFiles, EndReason, Prepared, Vmm, VmmError, of_kind};
+
+/// How long a guest may take until ssh answers: on the CPU, and in software.
+const READY_LIMIT: Duration = Duration::from_secs(90);
+const READY_LIMIT_EMULATED: Duration = Duration::from_secs(240);
+
+/// How long a guest may take to shut down after being asked, and after its power button.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
+const POWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Carries out one step on the VM `id`. Done when it was so already.
+pub(super) async fn perform(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step) -> Result<(), Fault> {
+    if let Some(stage) = step.stage() {
+        op.stage(stage);
+    }
+    match step {
+        Step::Mark(state) => mark(daemon, id, state).await,
+        Step::MakeFiles => make_files(daemon, id).await,
+        Step::MakeDisk => make_disk(daemon, id).await,
+        Step::Launch => launch(daemon, op, id).await,
+        Step::AwaitReady => await_ready(daemon, op, id).await,
+        Step::AskShutdown => ask_shutdown(daemon, op, id).await,
+        Step::PressPower => press_power(daemon, op, id).await,
+        Step::Release => release(daemon, op, id).await,
+        Step::RemoveFiles => remove_files(daemon, id).await,
+        Step::Forget => forget(daemon, id).await,
+    }
+}
+
+/// Writes a state with its reason.
+pub(super) async fn settle(daemon: &Daemon, id: &VmId, state: VmState, reason: Option<String>) -> Result<(), Fault> {
+    let id = id.clone();
+    let change = move |vm: &mut VmRecord| {
+        vm.state = state;
+        vm.reason = reason;
+        if state == VmState::Stopped {
+            vm.process = None;
+        }
+        if state == VmState::Running {
+            vm.started_at = Some(unix_seconds());
+        }
+    };
+    daemon.stored(move |s| s.update_vm(&id, change)).await.map(|_| ())
+}
+
+async fn mark(daemon: &Daemon, id: &VmId, state: VmState) -> Result<(), Fault> {
+    settle(daemon, id, state, None).await
+}
+
+async fn load(daemon: &Daemon, id: &VmId) -> Result<VmRecord, Fault> {
+    let wanted = id.clone();
+    let found = daemon.stored(move |s| s.vm_by_id(&wanted)).await?;
+    found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("VM {id} is gone")))
+}
+
+fn monitor_of(vm: &VmRecord) -> Result<&'static dyn Vmm, Fault> {
+    of_kind(vm.vmm).ok_or_else(|| {
+        Fault::new(FaultKind::OperationFailed, format!("VM '{}' needs {}", vm.spec.name, vm.vmm.as_str()))
+            .cause("this build does not drive it")
+    })
+}
+
+fn files_of(daemon: &Daemon, id: &VmId) -> VmFiles {
+    VmFiles::new(&daemon.paths.vms(), id)
+}
+
+async fn make_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
+    let files = files_of(daemon, id);
+    smol::unblock(move || files.make()).await.map_err(|e| Fault::failed("cannot make the VM's files", &e))
+}
+
+async fn make_disk(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
+    let vm = load(daemon, id).await?;
+    let (monitor, path) = (monitor_of(&vm)?, files_of(daemon, id).disk());
+    let made = smol::unblock(move || monitor.make_disk(&path, vm.spec.disk)).await;
+    made.map_err(|e| Fault::failed("cannot make the VM's disk", &e))
+}
+
+async fn remove_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
+    let (files, known_hosts) = (files_of(daemon, id), known_hosts(daemon));
+    let name = load(daemon, id).await?.spec.name;
+    let unpinned = smol::unblock(move || known_hosts.remove(&name)).await;
+    let removed = smol::unblock(move || remove_tree(files.folder())).await;
+    unpinned.map_err(|e| Fault::failed("cannot forget the VM's host key", &e))?;
+    removed.map_err(|e| Fault::failed("cannot remove the VM's files", &e))
+}
+
+fn known_hosts(daemon: &Daemon) -> KnownHosts {
+    KnownHosts::at(daemon.paths.known_hosts())
+}
+
+/// Pins the host key under the VM's name and its present address.
+async fn pin(daemon: &Daemon, vm: &VmRecord) -> Result<(), Fault> {
+    let (known_hosts, files) = (known_hosts(daemon), files_of(daemon, &vm.id));
+    let (name, address) = (vm.spec.name.clone(), vm.address);
+    let pinned = smol::unblock(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let key = files.keys()?.host_public;
+        match address {
+            Some(address) => Ok(known_hosts.pin(&name, address, &key)?),
+            None => Err("the VM has no place yet".into()),
+        }
+    });
+    pinned.await.map_err(|e| Fault::failed("cannot pin the VM's host key", e.as_ref()))
+}
+
+async fn forget(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
+    let gone = id.clone();
+    daemon.stored(move |s| s.remove_vm(&gone)).await?;
+    daemon.drop_machine(id);
+    Ok(())
+}
+
+async fn launch(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
+    let subnet = ensure_network(daemon, op).await?;
+    let reserving = id.clone();
+    let place = daemon.stored(move |s| s.reserve_slot(&reserving, subnet)).await?;
+    let vm = load(daemon, id).await?;
+    pin(daemon, &vm).await?;
+    let prepared = prepare(daemon, &vm, subnet).await?;
+    let request = RootRequest::LaunchVm { id: id.clone(), slot: place.slot, launch: prepared.launch };
+    let (reply, files) = daemon.helper.call(op.id, request, prepared.files).await?;
+    go_live(daemon, op, id, reply, files).await
+}
+
+async fn ensure_network(daemon: &Daemon, op: &Op) -> Result<Subnet, Fault> {
+    let request = RootRequest::EnsureNetwork { prefer: daemon.config.network.subnet };
+    match daemon.helper.call_again(op.id, request).await? {
+        (RootReply::Network { subnet }, _) => Ok(subnet),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(reply: &RootReply) -> Fault {
+    Fault::new(FaultKind::OperationFailed, "the root helper answered something else").cause(format!("{reply:?}"))
+}
+
+async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepared, Fault> {
+    let (image, kernel) = (vm.spec.image.clone(), vm.spec.kernel.clone());
+    let image = daemon.stored(move |s| s.image(&image)).await?;
+    let kernel = daemon.stored(move |s| s.kernel(&kernel)).await?;
+    let (monitor, paths, vm) = (monitor_of(vm)?, daemon.paths.clone(), vm.clone());
+    let fail = daemon.machine(&vm.id).fail();
+    let prepared = smol::unblock(move || -> Result<Prepared, VmmError> {
+        let files = VmFiles::new(&paths.vms(), &vm.id);
+        let folder = paths.kernels().join(kernel.name.as_str());
+        let identity = identity(&vm, &files, subnet, vm.spec.init.unwrap_or(image.init))?;
+        let modules_cpio = folder.join("modules.cpio");
+        let boot = BootFiles {
+            kernel: folder.join("vmlinux"),
+            modules: kernel.has_modules_drive.then(|| folder.join("modules.ext4")),
+            initramfs: initramfs(&modules_cpio, &identity)?,
+            image: paths.images().join(format!("{}.ext4", image.name)),
+            disk: files.disk(),
+            console: files.new_console()?.into(),
+        };
+        monitor.prepare(Boot { spec: &vm.spec, accel: vm.accel, boot_args: &kernel.boot_args, files: boot, fail })
+    });
+    prepared.await.map_err(|e| Fault::failed("cannot prepare the start", &e))
+}
+
+fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, init: crate::model::InitMode) -> std::io::Result<Vec<u8>> {
+    let keys = files.keys()?;
+    let (Some(slot), Some(address)) = (vm.slot, vm.address) else {
+        return Err(std::io::Error::other("the VM has no place yet"));
+    };
+    let identity = Identity::V1(IdentityV1 {
+        id: vm.id.clone(),
+        name: vm.spec.name.clone(),
+        mac: MacAddr::of(slot),
+        address,
+        prefix: 24,
+        gateway: subnet.gateway(),
+        authorized_key: keys.client_public,
+        host_key: keys.host_private,
+        init,
+        now_ns: unix_nanos(),
+    });
+    let frame = frame::encode(&identity).map_err(std::io::Error::other)?;
+    Ok(frame[frame::HEADER..].to_vec())
+}
+
+/// The initramfs of one boot, in memory and sealed: this very binary as `/init`, the kernel's
+/// modules, the identity.
+fn initramfs(modules: &std::path::Path, identity: &[u8]) -> std::io::Result<OwnedFd> {
+    use std::fs::File;
+    let mut init = File::open("/proc/self/exe")?;
+    let size = init.metadata()?.len();
+    let mut modules = if modules.exists() { Some(File::open(modules)?) } else { None };
+    let mut out = crate::os::memfd::create("initramfs")?;
+    let modules = modules.as_mut().map(|m| m as &mut dyn std::io::Read);
+    crate::image::write_initramfs(&mut out, &mut init, size, modules, identity).map_err(std::io::Error::other)?;
+    crate::os::memfd::seal(&out)?;
+    Ok(out.into())
+}
+
+/// Takes what the helper made into memory and the store, and watches it from here on.
+pub(super) async fn go_live(
+    daemon: &Arc<Daemon>,
+    op: &Op,
+    id: &VmId,
+    reply: RootReply,
+    files: Vec<OwnedFd>,
+) -> Result<(), Fault> {
+    let RootReply::Monitor { process } = reply else {
+        return Err(unexpected(&reply));
+    };
+    let Ok([pidfd, control, agent]) = <[OwnedFd; 3]>::try_from(files) else {
+        return Err(Fault::new(FaultKind::OperationFailed, "the root helper handed over other descriptors"));
+    };
+    let noting = id.clone();
+    daemon.stored(move |s| s.update_vm(&noting, |vm| vm.process = Some(process))).await?;
+    let vm = load(daemon, id).await?;
+    let spawn = daemon.spawner();
+    let control =
+        monitor_of(&vm)?.control(control, &spawn).map_err(|e| Fault::failed("cannot reach the monitor", &e))?;
+    let attached = |e: &std::io::Error| Fault::failed("cannot take over the monitor", e);
+    let agent = AgentLink::connect(agent, &spawn).map_err(|e| attached(&e))?;
+    let live = Arc::new(Live::new(process, pidfd, control, agent).map_err(|e| attached(&e))?);
+    daemon.machine(id).set_live(Some(live.clone()));
+    watch(daemon, id.clone(), live.clone());
+    let begun = live.control.begin();
+    begun.await.map_err(|e| Fault::failed("the monitor did not start", &e))?;
+    info!("[{}] VM {} runs as {process}", op.id, vm.spec.name);
+    Ok(())
+}
+
+/// Waits for the monitor's end, for as long as the daemon lives.
+fn watch(daemon: &Arc<Daemon>, id: VmId, live: Arc<Live>) {
+    let daemon = daemon.clone();
+    daemon.clone().spawn(async move {
+        live.ended().await;
+        lifecycle::monitor_ended(&daemon, &id, live.process).await;
+    });
+}
+
+enum Waited {
+    Ready(crate::daemon::agent::Ready),
+    AgentLost(String),
+    Ended,
+    Late,
+    Cancelled,
+}
+
+async fn await_ready(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
+    let vm = load(daemon, id).await?;
+    let Some(live) = daemon.machine(id).live() else {
+        return Err(Fault::new(FaultKind::OperationFailed, "the monitor is gone"));
+    };
+    let limit = if vm.accel == Accel::Kvm { READY_LIMIT } else { READY_LIMIT_EMULATED };
+    let ready = async {
+        match live.agent.wait_ready().await {
+            Ok(ready) => Waited::Ready(ready),
+            Err(why) => Waited::AgentLost(why),
+        }
+    };
+    let ended = async {
+        live.ended().await;
+        Waited::Ended
+    };
+    let late = async {
+        Timer::after(limit).await;
+        Waited::Late
+    };
+    let cancelled = async {
+        op.cancel.wait().await;
+        Waited::Cancelled
+    };
+    let waited = ended.or(ready).or(cancelled).or(late).await;
+    // The agent's socket breaks first when a monitor dies; the process is the truth.
+    let waited = match waited {
+        Waited::AgentLost(_) if live.ends_within(Duration::from_secs(1)).await => Waited::Ended,
+        other => other,
+    };
+    judge(daemon, op, &vm, waited, limit).await
+}
+
+async fn judge(daemon: &Daemon, op: &Op, vm: &VmRecord, waited: Waited, limit: Duration) -> Result<(), Fault> {
+    let name = &vm.spec.name;
+    match waited {
+        Waited::Ready(ready) => {
+            info!("[{}] VM {name} is ready, {} ms after its kernel's start", op.id, ready.uptime_ms);
+            for trouble in daemon.machine(&vm.id).live().map(|l| l.agent.troubles()).unwrap_or_default() {
+                warn!("[{}] VM {name}: {trouble}", op.id);
+                op.tell(crate::protocol::Event::Warning { text: format!("in the guest: {trouble}") });
+            }
+            Ok(())
+        }
+        Waited::Cancelled => Err(Op::cancelled()),
+        Waited::Ended => {
+            let (_, reason) = why_it_ended(daemon, vm).await;
+            let mut fault = Fault::new(FaultKind::OperationFailed, format!("VM '{name}' ended while it booted"));
+            fault.causes.push(reason);
+            Err(fault.hint(format!("banger vm logs {name}")))
+        }
+        Waited::AgentLost(why) => Err(never_ready(vm, &why)),
+        Waited::Late => Err(never_ready(vm, &format!("nothing was heard for {} s", limit.as_secs()))),
+    }
+}
+
+fn never_ready(vm: &VmRecord, why: &str) -> Fault {
+    let name = &vm.spec.name;
+    Fault::new(FaultKind::NeverReady, format!("ssh of VM '{name}' never answered; the VM is kept"))
+        .cause(why)
+        .hint(format!("banger vm logs {name}      (did sshd start?)"))
+        .hint(format!("banger vm delete {name}"))
+}
+
+/// State and words for a monitor that ended.
+pub(super) async fn why_it_ended(daemon: &Daemon, vm: &VmRecord) -> (VmState, String) {
+    let said = match daemon.machine(&vm.id).live() {
+        Some(live) => live.last_words().await,
+        None => None,
+    };
+    let tail = || match files_of(daemon, &vm.id).console_tail().as_slice() {
+        [] => String::new(),
+        lines => format!("; its console ends with: {}", lines.join(" | ")),
+    };
+    match said {
+        Some(EndReason::GuestShutdown) => (VmState::Stopped, "the guest shut itself down".to_owned()),
+        Some(EndReason::GuestReset) => (VmState::Stopped, format!("the guest restarted itself{}", tail())),
+        Some(EndReason::HostRequest) => (VmState::Stopped, "the monitor was told to end".to_owned()),
+        Some(EndReason::GuestPanic) => (VmState::Error, format!("the guest's kernel panicked{}", tail())),
+        None => (VmState::Error, format!("the monitor ended without a word{}", tail())),
+    }
+}
+
+async fn ask_shutdown(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
+    let Some(live) = daemon.machine(id).live() else {
+        return Ok(());
+    };
+    if let Err(fault) = live.agent.ask(op.id, GuestRequest::Shutdown).await {
+        info!("[{}] the agent cannot shut VM {id} down: {fault}", op.id);
+        return Ok(());
+    }
+    if !live.ends_within(SHUTDOWN_LIMIT).await {
+        warn!("[{}] VM {id} did not shut down within {} s", op.id, SHUTDOWN_LIMIT.as_secs());
+    }
+    Ok(())
+}
+
+async fn press_power(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
+    let Some(live) = daemon.machine(id).live() else {
+        return Ok(());
+    };
+    if live.ends_within(Duration::ZERO).await {
+        return Ok(());
+    }
+    if let Err(e) = live.control.press_power().await {
+        info!("[{}] the power button of VM {id} cannot be pressed: {e}", op.id);
+        return Ok(());
+    }
+    if !live.ends_within(POWER_LIMIT).await {
+        let text = format!("it ignored its power button for {} s: killed", POWER_LIMIT.as_secs());
+        op.tell(crate::protocol::Event::Warning { text });
+    }
+    Ok(())
+}
+
+async fn release(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
+    // Noted first, so that the watcher takes the coming end for what it is.
+    let noting = id.clone();
+    let ended: Option<ProcessRef> = daemon
+        .stored(move |s| {
+            let mut before = None;
+            s.update_vm(&noting, |vm| before = vm.process.take())?;
+            Ok(before)
+        })
+        .await?;
+    daemon.machine(id).set_live(None);
+    let outcome = daemon.helper.call_again(op.id, RootRequest::ReleaseVm { id: id.clone() }).await;
+    if outcome.is_err() && ended.is_some() {
+        // It may live on: the record must say so.
+        let noting = id.clone();
+        daemon.stored(move |s| s.update_vm(&noting, |vm| vm.process = ended)).await?;
+    }
+    outcome.map(|_| ())
+}

@@ -1,0 +1,128 @@
+//! The files of a VM: `STATE/vms/ID/`, 0700, the owner's.
+//!
+//! | file | what |
+//! |---|---|
+//! | `id_ed25519` | the key that may log in |
+//! | `host_ed25519`, `host_ed25519.pub` | the host key that banger gives the guest, and pins |
+//! | `root.disk` | the copy-on-write disk |
+//! | `console.log` | the serial console of the last boot, bounded |
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::model::VmId;
+use crate::os::files::{ensure_dir, named, read_limited, write_atomic};
+
+/// Most bytes of a key file.
+const MAX_KEY: u64 = 16 << 10;
+
+/// The last lines of a console that a failure shows.
+const TAIL_LINES: usize = 8;
+
+/// Most bytes read of a console for its last lines.
+const TAIL_BYTES: u64 = 8 << 10;
+
+/// The folder of one VM.
+#[derive(Debug, Clone)]
+pub(super) struct VmFiles {
+    folder: PathBuf,
+}
+
+/// The keys of one VM.
+pub(super) struct Keys {
+    /// OpenSSH private key that may log in. Secret.
+    pub client_private: String,
+    /// Its public half, one line.
+    pub client_public: String,
+    /// The guest's host key. Secret.
+    pub host_private: String,
+    /// Its public half, one line.
+    pub host_public: String,
+}
+
+impl VmFiles {
+    /// The folder of the VM `id` below `vms`.
+    pub(super) fn new(vms: &Path, id: &VmId) -> Self {
+        Self { folder: vms.join(id.as_str()) }
+    }
+
+    /// The folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The copy-on-write disk.
+    pub(super) fn disk(&self) -> PathBuf {
+        self.folder.join("root.disk")
+    }
+
+    /// The console's log.
+    pub(super) fn console(&self) -> PathBuf {
+        self.folder.join("console.log")
+    }
+
+    /// The key that may log in.
+    pub(super) fn identity(&self) -> PathBuf {
+        self.folder.join("id_ed25519")
+    }
+
+    /// Makes the folder and its keys.
+    pub(super) fn make(&self) -> io::Result<()> {
+        ensure_dir(&self.folder, 0o700)?;
+        let client = crate::ssh::generate().map_err(io::Error::other)?;
+        let host = crate::ssh::generate().map_err(io::Error::other)?;
+        write_atomic(&self.identity(), client.private.as_bytes(), 0o600)?;
+        write_atomic(&self.folder.join("id_ed25519.pub"), client.public.as_bytes(), 0o600)?;
+        write_atomic(&self.folder.join("host_ed25519"), host.private.as_bytes(), 0o600)?;
+        write_atomic(&self.folder.join("host_ed25519.pub"), host.public.as_bytes(), 0o600)
+    }
+
+    /// Reads the keys.
+    pub(super) fn keys(&self) -> io::Result<Keys> {
+        let read = |name: &str| -> io::Result<String> {
+            let path = self.folder.join(name);
+            let bytes = read_limited(&path, MAX_KEY)?;
+            String::from_utf8(bytes).map_err(io::Error::other).map_err(named("read", &path))
+        };
+        Ok(Keys {
+            client_private: read("id_ed25519")?,
+            client_public: read("id_ed25519.pub")?.trim().to_owned(),
+            host_private: read("host_ed25519")?,
+            host_public: read("host_ed25519.pub")?.trim().to_owned(),
+        })
+    }
+
+    /// Opens the console's log for a new boot, empty.
+    pub(super) fn new_console(&self) -> io::Result<File> {
+        let path = self.console();
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(named("open", &path))
+    }
+
+    /// The console's last lines, for a failure's causes; empty when there is nothing to say.
+    pub(super) fn console_tail(&self) -> Vec<String> {
+        use std::io::{Read, Seek, SeekFrom};
+        let read = || -> io::Result<Vec<u8>> {
+            let mut file = File::open(self.console())?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+            let mut tail = Vec::new();
+            file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+            Ok(tail)
+        };
+        // A console that cannot be read must not hide the failure it would explain.
+        let tail = read().unwrap_or_default();
+        let text = String::from_utf8_lossy(&tail);
+        let clean = |line: &str| line.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+        let lines: Vec<String> = text.lines().map(clean).filter(|l| !l.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
+    }
+}

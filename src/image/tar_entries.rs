@@ -1,0 +1,197 @@
+//! The entries of an archive, one after the other, within limits, to a proper end.
+
+use std::io::{self, Read};
+
+use tar::{Archive, Entry};
+
+use super::ImageError;
+use super::meter::Meter;
+use super::tar_name::{parts, refused};
+use super::tar_tree::{HEADER_BYTES, Meta};
+
+/// How much an archive may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) bytes: u64,
+    pub(super) entries: u64,
+}
+
+impl Limits {
+    fn check(self, count: u64, bytes: u64) -> Result<(), ImageError> {
+        if count > self.entries {
+            return Err(ImageError::Limit { what: "entries", limit: self.entries });
+        }
+        if bytes > self.bytes {
+            return Err(ImageError::Limit { what: "bytes of content", limit: self.bytes });
+        }
+        Ok(())
+    }
+}
+
+/// An entry of a metered archive.
+pub(super) type TarEntry<'a, 'm> = Entry<'a, Meter<'m>>;
+
+/// Hands every entry of the archive to `add`, with its name in parts; how many `add` left out.
+/// The stream must end as an archive does.
+pub(super) fn add_entries<'m>(
+    meter: &Meter<'m>,
+    limits: Limits,
+    mut add: impl FnMut(&mut TarEntry<'_, 'm>, &[String]) -> Result<bool, ImageError>,
+) -> Result<u64, ImageError> {
+    let mut archive = Archive::new(meter.clone());
+    let mut entries = archive.entries().map_err(|e| meter.explain(e))?;
+    let (mut count, mut bytes, mut skipped) = (0, 0, 0);
+    loop {
+        meter.allow(Some(HEADER_BYTES));
+        let Some(entry) = entries.next() else { break };
+        let mut entry = entry.map_err(|e| meter.explain(e))?;
+        meter.allow(None);
+        count += 1;
+        bytes = entry.size().saturating_add(bytes);
+        limits.check(count, bytes)?;
+        if entry.header().entry_type().is_pax_global_extensions() {
+            drain(meter, &mut entry)?;
+            continue;
+        }
+        let kept = parts(&entry.path_bytes())?;
+        match add(&mut entry, &kept) {
+            Ok(true) => {}
+            Ok(false) => {
+                skipped += 1;
+                drain(meter, &mut entry)?;
+            }
+            Err(error) => return Err(meter.refusal().unwrap_or(error)),
+        }
+        // What `add` did not care to read, so that the next headers are all that the next step reads.
+        drain(meter, &mut entry)?;
+    }
+    end_of_archive(meter)?;
+    Ok(skipped)
+}
+
+fn drain(meter: &Meter, entry: &mut TarEntry) -> Result<(), ImageError> {
+    io::copy(entry, &mut io::sink()).map(drop).map_err(|e| meter.explain(e))
+}
+
+/// An archive ends with two blocks of zeros (POSIX pax, "ustar Interchange Format") and then whatever
+/// fills its last record. The reader stops at the first block, and just as quietly at the end of the
+/// stream.
+fn end_of_archive(meter: &Meter) -> Result<(), ImageError> {
+    let truncated = || ImageError::Truncated(meter.total());
+    if meter.has_ended() {
+        return Err(truncated());
+    }
+    meter.allow(Some(HEADER_BYTES));
+    let mut rest = Vec::new();
+    meter.clone().read_to_end(&mut rest).map_err(|e| meter.explain(e))?;
+    if rest.len() < 512 || rest[..512].iter().any(|byte| *byte != 0) {
+        return Err(truncated());
+    }
+    Ok(())
+}
+
+/// Owner, mode, time and attributes of an entry.
+pub(super) fn meta(entry: &mut TarEntry) -> Result<Meta, ImageError> {
+    let name = entry.path_bytes().into_owned();
+    let number = |what: &str, value: io::Result<u64>| {
+        value
+            .ok()
+            .and_then(|value| u32::try_from(value).ok())
+            .ok_or_else(|| refused(&name, format!("its {what} is no number of 32 bits")))
+    };
+    let header = entry.header();
+    let mut meta = Meta {
+        mode: (number("mode", header.mode().map(u64::from))? & 0o7777) as u16,
+        uid: number("owner", header.uid())?,
+        gid: number("group", header.gid())?,
+        mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
+        ..Meta::default()
+    };
+    add_pax_records(entry, &name, &mut meta)?;
+    Ok(meta)
+}
+
+/// Time and extended attributes, which GNU tar, bsdtar and star put into PAX records.
+fn add_pax_records(entry: &mut TarEntry, name: &[u8], meta: &mut Meta) -> Result<(), ImageError> {
+    let Some(records) = entry.pax_extensions().map_err(ImageError::Stream)? else { return Ok(()) };
+    for record in records {
+        let record = record.map_err(ImageError::Stream)?;
+        let Ok(key) = record.key() else { continue };
+        if key == "mtime" {
+            meta.mtime = std::str::from_utf8(record.value_bytes()).ok().and_then(pax_time).unwrap_or(meta.mtime);
+        } else if key.starts_with("GNU.sparse.") {
+            return Err(refused(name, "it is a sparse file of the PAX kind: write the archive without --sparse"));
+        } else if let Some(attribute) = key.strip_prefix("SCHILY.xattr.") {
+            add_attribute(attribute, record.value_bytes(), meta);
+        }
+    }
+    Ok(())
+}
+
+/// Keeps an extended attribute that ext4 has a place for; an ACL has another form on the disk.
+fn add_attribute(name: &str, value: &[u8], meta: &mut Meta) {
+    let known = ["user.", "trusted.", "security."].iter().any(|prefix| name.starts_with(prefix));
+    let value = match name {
+        "system.posix_acl_access" | "system.posix_acl_default" => acl_on_disk(value),
+        _ if known && name.len() <= 255 => Some(value.to_vec()),
+        _ => None,
+    };
+    if let Some(value) = value {
+        meta.xattrs.insert(name.to_owned(), value);
+    }
+}
+
+/// An ACL as programs see it (version 2, eight bytes an entry; linux/posix_acl_xattr.h) → as ext4 keeps
+/// it (version 1, ids only where an entry is about a certain user or group; fs/ext4/acl.h).
+fn acl_on_disk(value: &[u8]) -> Option<Vec<u8>> {
+    const USER: [u8; 2] = [2, 0];
+    const GROUP: [u8; 2] = [8, 0];
+    let entries = value.strip_prefix(&2u32.to_le_bytes())?;
+    let mut disk = 1u32.to_le_bytes().to_vec();
+    for entry in entries.chunks(8) {
+        let (tag, permissions, id) = (entry.get(..2)?, entry.get(2..4)?, entry.get(4..8)?);
+        disk.extend_from_slice(tag);
+        disk.extend_from_slice(permissions);
+        if tag == USER || tag == GROUP {
+            disk.extend_from_slice(id);
+        }
+    }
+    Some(disk)
+}
+
+/// Seconds with a fraction, before the epoch with a minus (POSIX pax, "mtime").
+fn pax_time(text: &str) -> Option<(i64, u32)> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let whole: i64 = seconds.parse().ok()?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nanoseconds: u32 = digits.parse().ok()?;
+    match (seconds.starts_with('-'), nanoseconds) {
+        (true, 1..) => Some((whole.checked_sub(1)?, 1_000_000_000 - nanoseconds)),
+        _ => Some((whole, nanoseconds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_fractions_and_signs() {
+        assert_eq!(pax_time("12.5"), Some((12, 500_000_000)));
+        assert_eq!(pax_time("12"), Some((12, 0)));
+        assert_eq!(pax_time("-1.25"), Some((-2, 750_000_000)));
+        assert_eq!(pax_time("-0.5"), Some((-1, 500_000_000)));
+        assert_eq!(pax_time("1.0000000019"), Some((1, 1)));
+        for bad in ["", "x", "1.x", "99999999999999999999", "-"] {
+            assert_eq!(pax_time(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_acl_is_written_as_ext4_keeps_it() {
+        let seen = [2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 232, 3, 0, 0];
+        assert_eq!(acl_on_disk(&seen), Some(vec![1, 0, 0, 0, 1, 0, 6, 0, 2, 0, 4, 0, 232, 3, 0, 0]));
+        assert_eq!(acl_on_disk(&seen[..19]), None);
+        assert_eq!(acl_on_disk(&[1, 0, 0, 0]), None);
+    }
+}

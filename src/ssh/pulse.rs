@@ -1,0 +1,82 @@
+//! Whether the peer still lives: after some silence it is asked, and has so long to answer.
+//!
+//! Time passes only while it is listened to, and only while this process runs: a laptop that slept
+//! finds the answer waiting in its socket.
+
+use std::time::{Duration, Instant};
+
+use super::Timeouts;
+
+/// libssh2 sends no two keepalives within this time.
+const SHORTEST: Duration = Duration::from_secs(2);
+
+/// What the silence means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Nothing yet.
+    Wait,
+    /// Ask now.
+    Ask,
+    /// It did not answer.
+    Gone,
+}
+
+/// Since when nothing was heard.
+pub(super) struct Pulse {
+    keepalive: Duration,
+    silence: Duration,
+    heard: Instant,
+    asked: Option<Instant>,
+}
+
+impl Pulse {
+    pub(super) fn new(timeouts: Timeouts) -> Self {
+        Self {
+            keepalive: timeouts.keepalive.max(SHORTEST),
+            silence: timeouts.silence,
+            heard: Instant::now(),
+            asked: None,
+        }
+    }
+
+    pub(super) fn heard(&mut self) {
+        (self.heard, self.asked) = (Instant::now(), None);
+    }
+
+    /// When to look again.
+    pub(super) fn deadline(&self) -> Instant {
+        self.asked.map_or(self.heard + self.keepalive, |asked| asked + self.silence)
+    }
+
+    /// What to do after a wait in which nothing was heard.
+    pub(super) fn beat(&mut self) -> Beat {
+        match self.asked {
+            _ if Instant::now() < self.deadline() => Beat::Wait,
+            Some(_) => Beat::Gone,
+            None => {
+                self.asked = Some(Instant::now());
+                Beat::Ask
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_asked_about_once_and_then_ends() {
+        let zero = Duration::ZERO;
+        let mut pulse = Pulse { keepalive: zero, silence: zero, heard: Instant::now(), asked: None };
+        assert_eq!(pulse.beat(), Beat::Ask);
+        assert_eq!(pulse.beat(), Beat::Gone);
+        pulse.heard();
+        assert_eq!(pulse.beat(), Beat::Ask);
+    }
+
+    #[test]
+    fn nothing_happens_before_its_time() {
+        assert_eq!(Pulse::new(Timeouts::default()).beat(), Beat::Wait);
+    }
+}

@@ -1,0 +1,90 @@
+//! What happens beside the streams.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::script;
+use super::server::Server;
+use crate::ssh::{Command, Control, ControlEvent, GuestShell, Io, Outcome, Pty, SshShell};
+
+/// One byte is one event: a signal's number, or what stands for another event.
+struct Wire(UnixStream);
+
+const RESIZE: u8 = 200;
+const ABANDON: u8 = 201;
+
+impl Control for Wire {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+    fn next(&mut self) -> Option<ControlEvent> {
+        let mut byte = [0];
+        match self.0.read(&mut byte) {
+            Ok(1) if byte[0] == RESIZE => Some(ControlEvent::Resize { cols: 44, rows: 33 }),
+            Ok(1) if byte[0] == ABANDON => Some(ControlEvent::Abandon(15)),
+            Ok(1) => Some(ControlEvent::Signal(i32::from(byte[0]))),
+            _ => None,
+        }
+    }
+}
+
+/// Runs `command`; each line it says is answered with the next of `events`. Returns its lines too.
+fn converse(shell: &mut SshShell, command: &Command, events: &'static [u8]) -> (Outcome, Vec<String>) {
+    let (mut wire, control) = UnixStream::pair().expect("a pair");
+    control.set_nonblocking(true).expect("set");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (stdin, _open) = std::io::pipe().expect("a pipe");
+    let listener = std::thread::spawn(move || {
+        let mut events = events.iter();
+        let answered = |line: std::io::Result<String>| {
+            if let Some(event) = events.next() {
+                wire.write_all(&[*event]).expect("sent");
+            }
+            line.expect("a line")
+        };
+        BufReader::new(reader).lines().map(answered).collect::<Vec<_>>()
+    });
+    let mut control = Wire(control);
+    let io = Io { stdin: stdin.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd(), control: Some(&mut control) };
+    let outcome = shell.run(command, io).expect("runs");
+    drop(writer);
+    (outcome, listener.join().expect("listened"))
+}
+
+#[test]
+fn a_signal_reaches_the_command_and_all_its_group() {
+    let Some(server) = Server::start() else { return };
+    let mut shell = server.shell();
+    let (ended, _) = converse(&mut shell, &script("echo ready; sleep 60; echo no"), &[15]);
+    assert_eq!(ended, Outcome::Signaled { name: "TERM".into(), number: 15 });
+    let (ended, _) =
+        converse(&mut shell, &script("trap 'exit 3' INT; echo ready; sleep 60 >/dev/null 2>&1 & wait"), &[2]);
+    assert_eq!(ended, Outcome::Exited(3));
+    let (ended, said) = converse(&mut shell, &script("trap 'echo heard' INT; echo ready; sleep 60; exit 4"), &[2]);
+    assert_eq!((ended, said), (Outcome::Exited(4), vec!["ready".to_owned(), "heard".into()]));
+}
+
+#[test]
+fn the_third_signal_and_abandoning_end_the_wait() {
+    let Some(server) = Server::start() else { return };
+    let deaf = script("trap 'echo no' INT TERM; echo ready; while :; do sleep 60; done");
+    let (ended, _) = converse(&mut server.shell(), &deaf, &[2, 2, 2]);
+    assert_eq!(ended.exit_code(), 130);
+    let started = Instant::now();
+    let (ended, _) = converse(&mut server.shell(), &deaf, &[ABANDON]);
+    assert_eq!(ended.exit_code(), 143);
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_terminal_is_resized_and_hung_up() {
+    let Some(server) = Server::start() else { return };
+    let pty = || Pty { term: "dumb".into(), cols: 80, rows: 24 };
+    let sizes = script("trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 1; done").on_pty(pty());
+    let (ended, said) = converse(&mut server.shell(), &sizes, &[RESIZE]);
+    assert_eq!((ended, said), (Outcome::Exited(0), vec!["ready".to_owned(), "33 44".into()]));
+    let (ended, _) = converse(&mut server.shell(), &script("echo ready; sleep 60").on_pty(pty()), &[1]);
+    assert_eq!(ended.exit_code(), 129);
+}

@@ -1,0 +1,109 @@
+//! Rows and their versions: bincode stays behind this file and `protocol::frame`.
+
+use bincode::{Decode, Encode};
+
+use super::StoreError;
+use crate::model::VmRecord;
+use crate::model::image::{ImageRecord, KernelRecord};
+
+/// Most bytes of a row.
+const MAX_ROW: usize = 1 << 20;
+
+const CONFIG: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<MAX_ROW>,
+> = bincode::config::standard().with_limit::<MAX_ROW>();
+
+/// A VM's row, by version.
+#[derive(Encode, Decode)]
+pub(super) enum VmRow {
+    V1(VmRecord),
+}
+
+/// An image's row, by version.
+#[derive(Encode, Decode)]
+pub(super) enum ImageRow {
+    V1(ImageRecord),
+}
+
+/// A kernel's row, by version.
+#[derive(Encode, Decode)]
+pub(super) enum KernelRow {
+    V1(KernelRecord),
+}
+
+/// A row's bytes.
+pub(super) fn encode<T: Encode>(table: &'static str, row: &T) -> Result<Vec<u8>, StoreError> {
+    bincode::encode_to_vec(row, CONFIG).map_err(|e| StoreError::Damaged {
+        table,
+        key: "(new)".into(),
+        why: e.to_string(),
+    })
+}
+
+/// The row in `bytes`, which it must fill.
+pub(super) fn decode<T: Decode<()>>(table: &'static str, key: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    let damaged = |why: String| StoreError::Damaged { table, key: key.to_owned(), why };
+    let (row, used) = bincode::decode_from_slice(bytes, CONFIG).map_err(|e| damaged(e.to_string()))?;
+    if used == bytes.len() { Ok(row) } else { Err(damaged(format!("{} bytes too many", bytes.len() - used))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::choice::{Accel, VmmKind};
+    use crate::model::{Mib, VmId, VmSpec, VmState};
+
+    fn row() -> VmRow {
+        VmRow::V1(VmRecord {
+            id: VmId::from_random(0x0123_4567_89ab),
+            spec: VmSpec {
+                name: "box".parse().expect("a name"),
+                image: "debian".parse().expect("a name"),
+                kernel: "debian".parse().expect("a name"),
+                vcpus: 2,
+                memory: Mib(512),
+                disk: Mib(4096),
+                init: None,
+            },
+            slot: None,
+            address: None,
+            state: VmState::Created,
+            reason: None,
+            vmm: VmmKind::Qemu,
+            accel: Accel::Tcg,
+            process: None,
+            keeper: None,
+            created_at: 1,
+            started_at: None,
+        })
+    }
+
+    #[test]
+    fn the_bytes_of_version_one_are_pinned() {
+        let bytes = encode("vms", &row()).expect("encodes");
+        let mut expected = vec![0, 12];
+        expected.extend(b"0123456789ab");
+        expected.extend([3, b'b', b'o', b'x', 6]);
+        expected.extend(b"debian\x06debian");
+        expected.extend([2, 251, 0, 2, 251, 0, 16, 0, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0]);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn every_truncation_and_any_tail_is_refused_without_panic() {
+        let bytes = encode("vms", &row()).expect("encodes");
+        for length in 0..bytes.len() {
+            assert!(decode::<VmRow>("vms", "x", &bytes[..length]).is_err());
+        }
+        let longer = [bytes.as_slice(), &[0]].concat();
+        assert!(decode::<VmRow>("vms", "x", &longer).is_err());
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0xff;
+            // Whatever it decodes to, it must not panic.
+            let _ = decode::<VmRow>("vms", "x", &flipped);
+        }
+    }
+}

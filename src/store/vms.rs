@@ -1,0 +1,246 @@
+//! Rows of VMs: names and places are reserved here, in a transaction, not in memory.
+
+use std::net::Ipv4Addr;
+
+use redb::{ReadableTable, WriteTransaction};
+
+use super::codec::{VmRow, decode, encode};
+use super::{Failure, IMAGES, KERNELS, Store, StoreError, VMS};
+use crate::model::{Slot, Subnet, VmId, VmName, VmRecord};
+
+/// A place taken for a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved {
+    /// The place.
+    pub slot: Slot,
+    /// The address that follows from it.
+    pub address: Ipv4Addr,
+}
+
+impl Store {
+    /// All VMs, by name.
+    pub fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
+        let mut vms = self.read(|tx| all(&tx.open_table(VMS)?))?;
+        vms.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        Ok(vms)
+    }
+
+    /// The VM called `name`.
+    pub fn vm(&self, name: &VmName) -> Result<VmRecord, StoreError> {
+        let found = self.vms()?.into_iter().find(|vm| vm.spec.name == *name);
+        found.ok_or_else(|| StoreError::NotFound { what: "VM", name: name.to_string() })
+    }
+
+    /// The VM of this id, unless it is gone.
+    pub fn vm_by_id(&self, id: &VmId) -> Result<Option<VmRecord>, StoreError> {
+        self.read(|tx| match tx.open_table(VMS)?.get(id.as_str())? {
+            Some(row) => Ok(Some(record(id.as_str(), row.value())?)),
+            None => Ok(None),
+        })
+    }
+
+    /// Reserves the name: writes the row, provided that name and id are free and image and kernel are there.
+    pub fn insert_vm(&self, vm: &VmRecord) -> Result<(), StoreError> {
+        self.write(|tx| {
+            if all(&tx.open_table(VMS)?)?.iter().any(|other| other.spec.name == vm.spec.name || other.id == vm.id) {
+                return Err(StoreError::NameTaken { what: "VM", name: vm.spec.name.to_string() }.into());
+            }
+            require(tx, IMAGES, "image", vm.spec.image.as_str())?;
+            require(tx, KERNELS, "kernel", vm.spec.kernel.as_str())?;
+            put(tx, vm)
+        })
+    }
+
+    /// Changes a VM's row; `None` when it is gone.
+    pub fn update_vm(&self, id: &VmId, change: impl FnOnce(&mut VmRecord)) -> Result<Option<VmRecord>, StoreError> {
+        self.write(|tx| {
+            let found = match tx.open_table(VMS)?.get(id.as_str())? {
+                Some(row) => record(id.as_str(), row.value())?,
+                None => return Ok(None),
+            };
+            let mut vm = found;
+            change(&mut vm);
+            put(tx, &vm)?;
+            Ok(Some(vm))
+        })
+    }
+
+    /// Takes a place for a start of the VM: its last one if that is free, else one that no other VM
+    /// had last, else any free one.
+    pub fn reserve_slot(&self, id: &VmId, subnet: Subnet) -> Result<Reserved, StoreError> {
+        self.write(|tx| {
+            let vms = all(&tx.open_table(VMS)?)?;
+            let (mut own, others): (Vec<_>, Vec<_>) = vms.into_iter().partition(|vm| vm.id == *id);
+            let Some(mut vm) = own.pop() else {
+                return Err(StoreError::NotFound { what: "VM", name: id.to_string() }.into());
+            };
+            let slot = choose_slot(vm.slot, &others).ok_or(StoreError::NoSlot)?;
+            let reserved = Reserved { slot, address: subnet.address(slot) };
+            vm.slot = Some(slot);
+            vm.address = Some(reserved.address);
+            vm.state = crate::model::VmState::Starting;
+            put(tx, &vm)?;
+            Ok(reserved)
+        })
+    }
+
+    /// Removes a VM's row; true when there was one.
+    pub fn remove_vm(&self, id: &VmId) -> Result<bool, StoreError> {
+        self.write(|tx| Ok(tx.open_table(VMS)?.remove(id.as_str())?.is_some()))
+    }
+}
+
+fn choose_slot(last: Option<Slot>, others: &[VmRecord]) -> Option<Slot> {
+    let held = |slot: &Slot| others.iter().any(|vm| vm.slot == Some(*slot) && vm.may_hold_resources());
+    let remembered = |slot: &Slot| others.iter().any(|vm| vm.slot == Some(*slot));
+    last.filter(|slot| !held(slot))
+        .or_else(|| Slot::all().find(|slot| !remembered(slot)))
+        .or_else(|| Slot::all().find(|slot| !held(slot)))
+}
+
+/// The names, quoted, of the VMs for which `uses` holds.
+pub(super) fn users(tx: &WriteTransaction, uses: impl Fn(&VmRecord) -> bool) -> Result<Option<String>, Failure> {
+    let names: Vec<String> =
+        all(&tx.open_table(VMS)?)?.iter().filter(|vm| uses(vm)).map(|vm| format!("'{}'", vm.spec.name)).collect();
+    Ok((!names.is_empty()).then(|| names.join(", ")))
+}
+
+fn require(tx: &WriteTransaction, table: super::Rows, what: &'static str, name: &str) -> Result<(), Failure> {
+    match tx.open_table(table)?.get(name)? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::NotFound { what, name: name.to_owned() }.into()),
+    }
+}
+
+fn put(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
+    let row = encode("vms", &VmRow::V1(vm.clone()))?;
+    tx.open_table(VMS)?.insert(vm.id.as_str(), row.as_slice())?;
+    Ok(())
+}
+
+fn all(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<VmRecord>, Failure> {
+    let mut vms = Vec::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        vms.push(record(key.value(), value.value())?);
+    }
+    Ok(vms)
+}
+
+fn record(key: &str, bytes: &[u8]) -> Result<VmRecord, StoreError> {
+    let VmRow::V1(vm) = decode("vms", key, bytes)?;
+    Ok(vm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::choice::{Accel, VmmKind};
+    use crate::model::image::{ImageRecord, KernelRecord};
+    use crate::model::{InitMode, Mib, VmSpec, VmState};
+
+    fn vm(name: &str, number: u64) -> VmRecord {
+        VmRecord {
+            id: VmId::from_random(number),
+            spec: VmSpec {
+                name: name.parse().expect("a name"),
+                image: "debian".parse().expect("a name"),
+                kernel: "debian".parse().expect("a name"),
+                vcpus: 1,
+                memory: Mib(512),
+                disk: Mib(1024),
+                init: None,
+            },
+            slot: None,
+            address: None,
+            state: VmState::Creating,
+            reason: None,
+            vmm: VmmKind::Fake,
+            accel: Accel::Tcg,
+            process: None,
+            keeper: None,
+            created_at: 0,
+            started_at: None,
+        }
+    }
+
+    pub(crate) fn with_catalogue() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("opens");
+        store
+            .put_image(&ImageRecord {
+                name: "debian".parse().expect("a name"),
+                size: Mib(512),
+                used_bytes: 1,
+                digest: String::new(),
+                source: String::new(),
+                init: InitMode::Image,
+                created_at: 0,
+            })
+            .expect("written");
+        store
+            .put_kernel(&KernelRecord {
+                name: "debian".parse().expect("a name"),
+                release: String::new(),
+                boot_args: Default::default(),
+                has_modules_drive: false,
+                used_bytes: 1,
+                source: String::new(),
+                created_at: 0,
+            })
+            .expect("written");
+        (folder, store)
+    }
+
+    #[test]
+    fn a_name_is_reserved_once() {
+        let (_folder, store) = with_catalogue();
+        store.insert_vm(&vm("box", 1)).expect("free");
+        assert!(matches!(store.insert_vm(&vm("box", 2)), Err(StoreError::NameTaken { .. })));
+        assert_eq!(store.vms().expect("read").len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_image_leaves_no_row() {
+        let (_folder, store) = with_catalogue();
+        let mut odd = vm("box", 1);
+        odd.spec.image = "nothing".parse().expect("a name");
+        assert!(matches!(store.insert_vm(&odd), Err(StoreError::NotFound { what: "image", .. })));
+        assert!(store.vms().expect("read").is_empty());
+    }
+
+    #[test]
+    fn places_are_taken_at_the_start_and_the_last_one_is_kept() {
+        let (_folder, store) = with_catalogue();
+        let subnet: Subnet = "172.30.0.0/24".parse().expect("a subnet");
+        for (name, number) in [("a", 1), ("b", 2)] {
+            store.insert_vm(&vm(name, number)).expect("free");
+        }
+        let (a, b) = (VmId::from_random(1), VmId::from_random(2));
+        let first = store.reserve_slot(&a, subnet).expect("free");
+        let second = store.reserve_slot(&b, subnet).expect("free");
+        assert_ne!(first, second);
+        store.update_vm(&b, |vm| vm.state = VmState::Stopped).expect("written");
+        assert_eq!(store.reserve_slot(&b, subnet).expect("free"), second);
+    }
+
+    #[test]
+    fn when_every_place_is_held_the_start_is_refused() {
+        let others: Vec<VmRecord> =
+            Slot::all().map(|slot| VmRecord { slot: Some(slot), state: VmState::Running, ..vm("x", 1) }).collect();
+        assert_eq!(choose_slot(None, &others), None);
+        let mut others = others;
+        others[7].state = VmState::Stopped;
+        assert_eq!(choose_slot(None, &others), others[7].slot);
+    }
+
+    #[test]
+    fn an_image_in_use_is_kept_and_its_user_named() {
+        let (_folder, store) = with_catalogue();
+        store.insert_vm(&vm("box", 1)).expect("free");
+        let refused = store.remove_image(&"debian".parse().expect("a name")).map_err(|e| e.to_string());
+        assert_eq!(refused, Err("image 'debian' is used by VM 'box'".into()));
+        assert!(store.remove_vm(&VmId::from_random(1)).expect("written"));
+        store.remove_image(&"debian".parse().expect("a name")).expect("free now");
+    }
+}

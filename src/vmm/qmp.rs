@@ -1,0 +1,204 @@
+//! QEMU's monitor protocol: one JSON object per line (QEMU docs, interop/qmp-spec).
+//!
+//! A reader task drains the socket for the monitor's whole life, so that events never pile up in
+//! the monitor; replies go to the one command under way. The monitor is not trusted: lines are
+//! bounded.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::{Boxed, FutureExt};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::{Async, Timer};
+
+use super::{Control, EndReason, VmmError};
+
+/// Most bytes of a line: banger's commands have answers far below it.
+const MAX_LINE: usize = 256 << 10;
+
+/// A monitor that does not answer within this is stuck.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// A QMP conversation.
+pub(super) struct Qmp {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stream: Async<UnixStream>,
+    turn: smol::lock::Mutex<bool>,
+    replies: Receiver<Result<Value, String>>,
+    reason: Mutex<Option<EndReason>>,
+}
+
+impl Qmp {
+    /// Takes the connected socket and runs its reader.
+    pub(super) fn connect(socket: OwnedFd, spawn: &dyn Fn(Boxed<()>)) -> io::Result<Arc<Self>> {
+        let stream = Async::new(UnixStream::from(socket))?;
+        // One place: at most one command is under way, and the greeting comes before the first.
+        let (sender, replies) = bounded(1);
+        let shared =
+            Arc::new(Shared { stream, turn: smol::lock::Mutex::new(false), replies, reason: Mutex::new(None) });
+        spawn(Box::pin(read_all(shared.clone(), sender)));
+        Ok(Arc::new(Self { shared }))
+    }
+}
+
+impl Control for Qmp {
+    fn begin(&self) -> Boxed<Result<(), VmmError>> {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.command("query-status").await.map(|_| ()) })
+    }
+
+    fn press_power(&self) -> Boxed<Result<(), VmmError>> {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.command("system_powerdown").await.map(|_| ()) })
+    }
+
+    fn drained(&self) -> Boxed<()> {
+        let replies = self.shared.replies.clone();
+        // The reader holds the other end of the channel for as long as it reads.
+        Box::pin(async move { while replies.recv().await.is_ok() {} })
+    }
+
+    fn end_reason(&self) -> Option<EndReason> {
+        self.shared.reason.lock().ok().and_then(|reason| *reason)
+    }
+}
+
+impl Shared {
+    /// Executes one command, negotiating capabilities before the first.
+    async fn command(&self, name: &str) -> Result<Value, VmmError> {
+        let mut negotiated = self.turn.lock().await;
+        if !*negotiated {
+            self.exchange("qmp_capabilities").await?;
+            *negotiated = true;
+        }
+        self.exchange(name).await
+    }
+
+    async fn exchange(&self, name: &str) -> Result<Value, VmmError> {
+        let line = format!("{}\n", json!({ "execute": name }));
+        let control = |text: String| VmmError::Control(format!("{name}: {text}"));
+        let answer = async {
+            (&self.stream).write_all(line.as_bytes()).await.map_err(|e| control(e.to_string()))?;
+            match self.replies.recv().await {
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(text)) => Err(control(text)),
+                Err(_) => Err(control("the monitor closed it".into())),
+            }
+        };
+        let late = async {
+            Timer::after(ANSWER_LIMIT).await;
+            Err(control(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
+        };
+        answer.or(late).await
+    }
+
+    fn note(&self, event: &Value) {
+        let reason = match (event["event"].as_str(), event["data"]["reason"].as_str()) {
+            (Some("SHUTDOWN"), Some("guest-shutdown")) => EndReason::GuestShutdown,
+            (Some("SHUTDOWN"), Some("guest-reset")) => EndReason::GuestReset,
+            (Some("SHUTDOWN"), Some("guest-panic")) | (Some("GUEST_PANICKED"), _) => EndReason::GuestPanic,
+            (Some("SHUTDOWN"), _) => EndReason::HostRequest,
+            _ => return,
+        };
+        if let Ok(mut slot) = self.reason.lock() {
+            // The first reason is the cause; what follows are its consequences.
+            slot.get_or_insert(reason);
+        }
+    }
+}
+
+/// Drains the socket to its end.
+async fn read_all(shared: Arc<Shared>, replies: Sender<Result<Value, String>>) {
+    let mut buffer: Vec<u8> = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let count = match (&shared.stream).read(&mut chunk).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => count,
+        };
+        buffer.extend_from_slice(&chunk[..count]);
+        while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            take_line(&shared, &replies, &line);
+        }
+        if buffer.len() > MAX_LINE {
+            return;
+        }
+    }
+}
+
+fn take_line(shared: &Shared, replies: &Sender<Result<Value, String>>, line: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<Value>(line) else {
+        return;
+    };
+    if value.get("event").is_some() {
+        shared.note(&value);
+    } else if let Some(result) = value.get("return") {
+        // A reply that nobody waits for is an unruly monitor's; dropping it is right.
+        let _ = replies.try_send(Ok(result.clone()));
+    } else if let Some(error) = value.get("error") {
+        let text = error["desc"].as_str().unwrap_or("an error without description");
+        let _ = replies.try_send(Err(text.chars().take(300).collect()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+
+    /// A monitor that answers each line with the next of `script`.
+    fn against(script: Vec<&'static str>, test: impl AsyncFnOnce(Arc<Qmp>)) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let server = std::thread::spawn(move || {
+            let mut stream = theirs.try_clone().expect("cloned");
+            let mut lines = BufReader::new(theirs).lines();
+            writeln!(stream, "{{\"QMP\": {{}}}}").expect("greeted");
+            for answer in script {
+                let Some(Ok(_)) = lines.next() else { return };
+                writeln!(stream, "{answer}").expect("answered");
+            }
+        });
+        let executor = smol::Executor::new();
+        smol::block_on(executor.run(async {
+            let spawn = |future: Boxed<()>| executor.spawn(future).detach();
+            let qmp = Qmp::connect(ours.into(), &spawn).expect("connected");
+            test(qmp).await;
+        }));
+        server.join().expect("ended");
+    }
+
+    #[test]
+    fn negotiates_once_and_passes_the_monitors_errors_on() {
+        let script = vec!["{\"return\": {}}", "{\"return\": {}}", "{\"error\": {\"desc\": \"no button\"}}"];
+        against(script, async |qmp| {
+            qmp.begin().await.expect("begun");
+            let error = qmp.press_power().await.expect_err("refused");
+            assert!(error.to_string().contains("no button"));
+        });
+    }
+
+    #[test]
+    fn remembers_why_the_guest_ended_and_survives_rubbish() {
+        let answer = "rubbish\n{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-shutdown\"}}\n{\"return\": {}}";
+        against(vec![answer, "{\"return\": {}}"], async |qmp| {
+            qmp.begin().await.expect("begun");
+            assert_eq!(qmp.end_reason(), Some(EndReason::GuestShutdown));
+        });
+    }
+
+    #[test]
+    fn a_monitor_that_hangs_up_is_an_error() {
+        against(vec![], async |qmp| {
+            assert!(qmp.begin().await.is_err());
+        });
+    }
+}
