@@ -7,13 +7,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::{Doing, HelperError, Result};
+use super::greeting::{Spoken, wait_for_answer};
 use super::ledger::Record;
 use super::monitor::Role;
-use super::qemu::{self, Machine, Numbers};
+use super::qemu::{self, Numbers};
 use super::site::{Site, guests};
 use super::spawn::{self, Streams};
 use super::stage::{Order, Program, View};
@@ -26,29 +26,13 @@ use crate::model::{MacAddr, ProcessRef, Slot, Subnet, TapName, VmId};
 use crate::net::rules::{self as text, Guest};
 use crate::os::process;
 
-/// How long a monitor may take until its control socket speaks. Beyond it the launch goes on: the
-/// daemon waits for the guest anyway.
-const GREETING_LIMIT: Timespec = Timespec { tv_sec: 15, tv_nsec: 0 };
+/// How long a monitor may take until it answers. Beyond it the launch goes on, because others wait:
+/// the daemon has the pidfd, and the end of a slow one is logged with what it said.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// Names of the sockets in a VM's folder.
 const CONTROL: &str = "qmp.sock";
 const AGENT: &str = "agent.sock";
-
-/// What is known before a launch begins.
-pub struct Plan {
-    /// The VM's place.
-    pub slot: Slot,
-    /// The guests' network.
-    pub subnet: Subnet,
-    /// The VM's own uid.
-    pub uid: u32,
-    /// Speed of the host's time stamp counter.
-    pub tsc_khz: Option<u32>,
-    /// What to run.
-    pub launch: Launch,
-    /// The descriptors in the order of `FILES`, checked.
-    pub files: Vec<OwnedFd>,
-}
 
 /// What a launch needs and collects.
 pub struct Launching<'a> {
@@ -56,7 +40,6 @@ pub struct Launching<'a> {
     slot: Slot,
     subnet: Subnet,
     uid: u32,
-    tsc_khz: Option<u32>,
     launch: Launch,
     /// In the order of `FILES`, checked.
     files: Vec<OwnedFd>,
@@ -71,11 +54,10 @@ pub struct Launching<'a> {
 pub type Attached = (ProcessRef, [OwnedFd; 2]);
 
 impl<'a> Launching<'a> {
-    /// A launch of `site`'s VM as `plan` says.
-    pub fn new(site: Site<'a>, plan: Plan) -> Self {
-        let Plan { slot, subnet, uid, tsc_khz, launch, files } = plan;
+    /// A launch of `site`'s VM; `files` were checked.
+    pub fn new(site: Site<'a>, slot: Slot, subnet: Subnet, uid: u32, launch: Launch, files: Vec<OwnedFd>) -> Self {
         let (tap, joins, listeners, process, connected) = (None, Vec::new(), None, None, None);
-        Self { site, slot, subnet, uid, tsc_khz, launch, files, tap, joins, listeners, process, connected }
+        Self { site, slot, subnet, uid, launch, files, tap, joins, listeners, process, connected }
     }
 
     /// Does all of it, or nothing.
@@ -87,7 +69,7 @@ impl<'a> Launching<'a> {
             Step { name: "cgroup", act: Self::make_cgroup, undo: |l| l.site.remove_cgroup() },
             Step { name: "sockets", act: Self::listen, undo: |_| Ok(()) },
             Step { name: "start", act: Self::start, undo: |l| l.site.end() },
-            Step { name: "greeting", act: Self::await_greeting, undo: |_| Ok(()) },
+            Step { name: "answer", act: Self::await_answer, undo: |_| Ok(()) },
         ];
         let (op, id) = (self.site.op, self.site.id.clone());
         if let Err(Failure { step, error, undone }) = carry_out(&mut self, &steps) {
@@ -177,7 +159,7 @@ impl<'a> Launching<'a> {
         let channels = Channels { serial, control: &control, agent: &agent };
         let (order, keep) = match &self.launch {
             Launch::Qemu(launch) => self.qemu_order(launch, &channels)?,
-            Launch::Fake(launch) => self.fake_order(launch, &channels),
+            Launch::Fake(launch) => self.fake_order(launch, &channels)?,
         };
         let streams = Streams { input: Stdio::null(), output: Stdio::null(), errors: errors.into() };
         let child = spawn::start(self.site.root, &order, &keep, streams)?;
@@ -210,8 +192,10 @@ impl<'a> Launching<'a> {
         Ok((self.order(view, keep.clone(), Program::Path(program), arguments), keep))
     }
 
-    fn fake_order<'s>(&'s self, launch: &FakeLaunch, channels: &Channels<'s>) -> (Order, Vec<&'s OwnedFd>) {
-        let keep = vec![channels.serial, channels.control, channels.agent];
+    /// The monitor of the tests holds its tap, too, though it does nothing with it.
+    fn fake_order<'s>(&'s self, launch: &FakeLaunch, channels: &Channels<'s>) -> Result<(Order, Vec<&'s OwnedFd>)> {
+        let tap = self.tap.as_ref().ok_or_else(|| HelperError::NotRunning(self.site.id.clone()))?;
+        let keep = vec![channels.serial, channels.control, channels.agent, tap];
         let mut arguments = Vec::new();
         for (flag, fd) in
             [("--qmp-fd", channels.control), ("--agent-fd", channels.agent), ("--console-fd", channels.serial)]
@@ -221,7 +205,7 @@ impl<'a> Launching<'a> {
         if let Some(failure) = launch.fail {
             arguments.extend(["--fail".to_owned(), failure_name(failure).to_owned()]);
         }
-        (self.order(View::Bare, keep.clone(), Program::Own("banger-fake-vmm"), arguments), keep)
+        Ok((self.order(View::Bare, keep.clone(), Program::Own("banger-fake-vmm"), arguments), keep))
     }
 
     fn order(&self, view: View, keep: Vec<&OwnedFd>, program: Program, arguments: Vec<String>) -> Order {
@@ -238,26 +222,22 @@ impl<'a> Launching<'a> {
         }
     }
 
-    /// A monitor that does not like its arguments ends at once; one that does says so on its
-    /// control socket. The greeting is not read: it is for whoever gets the connection.
-    fn await_greeting(&mut self) -> Result<()> {
+    /// A monitor that does not like what it was given ends at once; one that does answers. Whoever
+    /// gets the connections afterwards gets fresh ones, with the greeting.
+    fn await_answer(&mut self) -> Result<()> {
         let id = self.site.id.clone();
-        let connected = connect(&self.site);
+        let control = connect_one(&self.site, CONTROL);
         let Some((pidfd, _)) = self.site.monitors.monitor(&id) else { return Err(self.reap()) };
-        let connected = connected?;
-        let control = PollFd::new(&connected[0], PollFlags::IN);
-        let mut waited = [control, PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
-        let polled = poll(&mut waited, Some(&GREETING_LIMIT)).doing("wait for the monitor")?;
-        // The sockets of a monitor that ends are closed a little before its pidfd says so.
-        let closed = waited[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
-        if closed || !waited[1].revents().is_empty() {
-            process::wait_for_end(pidfd, Duration::from_secs(1)).doing("wait for the monitor")?;
-            return Err(self.reap());
+        match wait_for_answer(control?.into(), pidfd, ANSWER_LIMIT).doing("wait for the monitor")? {
+            Spoken::Answers => {}
+            Spoken::Silent => log::warn!("[{}] the monitor of VM {id} does not answer yet", self.site.op),
+            Spoken::Ended => {
+                // Its sockets are closed a little before its pidfd says that it ended.
+                process::wait_for_end(pidfd, Duration::from_secs(1)).doing("wait for the monitor")?;
+                return Err(self.reap());
+            }
         }
-        if polled == 0 {
-            log::warn!("[{}] the monitor of VM {id} has not spoken yet", self.site.op);
-        }
-        self.connected = Some(connected);
+        self.connected = Some(connect(&self.site)?);
         Ok(())
     }
 

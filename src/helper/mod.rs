@@ -24,6 +24,8 @@ mod error;
 mod files;
 /// The runtime directory, reached by descriptor.
 mod folder;
+/// Whether a monitor that was just started will live.
+mod greeting;
 /// Making all that one boot needs, and taking it back.
 mod launch;
 /// What was made, written down before it is made.

@@ -7,7 +7,7 @@ use super::authority::Root;
 use super::cgroup::Cgroups;
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
-use super::launch::{self, Launching, Plan};
+use super::launch::{self, Launching};
 use super::ledger::{Ledger, checksum};
 use super::monitor::{Monitors, Role};
 use super::site::{self, Site, guests};
@@ -31,7 +31,6 @@ pub struct Service {
     cgroups: Cgroups,
     monitors: Monitors,
     claim: Claim,
-    ticks: Ticks,
     /// What tells this installation from others.
     installation: u64,
     /// The guests' network, once it was made sure of in this run.
@@ -53,7 +52,6 @@ impl Service {
             cgroups: Cgroups::see()?,
             monitors: Monitors::default(),
             claim: Claim::default(),
-            ticks: Ticks::begin(),
             installation,
             subnet: None,
             fake,
@@ -193,8 +191,7 @@ impl Service {
             self.site(op, id.clone(), Some(left)).release()?;
         }
         let uid = launch::uid(self.installation, slot);
-        let plan = Plan { slot, subnet, uid, tsc_khz: self.ticks.khz(), launch, files };
-        let launching = Launching::new(self.site(op, id.clone(), Some(slot)), plan);
+        let launching = Launching::new(self.site(op, id.clone(), Some(slot)), slot, subnet, uid, launch, files);
         let attached = launching.run()?;
         log::info!("[{op}] VM {id} runs as {}, uid {uid}", attached.0);
         self.monitor_reply(&id, attached)

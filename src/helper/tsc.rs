@@ -14,7 +14,18 @@ const SHORTEST: Duration = Duration::from_millis(10);
 static BEGIN: OnceLock<Option<(u64, Instant)>> = OnceLock::new();
 
 fn begin() -> Option<(u64, Instant)> {
-    *BEGIN.get_or_init(|| sys::time_stamp_counter().map(|ticks| (ticks, Instant::now())))
+    *BEGIN.get_or_init(|| {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let ticks = sys::time_stamp_counter().filter(|_| is_steady(&cpuinfo))?;
+        Some((ticks, Instant::now()))
+    })
+}
+
+/// Whether the counter neither stops nor changes its speed: only then may a guest rely on it
+/// (arch/x86/include/asm/cpufeatures.h).
+fn is_steady(cpuinfo: &str) -> bool {
+    let flags = cpuinfo.lines().find_map(|l| l.strip_prefix("flags")).unwrap_or_default();
+    ["constant_tsc", "nonstop_tsc"].iter().all(|wanted| flags.split_ascii_whitespace().any(|f| f == *wanted))
 }
 
 /// Begins to measure: called at the helper's start, so that nobody waits later.
@@ -22,7 +33,7 @@ pub fn watch() {
     begin();
 }
 
-/// Thousands of ticks per second; `None` where there is no such counter.
+/// Thousands of ticks per second; `None` where there is no steady counter.
 pub fn kilohertz() -> Option<u32> {
     let (first, at) = begin()?;
     // Only when the first launch comes within 10 ms of the start.
@@ -35,6 +46,12 @@ pub fn kilohertz() -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unsteady_counter_is_not_relied_on() {
+        assert!(is_steady("flags\t\t: fpu constant_tsc nonstop_tsc sse\n"));
+        assert!(!is_steady("flags\t\t: fpu constant_tsc sse\n"));
+    }
 
     #[test]
     fn two_measurements_agree() {

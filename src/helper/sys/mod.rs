@@ -84,20 +84,6 @@ pub fn inherit(number: RawFd, stays: bool) -> io::Result<()> {
     Ok(rustix::io::fcntl_setfd(file, flags)?)
 }
 
-/// The time stamp counter, where the architecture has one.
-#[cfg(target_arch = "x86_64")]
-pub fn ticks() -> Option<u64> {
-    // SAFETY: every x86-64 CPU has RDTSC, and Linux lets user space use it unless a process forbids
-    // it for itself (prctl(2), PR_SET_TSC), which this one does not.
-    Some(unsafe { core::arch::x86_64::_rdtsc() })
-}
-
-/// The time stamp counter, where the architecture has one.
-#[cfg(not(target_arch = "x86_64"))]
-pub fn ticks() -> Option<u64> {
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
