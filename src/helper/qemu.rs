@@ -181,11 +181,22 @@ mod tests {
     }
 
     #[test]
-    fn software_and_hardware_differ_in_accelerator_and_cpu_alone() {
+    fn software_and_hardware_differ_in_accelerator_cpu_and_clock_alone() {
         let (tcg, kvm) = (line(&launch(Accel::Tcg, ""), FDS), line(&launch(Accel::Kvm, ""), FDS));
         let differing: Vec<_> = tcg.iter().zip(&kvm).filter(|(a, b)| a != b).map(|(_, b)| b.as_str()).collect();
-        assert_eq!(differing, ["kvm", "host"]);
+        assert_eq!(differing, ["kvm", "host", KERNEL_ARGUMENTS]);
         assert_eq!(values(&tcg, "-accel"), ["tcg,thread=multi,tb-size=256"]);
+    }
+
+    #[test]
+    fn a_guest_in_software_is_told_how_fast_its_counter_is() {
+        let told = line(&launch(Accel::Tcg, "x"), FDS);
+        assert!(values(&told, "-append")[0].ends_with(" tsc_early_khz=2000000 tsc=reliable x"));
+        assert!(values(&told, "-M")[0].ends_with("pit=off,pic=off"));
+        let (id, mac) = (VmId::from_random(1), MacAddr::of(Slot::new(3).expect("a slot")));
+        let untold = arguments(&id, mac, &launch(Accel::Tcg, ""), FDS, None);
+        assert_eq!(values(&untold, "-append"), [KERNEL_ARGUMENTS]);
+        assert!(values(&untold, "-M")[0].ends_with("pit=on,pic=on"));
     }
 
     #[test]
