@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+
 use crate::census::{self, Census};
 use crate::command::{Output, Run};
 use crate::direct::Owner;
@@ -122,6 +123,13 @@ impl World {
     #[track_caller]
     pub fn start(&self) -> Output {
         self.banger(&["daemon", "start"]).output().ok()
+    }
+
+    /// Starts daemon and helper; what is there then, before the first VM: no bridge, no rule.
+    #[track_caller]
+    pub fn start_and_count(&self) -> Census {
+        self.start();
+        self.census()
     }
 
     /// `banger vm ssh NAME -- COMMAND`.
