@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-
 use crate::census::{self, Census};
 use crate::command::{Output, Run};
 use crate::direct::Owner;
