@@ -13,8 +13,7 @@ pub const BOOT: u64 = 100;
 
 /// The command that the README begins with.
 pub fn main_job(world: &World) {
-    world.start();
-    let before = world.census();
+    let before = world.start_and_count();
     let done = world.banger(&["vm", "run", "--rm", "--", "uname", "-a"]).limit(BOOT).output().ok();
     let text = done.text();
     assert!(text.starts_with("Linux ") && text.lines().count() == 1, "not one line of uname: {text:?}");

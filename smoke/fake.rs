@@ -14,8 +14,7 @@ use crate::world::World;
 /// A whole life, quickly, and each failure without a leak.
 pub fn life_and_failures(world: &World) {
     let world = &world.with("BANGER_VMM", "fake").with("BANGER_FAKE_VMM", "1");
-    world.start();
-    let before = world.census();
+    let before = world.start_and_count();
     let began = Instant::now();
     for round in 0..5 {
         whole_life(world, &format!("round-{round}"));

@@ -73,7 +73,6 @@ pub fn bad_frames_are_refused(world: &World) {
     }
     refused(world, &forge(&good, NAME, b"../../etc/passwd"));
     refused(world, &forge(&good, FINE, b"\xff\xfe"));
-    refused(world, &[&good[..], &[0]].concat()[..]);
     refused(world, &lengthened(&good));
     // A descriptor was announced by the request's kind, and none travels.
     refused(world, &call(import()));

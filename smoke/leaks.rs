@@ -14,8 +14,7 @@ const CLEANING: Duration = Duration::from_secs(20);
 
 /// Two at once both succeed, and everything is as before.
 pub fn two_at_once_leave_nothing(world: &World) {
-    world.start();
-    let before = world.census();
+    let before = world.start_and_count();
     let run = |name| {
         let command = ["vm", "run", "--rm", "--name", name, "--", "hostname"];
         world.banger(&command).limit(BOOT).spawn()
@@ -28,8 +27,7 @@ pub fn two_at_once_leave_nothing(world: &World) {
 
 /// Ctrl-C, while the guest command runs and while the guest boots.
 pub fn ctrl_c_cleans_up(world: &World) {
-    world.start();
-    let before = world.census();
+    let before = world.start_and_count();
     let running = begun(world);
     running.signal(Signal::INT);
     running.wait().ends(130);
@@ -45,8 +43,7 @@ pub fn ctrl_c_cleans_up(world: &World) {
 
 /// A command line that is killed cannot clean up; the daemon does.
 pub fn killed_keeper_leaves_nothing(world: &World) {
-    world.start();
-    let before = world.census();
+    let before = world.start_and_count();
     let running = begun(world);
     running.signal(Signal::KILL);
     running.wait().ends(-9);

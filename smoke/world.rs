@@ -124,6 +124,13 @@ impl World {
         self.banger(&["daemon", "start"]).output().ok()
     }
 
+    /// Starts daemon and helper; what is there then, before the first VM: no bridge, no rule.
+    #[track_caller]
+    pub fn start_and_count(&self) -> Census {
+        self.start();
+        self.census()
+    }
+
     /// `banger vm ssh NAME -- COMMAND`.
     pub fn guest(&self, name: &str, command: &[&str]) -> Run {
         let mut arguments = vec!["vm", "ssh", name, "--"];

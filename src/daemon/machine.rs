@@ -13,6 +13,7 @@ use super::agent::AgentLink;
 use super::operation::Cancel;
 use crate::model::ProcessRef;
 use crate::model::launch::FakeFailure;
+use crate::os::process::wait_for_end;
 use crate::vmm::{Control, EndReason};
 
 /// The sockets of a dead process are closed by the kernel: what is in them can be read at once.
@@ -109,6 +110,11 @@ impl Live {
     pub async fn ended(&self) {
         // An error would mean that the reactor is gone, and the daemon with it.
         let _ = self.pidfd.readable().await;
+    }
+
+    /// Whether it has ended already.
+    pub fn has_ended(&self) -> bool {
+        wait_for_end(self.pidfd.get_ref(), Duration::ZERO).unwrap_or(true)
     }
 
     /// Ends like [`Live::ended`] and says true, or says false after `limit`.

@@ -367,9 +367,10 @@ async fn press_power(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fau
     let Some(live) = daemon.machine(id).live() else {
         return Ok(());
     };
-    if live.ends_within(Duration::ZERO).await {
+    if live.has_ended() {
         return Ok(());
     }
+    op.stage("pressing the power button");
     if let Err(e) = live.control.press_power().await {
         info!("[{}] the power button of VM {id} cannot be pressed: {e}", op.id);
         return Ok(());

@@ -35,6 +35,8 @@ pub struct Service {
     installation: u64,
     /// The guests' network, once it was made sure of in this run.
     subnet: Option<Subnet>,
+    /// The network that was used or asked for last: the one to have again.
+    last_subnet: Option<Subnet>,
     /// Whether the monitor of the tests may be run.
     fake: bool,
 }
@@ -54,6 +56,7 @@ impl Service {
             claim: Claim::default(),
             installation,
             subnet: None,
+            last_subnet: None,
             fake,
             folder,
         };
@@ -125,7 +128,15 @@ impl Service {
             }
         }
         // Whatever happened to the rules meanwhile: the next request that needs them makes them anew.
-        self.subnet = None;
+        self.last_subnet = self.subnet.take();
+        self.leave_no_network(op)
+    }
+
+    /// Takes the network away with its last VM: nothing stays on a host without VMs.
+    fn leave_no_network(&mut self, op: OpId) -> Result<()> {
+        if self.ledger.all().next().is_none() {
+            self.remove_network(op)?;
+        }
         Ok(())
     }
 
@@ -157,6 +168,7 @@ impl Service {
             log::info!("[{op}] the network of guests is {subnet}");
         }
         self.subnet = Some(subnet);
+        self.last_subnet = Some(subnet);
         Ok(RootReply::Network { subnet })
     }
 
@@ -184,7 +196,8 @@ impl Service {
         }
         let files = checked(&launch, files)?;
         launch::check_free(&self.site(op, id.clone(), None), &id, slot)?;
-        self.ensure_network(op, None, false)?;
+        // The caller has just been told this network, but the last VM's end may have taken it away.
+        self.ensure_network(op, self.last_subnet, false)?;
         let Some(subnet) = self.subnet else { return Err(HelperError::NetworkTaken) };
         if let Some(left) = self.ledger.get(&id).map(|record| record.slot) {
             // Of an earlier boot, whose monitor has ended.
@@ -212,11 +225,15 @@ impl Service {
 
     fn release(&mut self, op: OpId, id: VmId) -> Result<RootReply> {
         let known = self.ledger.get(&id).map(|record| record.slot);
-        let Some(slot) = known else { return Ok(RootReply::Done(Deed::Unchanged)) };
+        let Some(slot) = known else {
+            self.leave_no_network(op)?;
+            return Ok(RootReply::Done(Deed::Unchanged));
+        };
         if self.subnet.is_none() {
             self.subnet = bridge::present(&mut self.netlink, &launch::alias(self.installation))?;
         }
         self.site(op, id, Some(slot)).release()?;
+        self.leave_no_network(op)?;
         Ok(RootReply::Done(Deed::Changed))
     }
 

@@ -77,10 +77,10 @@ impl Step {
             Self::Launch => Some("starting"),
             Self::AwaitReady => Some("waiting for ssh"),
             Self::AskShutdown => Some("shutting down"),
-            Self::PressPower => Some("pressing the power button"),
             Self::Release => Some("releasing resources"),
             Self::RemoveFiles => Some("removing files"),
-            Self::Mark(_) | Self::Forget => None,
+            // Pressed, and said, only when the guest did not listen to its agent.
+            Self::PressPower | Self::Mark(_) | Self::Forget => None,
         }
     }
 }
