@@ -4,6 +4,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-env-changed=BANGER_COMMIT");
+    println!("cargo:rerun-if-env-changed=BANGER_EPOCH");
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/refs/heads");
@@ -11,7 +12,8 @@ fn main() {
         .ok()
         .or_else(|| git(&["rev-parse", "--short=8", "HEAD"]))
         .unwrap_or_else(|| "unknown".into());
-    let seconds = std::env::var("SOURCE_DATE_EPOCH")
+    let seconds = std::env::var("BANGER_EPOCH")
+        .or_else(|_| std::env::var("SOURCE_DATE_EPOCH"))
         .ok()
         .or_else(|| git(&["log", "-1", "--format=%ct"]))
         .and_then(|s| s.parse::<i64>().ok())

@@ -145,10 +145,13 @@ build_settings() {
     CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=/cargo${unit}--remap-path-prefix=$sysroot=/rust"
     CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_root=/banger"
     CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=/target"
-    SOURCE_DATE_EPOCH=$(git -C "$banger_root" log -1 --format=%ct 2>/dev/null || echo 0)
+    # The stamp's date is banger's alone: were it the C compilers' too, every commit would compile
+    # OpenSSL again. They get a date that never changes.
+    BANGER_EPOCH=${BANGER_EPOCH:-${SOURCE_DATE_EPOCH:-$(git -C "$banger_root" log -1 --format=%ct 2>/dev/null || echo 0)}}
+    SOURCE_DATE_EPOCH=315532800
     BANGER_COMMIT=$(git -C "$banger_root" rev-parse --short=8 HEAD 2>/dev/null || echo unknown)
     CARGO_TARGET_DIR=$banger_target
-    export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH BANGER_COMMIT CARGO_TARGET_DIR
+    export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH BANGER_EPOCH BANGER_COMMIT CARGO_TARGET_DIR
     # What the person's environment says about flags and targets must not reach the result.
     unset RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS
     PATH=$banger_root/release:$PATH
