@@ -1,8 +1,7 @@
 //! What can leak, counted: links, processes, files, rows, rules, cgroups, mounts.
 //!
 //! Taken before and after, and compared as strictly after as before. Only what belongs to a world
-//! is counted where that can be told (its namespace, its folder); cgroups and mounts are the whole
-//! machine's, so there only what is new counts.
+//! is counted: its namespace, its folder, and of the machine's cgroups and mounts those that name it.
 
 use std::collections::BTreeSet;
 use std::fs::Metadata;
@@ -43,8 +42,8 @@ impl Census {
             files: files_below(&world.home().join("state/vms")),
             rows,
             rules: rules(world),
-            cgroups: cgroups(),
-            mounts: mounts(),
+            cgroups: cgroups_of(world),
+            mounts: mounts_of(world),
         }
     }
 
@@ -168,16 +167,24 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
 fn cgroups() -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
-        if is_folder && path.to_string_lossy().contains("banger") {
+        if is_folder && path.parent().is_some_and(|p| p.ends_with("banger")) {
             found.insert(path.to_owned());
         }
     });
     found
 }
 
-fn mounts() -> BTreeSet<String> {
+/// Cgroups are named by the VM's id; every id that a helper ever had to do with is in its log.
+fn cgroups_of(world: &World) -> BTreeSet<PathBuf> {
+    let log = std::fs::read_to_string(world.home().join("root-run/bangerd-root.log")).unwrap_or_default();
+    let named = |path: &Path| path.file_name().is_some_and(|id| log.contains(&*id.to_string_lossy()));
+    cgroups().into_iter().filter(|path| named(path)).collect()
+}
+
+fn mounts_of(world: &World) -> BTreeSet<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-    let named = |line: &&str| line.contains("banger") || line.contains("bng-smoke");
+    let folder = world.folder().to_string_lossy().into_owned();
+    let named = |line: &&str| line.contains(&folder) || line.contains(world.netns());
     table.lines().filter(named).map(str::to_owned).collect()
 }
 

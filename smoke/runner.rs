@@ -3,6 +3,7 @@
 //! The process that counts never enters a namespace and never runs banger: it can always clean up.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -77,6 +78,7 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
     // A filter that leaves the base out still needs it; `base` is quick when it is there.
     let needs_base = chosen.iter().any(|s| s.base) && !chosen.iter().any(|s| s.name == "base");
     let first = scenarios.iter().filter(|s| needs_base && s.name == "base");
+    clear_away_stages_of_the_dead();
     let stage = Stage::set();
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for scenario in first.chain(chosen) {
@@ -103,6 +105,33 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
+/// Where stages are set: not /tmp, which may be memory; short, because sockets have 108 bytes for
+/// their path.
+const STAGES: &str = "/var/tmp";
+
+/// What a stage's name begins with; its runner's pid follows.
+const STAGE: &str = "bng-smoke-";
+
+/// A runner that was killed could not clean up: its worlds are removed with all that lives there.
+/// Only root's folders count: anybody may write into /var/tmp.
+fn clear_away_stages_of_the_dead() {
+    for entry in std::fs::read_dir(STAGES).expect("the stages can be listed").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let (Some(runner), Ok(about)) = (name.strip_prefix(STAGE), entry.metadata()) else { continue };
+        if !about.is_dir() || about.uid() != 0 || Path::new("/proc").join(runner).exists() {
+            continue;
+        }
+        for world in std::fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|w| w.path().is_dir()) {
+            let world = World::left_behind(&entry.path(), runner, &world.file_name().to_string_lossy());
+            world.kill_all();
+            world.remove();
+        }
+        println!("     cleared away what runner {runner} left");
+        // Only a file or two are left in it, which harm nobody.
+        let _ = std::fs::remove_dir_all(entry.path());
+    }
+}
+
 /// Where all scenarios of a run are played.
 struct Stage {
     folder: PathBuf,
@@ -110,8 +139,7 @@ struct Stage {
 
 impl Stage {
     fn set() -> Self {
-        // Not /tmp, which may be memory; short, because sockets have 108 bytes for their path.
-        let folder = PathBuf::from(format!("/var/tmp/bng-smoke-{}", std::process::id()));
+        let folder = Path::new(STAGES).join(format!("{STAGE}{}", std::process::id()));
         std::fs::create_dir(&folder).expect("a new folder in /var/tmp");
         std::fs::copy(tested_binary(), folder.join("banger")).expect("the binary can be copied");
         Self { folder }

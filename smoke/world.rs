@@ -41,6 +41,12 @@ impl World {
         world
     }
 
+    /// What a runner that was killed has left of world `number`.
+    pub fn left_behind(stage: &Path, runner: &str, number: &str) -> Self {
+        let netns = format!("bng-s-{runner}-{number}");
+        Self { folder: stage.join(number), netns, banger: PathBuf::new(), extra: Vec::new() }
+    }
+
     /// The world that this process was started in.
     pub fn inherited() -> Self {
         let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is set by the runner"));
@@ -110,8 +116,8 @@ impl World {
 
     /// A program with the environment of a person in this world, and nothing else of ours.
     pub fn tool(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Run {
-        let mut command = Command::new(program);
-        command.args(arguments).env_clear();
+        let mut command = with_arguments(program, arguments);
+        command.env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("BANGER_HOME", self.home()).env("HOME", self.person()).env("LC_ALL", "C");
         command.envs(self.extra.iter().map(|(k, v)| (k, v))).current_dir(self.person());
@@ -167,7 +173,9 @@ impl World {
     /// Removes the world; everything in it must be dead.
     pub fn remove(&self) {
         census::remove_cgroups_of(&self.home());
-        self.tool("ip", &["netns", "del", &self.netns]).output().ok();
+        if Path::new("/run/netns").join(&self.netns).exists() {
+            Run::new(with_arguments("ip", &["netns", "del", &self.netns])).output().ok();
+        }
         std::fs::remove_dir_all(&self.folder).expect("the world can be removed");
     }
 
@@ -181,6 +189,12 @@ impl World {
         );
         logs.iter().map(|log| tail(log)).collect::<Vec<_>>().join("\n")
     }
+}
+
+fn with_arguments(program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
 }
 
 fn tail(log: &Path) -> String {
