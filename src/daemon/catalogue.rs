@@ -52,12 +52,20 @@ pub(super) async fn import_image(
     check_source(&new.source)?;
     let _turn = daemon.making.lock().await;
     let name = new.name.clone();
-    let there = daemon.stored(move |s| s.images()).await?.into_iter().any(|image| image.name == name);
-    refuse_taken(there, new.replace, "image", new.name.as_str())?;
+    let before = daemon.stored(|s| s.images()).await?.into_iter().find(|image| image.name == name);
+    refuse_taken(before.is_some(), new.replace, "image", new.name.as_str())?;
+    if before.is_some() {
+        // Refused while a VM uses it: its disk lies over the very file that is to be replaced.
+        daemon.stored(move |s| s.remove_image(&name)).await?;
+    }
     begin(daemon, op, format!("image import {}", new.name)).await?;
     let made = write_image(daemon, op, &new, stream).await;
     let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
-    if noted.is_err() && !there {
+    if noted.is_err()
+        && let Some(before) = before
+    {
+        daemon.stored(move |s| s.put_image(&before)).await?;
+    } else if noted.is_err() {
         let path = daemon.paths.images().join(format!("{}.ext4", new.name));
         smol::unblock(move || remove_file(&path))
             .await
@@ -96,11 +104,20 @@ pub(super) async fn add_kernel(
     check_source(&new.source)?;
     let _turn = daemon.making.lock().await;
     let name = new.name.clone();
-    let there = daemon.stored(move |s| s.kernels()).await?.into_iter().any(|kernel| kernel.name == name);
-    refuse_taken(there, new.replace, "kernel", new.name.as_str())?;
+    let before = daemon.stored(|s| s.kernels()).await?.into_iter().find(|kernel| kernel.name == name);
+    refuse_taken(before.is_some(), new.replace, "kernel", new.name.as_str())?;
+    if before.is_some() {
+        daemon.stored(move |s| s.remove_kernel(&name)).await?;
+    }
     begin(daemon, op, format!("kernel import {}", new.name)).await?;
     let made = write_kernel(daemon, op, &new, stream).await;
-    finish(daemon, op, made, |s, record| s.put_kernel(record)).await
+    let noted = finish(daemon, op, made, |s, record| s.put_kernel(record)).await;
+    if noted.is_err()
+        && let Some(before) = before
+    {
+        daemon.stored(move |s| s.put_kernel(&before)).await?;
+    }
+    noted
 }
 
 async fn write_kernel(daemon: &Daemon, op: &Op, new: &NewKernel, stream: OwnedFd) -> Result<KernelRecord, Fault> {
