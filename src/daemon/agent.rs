@@ -236,9 +236,9 @@ mod tests {
         let link = AgentLink::connect(ours.into(), &|future: Boxed<()>| executor.spawn(future).detach());
         let link = link.expect("connected");
         let guest = std::thread::spawn(move || {
-            let mut greeting = [0; 16];
+            let mut greeting = vec![0; opening().len()];
             theirs.read_exact(&mut greeting).expect("greeted");
-            assert_eq!(&greeting, PREAMBLE);
+            assert_eq!(greeting, opening());
             // A daemon that has had enough hangs up first.
             let _ = theirs.write_all(&bytes);
         });
