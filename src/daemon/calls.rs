@@ -109,11 +109,6 @@ async fn shut_down(daemon: &Arc<Daemon>, op: &Op, helper: bool) -> Outcome {
             Err(fault) => return Err(fault),
         }
     }
-    let ending = daemon.ending.clone();
-    daemon.spawn(async move {
-        // Full: somebody else has told it already.
-        let _ = ending.try_send(());
-    });
     plain(OwnerReply::Done)
 }
 

@@ -130,6 +130,7 @@ async fn serve_call(
     let (sender, events) = smol::channel::bounded(EVENT_BACKLOG);
     let op = Op::asked(call.op, sender);
     let (id, cancel) = (op.id, op.cancel.clone());
+    let ends_the_daemon = matches!(call.request, OwnerRequest::Shutdown { .. });
     let mut task = daemon.executor.spawn(calls::answer(daemon.clone(), op, call.request, files, peer));
     let outcome = loop {
         let event = async {
@@ -168,7 +169,12 @@ async fn serve_call(
     match outcome {
         Ok((reply, files)) => {
             let beside: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-            wire.send(&Answer::Reply(Ok(reply)), &beside).await
+            let sent = wire.send(&Answer::Reply(Ok(reply)), &beside).await;
+            if ends_the_daemon {
+                // After the reply, or it would be lost. Full: somebody else has told it already.
+                let _ = daemon.ending.try_send(());
+            }
+            sent
         }
         Err(fault) => wire.send(&Answer::Reply(Err(fault)), &[]).await,
     }
