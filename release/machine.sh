@@ -154,7 +154,9 @@ build_settings() {
     export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH BANGER_EPOCH BANGER_COMMIT CARGO_TARGET_DIR
     # What the person's environment says about flags and targets must not reach the result.
     unset RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS
+    # Both through release/banger-cc, which takes folders out of what OpenSSL compiles in.
     PATH=$banger_root/release:$PATH
-    export PATH CC_x86_64_unknown_linux_musl=banger-musl-gcc
-    export CFLAGS_x86_64_unknown_linux_musl="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$banger_target=/target -g0"
+    mapped="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$banger_target=/target -g0"
+    export PATH CC_x86_64_unknown_linux_musl=banger-cc CC_aarch64_unknown_linux_musl=banger-cc
+    export CFLAGS_x86_64_unknown_linux_musl="$mapped" CFLAGS_aarch64_unknown_linux_musl="$mapped"
 }

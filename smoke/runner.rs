@@ -112,13 +112,17 @@ const STAGES: &str = "/var/tmp";
 /// What a stage's name begins with; its runner's pid follows.
 const STAGE: &str = "bng-smoke-";
 
+/// Marks a stage whose runner was asked by `SMOKE_KEEP` to leave what failed: nobody clears it away.
+const KEPT: &str = "kept";
+
 /// A runner that was killed could not clean up: its worlds are removed with all that lives there.
 /// Only root's folders count: anybody may write into /var/tmp.
 fn clear_away_stages_of_the_dead() {
     for entry in std::fs::read_dir(STAGES).expect("the stages can be listed").flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let (Some(runner), Ok(about)) = (name.strip_prefix(STAGE), entry.metadata()) else { continue };
-        if !about.is_dir() || about.uid() != 0 || Path::new("/proc").join(runner).exists() {
+        let kept = entry.path().join(KEPT).exists();
+        if kept || !about.is_dir() || about.uid() != 0 || Path::new("/proc").join(runner).exists() {
             continue;
         }
         for world in std::fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|w| w.path().is_dir()) {
@@ -141,6 +145,9 @@ impl Stage {
     fn set() -> Self {
         let folder = Path::new(STAGES).join(format!("{STAGE}{}", std::process::id()));
         std::fs::create_dir(&folder).expect("a new folder in /var/tmp");
+        if std::env::var_os("SMOKE_KEEP").is_some() {
+            std::fs::write(folder.join(KEPT), "").expect("the mark can be written");
+        }
         std::fs::copy(tested_binary(), folder.join("banger")).expect("the binary can be copied");
         Self { folder }
     }
