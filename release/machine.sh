@@ -34,7 +34,7 @@ as_root() {
 # Programs and what brings them, on a distribution with apt. `sbin` is not in every user's PATH.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 build_needs="gcc:gcc musl-gcc:musl-tools perl:perl make:make git:git"
-run_needs="qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap nft:nftables ip:iproute2
+run_needs="qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap nft:nftables ip:iproute2
     depmod:kmod mkfs.ext4:e2fsprogs ssh:openssh-client xz:xz-utils zstd:zstd newuidmap:uidmap ps:procps"
 smoke_needs="setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils"
 
