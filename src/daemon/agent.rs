@@ -11,15 +11,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::Event as Wake;
+use smol::Async;
 use smol::channel::{Sender, bounded};
-use smol::future::{Boxed, FutureExt};
+use smol::future::Boxed;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use smol::{Async, Timer};
 
 use crate::model::OpId;
 use crate::protocol::ear::{Ear, Heard};
 use crate::protocol::guest::{Announcement, FromGuest, GuestHello, GuestReply, GuestRequest, PREAMBLE, ToGuest};
 use crate::protocol::{Fault, FaultKind, frame};
+use crate::vmm::deadline::within;
 
 /// An agent that does not answer within this hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -102,13 +103,10 @@ impl AgentLink {
         let (sender, receiver) = bounded(1);
         let number = self.send(op, request, sender).await.map_err(|e| unreachable(&e.to_string()))?;
         let answer = async { receiver.recv().await.unwrap_or_else(|_| Err("the connection ended".into())) };
-        let late = async {
-            Timer::after(ANSWER_LIMIT).await;
-            Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs()))
-        };
-        let outcome = answer.or(late).await;
+        let outcome = within(ANSWER_LIMIT, answer).await;
         self.state().waiting.remove(&number);
-        outcome.map_err(|why| unreachable(&clip(&why)))
+        let late = || Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs()));
+        outcome.unwrap_or_else(late).map_err(|why| unreachable(&clip(&why)))
     }
 
     async fn send(

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::info;
-use smol::future::FutureExt;
-use smol::{Async, Timer};
+use smol::Async;
 
 use super::catalogue::{self, NewImage, NewKernel};
 use super::operation::Op;
@@ -30,6 +29,7 @@ use crate::protocol::hello::BUILD;
 use crate::protocol::owner::{AgentQuestion, Overview, OwnerReply, OwnerRequest, ShellAccess, VmDefaults};
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
+use crate::vmm::deadline::within;
 
 /// Port of ssh in a guest.
 const SSH_PORT: u16 = 22;
@@ -230,11 +230,8 @@ async fn open_shell(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
         Fault::failed(format!("VM '{name}' does not answer on ssh"), e).hint(format!("banger vm logs {name}"))
     };
     let connect = Async::<TcpStream>::connect((address, SSH_PORT));
-    let late = async {
-        Timer::after(CONNECT_LIMIT).await;
-        Err(std::io::ErrorKind::TimedOut.into())
-    };
-    let socket = connect.or(late).await.map_err(|e| unreachable(&e))?;
+    let connected = within(CONNECT_LIMIT, connect).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
+    let socket = connected.map_err(|e| unreachable(&e))?;
     let socket = socket.into_inner().map_err(|e| unreachable(&e))?;
     // What is typed shall travel at once, and whoever takes the socket expects it to block.
     socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(false)).map_err(|e| unreachable(&e))?;

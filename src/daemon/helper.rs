@@ -8,13 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use smol::future::FutureExt;
-use smol::{Async, Timer};
+use smol::Async;
 
 use super::wire::{Wire, WireError};
 use crate::model::OpId;
 use crate::protocol::root::{RootAnswer, RootCall, RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind, Hello};
+use crate::vmm::deadline::within;
 
 /// The helper's longest deed is killing a monitor and waiting for its end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -50,8 +50,8 @@ impl Helper {
             return Err(self.silent("it closed the connection"));
         };
         let call = RootCall { op, request };
-        let outcome = exchange(wire, &call, &files).or(late()).await;
-        match outcome {
+        let outcome = within(ANSWER_LIMIT, exchange(wire, &call, &files)).await;
+        match outcome.unwrap_or_else(late) {
             Ok((answer, files)) => answer.map(|reply| (reply, files)),
             Err(error) => {
                 *connection = None;
@@ -77,7 +77,8 @@ impl Helper {
             wire.send(&Hello::ours(), &[]).await?;
             wire.receive_value::<Hello>().await
         };
-        let (hello, _) = greeting.or(late()).await.map_err(|e| self.silent(&e.to_string()))?;
+        let (hello, _) =
+            within(ANSWER_LIMIT, greeting).await.unwrap_or_else(late).map_err(|e| self.silent(&e.to_string()))?;
         hello.check("the root helper", CURE)?;
         Ok(wire)
     }
@@ -99,7 +100,6 @@ async fn exchange(
     wire.receive_value::<RootAnswer>().await
 }
 
-async fn late<T>() -> Result<T, WireError> {
-    Timer::after(ANSWER_LIMIT).await;
+fn late<T>() -> Result<T, WireError> {
     Err(WireError::Socket(std::io::ErrorKind::TimedOut.into()))
 }

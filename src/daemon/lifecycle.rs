@@ -6,7 +6,7 @@ use log::{info, warn};
 
 use super::operation::Op;
 use super::{Daemon, reconcile, steps};
-use crate::model::plan::{Seen, Step, Wanted, plan, undo};
+use crate::model::plan::{Broken, Left, Seen, Step, Wanted, aftermath, plan};
 use crate::model::{ProcessRef, VmId, VmName, VmRecord, VmState};
 use crate::os::process::is_alive;
 use crate::protocol::{Fault, FaultKind};
@@ -61,8 +61,7 @@ fn is_making(wanted: Wanted) -> bool {
     }
 }
 
-/// Takes `done` back, going on after failures, and gives the fault that says all of it. A VM whose
-/// ssh never answered is left as it is: somebody will want to look.
+/// Takes `done` back, going on after failures, and gives the fault that says all of it.
 async fn take_back(
     daemon: &Arc<Daemon>,
     op: &Op,
@@ -72,33 +71,30 @@ async fn take_back(
     mut fault: Fault,
 ) -> Fault {
     let (id, name) = (&vm.id, &vm.spec.name);
-    if fault.kind != FaultKind::NeverReady {
-        for step in undo(done) {
-            if let Err(failed) = steps::perform(daemon, op, id, step).await {
-                warn!("[{}] undo {step:?} of VM {name}: {failed}", op.id);
-                fault.causes.push(format!("and taking it back failed: {failed}"));
-            }
+    let aftermath = aftermath(wanted, done, how_it_broke(&fault));
+    for step in aftermath.undo {
+        if let Err(failed) = steps::perform(daemon, op, id, step).await {
+            warn!("[{}] undo {step:?} of VM {name}: {failed}", op.id);
+            fault.causes.push(format!("and taking it back failed: {failed}"));
         }
     }
-    let (kind, reason) = (fault.kind, fault.to_string());
-    let settled = match (wanted, kind) {
-        (Wanted::Created, _) => daemon
-            .stored({
-                let id = id.clone();
-                move |s| s.remove_vm(&id)
-            })
-            .await
-            .map(|_| ()),
-        (_, FaultKind::Cancelled) => steps::settle(daemon, id, VmState::Stopped, None).await,
-        _ => steps::settle(daemon, id, VmState::Error, Some(reason)).await,
+    let settled = match aftermath.left {
+        Left::Nothing => steps::perform(daemon, op, id, Step::Forget).await,
+        Left::AsStopped => steps::settle(daemon, id, VmState::Stopped, None).await,
+        Left::InError => steps::settle(daemon, id, VmState::Error, Some(fault.to_string())).await,
     };
     if let Err(failed) = settled {
         fault.causes.push(format!("and noting it failed: {failed}"));
     }
-    if wanted == Wanted::Created {
-        daemon.drop_machine(id);
-    }
     fault
+}
+
+fn how_it_broke(fault: &Fault) -> Broken {
+    match fault.kind {
+        FaultKind::Cancelled => Broken::Cancelled,
+        FaultKind::NeverReady => Broken::NeverReady,
+        _ => Broken::Failed,
+    }
 }
 
 async fn look(daemon: &Daemon, id: &VmId) -> Result<Option<VmRecord>, Fault> {

@@ -6,14 +6,14 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use smol::future::FutureExt;
-use smol::{Async, Timer};
+use smol::Async;
 
 use super::agent::AgentLink;
 use super::operation::Cancel;
 use crate::model::ProcessRef;
 use crate::model::launch::FakeFailure;
 use crate::os::process::wait_for_end;
+use crate::vmm::deadline::within;
 use crate::vmm::{Control, EndReason};
 
 /// The sockets of a dead process are closed by the kernel: what is in them can be read at once.
@@ -119,24 +119,13 @@ impl Live {
 
     /// Ends like [`Live::ended`] and says true, or says false after `limit`.
     pub async fn ends_within(&self, limit: Duration) -> bool {
-        let ended = async {
-            self.ended().await;
-            true
-        };
-        let late = async {
-            Timer::after(limit).await;
-            false
-        };
-        ended.or(late).await
+        within(limit, self.ended()).await.is_some()
     }
 
     /// Why it ended, once it has: its last words may still be on their way.
     pub async fn last_words(&self) -> Option<EndReason> {
-        let drained = self.control.drained();
-        let late = async {
-            Timer::after(LAST_WORDS_LIMIT).await;
-        };
-        drained.or(late).await;
+        // What was said until the limit counts, whether or not more would have come.
+        let _ = within(LAST_WORDS_LIMIT, self.control.drained()).await;
         self.control.end_reason()
     }
 }

@@ -19,6 +19,7 @@ use crate::os::socket::{Peer, peer};
 use crate::protocol::hello::{BUILD, PROTOCOL};
 use crate::protocol::owner::{Answer, Call, OwnerReply, OwnerRequest};
 use crate::protocol::{Event, Fault, FaultKind, Hello, frame};
+use crate::vmm::deadline::within;
 
 /// Most connections at once; one more is closed.
 const MAX_CONNECTIONS: usize = 256;
@@ -69,11 +70,8 @@ async fn serve(daemon: &Arc<Daemon>, stream: Async<UnixStream>) -> Result<(), Wi
         warn!("refused uid {} (pid {})", peer.uid, peer.pid);
         return Ok(());
     }
-    let late = async {
-        Timer::after(GREETING_LIMIT).await;
-        Err(WireError::Socket(io::ErrorKind::TimedOut.into()))
-    };
-    let (hello, _) = wire.receive_value::<Hello>().or(late).await?;
+    let greeted = within(GREETING_LIMIT, wire.receive_value::<Hello>()).await;
+    let (hello, _) = greeted.unwrap_or(Err(WireError::Socket(io::ErrorKind::TimedOut.into())))?;
     wire.send(&Hello::ours(), &[]).await?;
     if let Err(fault) = hello.check("the client", "banger daemon stop && banger daemon start") {
         return serve_stranger(&mut wire, fault).await;

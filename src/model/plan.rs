@@ -38,7 +38,8 @@ pub enum Step {
     MakeFiles,
     /// Make the copy-on-write disk.
     MakeDisk,
-    /// Have the helper make tap, cgroup and process.
+    /// Reserve a place, which marks the VM as starting in the same transaction, and have the helper
+    /// make tap, cgroup and process.
     Launch,
     /// Wait until the guest says that it answers.
     AwaitReady,
@@ -105,9 +106,9 @@ pub fn plan(wanted: Wanted, seen: Seen) -> Result<Vec<Step>, NotFrom> {
 
         (Wanted::Running, Creating | Stopping) => return refused,
         (Wanted::Running, Starting | Running) if seen.alive => vec![],
-        (Wanted::Running, Created | Stopped) if !seen.alive => vec![Mark(Starting), Launch, AwaitReady, Mark(Running)],
+        (Wanted::Running, Created | Stopped) if !seen.alive => vec![Launch, AwaitReady, Mark(Running)],
         (Wanted::Running, Created | Stopped | Starting | Running | Error) => {
-            vec![Release, Mark(Starting), Launch, AwaitReady, Mark(Running)]
+            vec![Release, Launch, AwaitReady, Mark(Running)]
         }
 
         (Wanted::Stopped, Creating) => return refused,
@@ -128,8 +129,53 @@ pub fn plan(wanted: Wanted, seen: Seen) -> Result<Vec<Step>, NotFrom> {
     Ok(steps)
 }
 
+/// Why a plan was not carried out to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// Whoever asked no longer wants it.
+    Cancelled,
+    /// The guest runs and its ssh never answered.
+    NeverReady,
+    /// A step failed.
+    Failed,
+}
+
+/// What becomes of a VM whose plan broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aftermath {
+    /// What takes back that which was done.
+    pub undo: Vec<Step>,
+    /// The state that it is left in.
+    pub left: Left,
+}
+
+/// How a broken plan leaves a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// No row.
+    Nothing,
+    /// Not running, as if nothing had been asked.
+    AsStopped,
+    /// In error, with the reason.
+    InError,
+}
+
+/// Decides what follows when the plan for `wanted` broke after `done`.
+pub fn aftermath(wanted: Wanted, done: &[Step], broken: Broken) -> Aftermath {
+    let left = match (wanted, broken) {
+        (Wanted::Created, Broken::Cancelled | Broken::NeverReady | Broken::Failed) => Left::Nothing,
+        (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::Cancelled) => Left::AsStopped,
+        (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::NeverReady | Broken::Failed) => {
+            Left::InError
+        }
+    };
+    // A guest whose ssh never answered is left as it is: somebody will want to look.
+    let undo = if broken == Broken::NeverReady { Vec::new() } else { undo(done) };
+    Aftermath { undo, left }
+}
+
 /// What takes `done` back: the list backwards, each undo once.
-pub fn undo(done: &[Step]) -> Vec<Step> {
+fn undo(done: &[Step]) -> Vec<Step> {
     let mut steps = Vec::new();
     for step in done.iter().rev().filter_map(|s| s.undo()) {
         if !steps.contains(&step) {
@@ -174,6 +220,23 @@ mod tests {
     fn a_dead_running_vm_is_released_before_it_starts_again() {
         let seen = Seen { state: VmState::Running, alive: false };
         assert_eq!(plan(Wanted::Running, seen).expect("possible")[0], Step::Release);
+    }
+
+    #[test]
+    fn a_guest_that_never_answers_is_kept_and_a_cancelled_start_leaves_a_stopped_vm() {
+        let done = [Step::Launch, Step::AwaitReady];
+        let kept = Aftermath { undo: vec![], left: Left::InError };
+        assert_eq!(aftermath(Wanted::Running, &done, Broken::NeverReady), kept);
+        let stopped = Aftermath { undo: vec![Step::Release], left: Left::AsStopped };
+        assert_eq!(aftermath(Wanted::Running, &done, Broken::Cancelled), stopped);
+    }
+
+    #[test]
+    fn a_creation_that_broke_leaves_nothing() {
+        for broken in [Broken::Cancelled, Broken::Failed] {
+            let nothing = Aftermath { undo: vec![Step::RemoveFiles], left: Left::Nothing };
+            assert_eq!(aftermath(Wanted::Created, &[Step::MakeFiles, Step::MakeDisk], broken), nothing);
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Store {
         })
     }
 
-    /// Takes a place for a start of the VM: its last one if that is free, else one that no other VM
+    /// Takes a place for a start of the VM and marks it as starting: its last one if that is free, else one that no other VM
     /// had last, else any free one.
     pub fn reserve_slot(&self, id: &VmId, subnet: Subnet) -> Result<Reserved, StoreError> {
         self.write(|tx| {
@@ -79,6 +79,7 @@ impl Store {
             vm.slot = Some(slot);
             vm.address = Some(reserved.address);
             vm.state = crate::model::VmState::Starting;
+            vm.reason = None;
             put(tx, &vm)?;
             Ok(reserved)
         })

@@ -4,6 +4,8 @@
 //! monitor through the control socket that the helper hands back. It never starts a process and
 //! needs no privilege. What the guest itself does is the agent's matter, not the monitor's.
 
+/// Waiting with a limit.
+pub mod deadline;
 /// The monitor of the tests.
 pub mod fake;
 /// QEMU's microvm machine.

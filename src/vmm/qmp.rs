@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use smol::Async;
 use smol::channel::{Receiver, Sender, bounded};
-use smol::future::{Boxed, FutureExt};
+use smol::future::Boxed;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use smol::{Async, Timer};
 
+use super::deadline::within;
 use super::{Control, EndReason, VmmError};
 
 /// Most bytes of a line: banger's commands have answers far below it.
@@ -93,11 +94,8 @@ impl Shared {
                 Err(_) => Err(control("the monitor closed it".into())),
             }
         };
-        let late = async {
-            Timer::after(ANSWER_LIMIT).await;
-            Err(control(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
-        };
-        answer.or(late).await
+        let late = || Err(control(format!("no answer within {} s", ANSWER_LIMIT.as_secs())));
+        within(ANSWER_LIMIT, answer).await.unwrap_or_else(late)
     }
 
     fn note(&self, event: &Value) {
