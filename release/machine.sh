@@ -31,18 +31,26 @@ as_root() {
     fi
 }
 
-# Programs and what brings them, on a distribution with apt. `sbin` is not in every user's PATH.
+# Programs and files and what brings them, on a distribution with apt. `sbin` is not in every user's
+# PATH. gcc only recommends the C library's headers and start files, with which build scripts link.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-build_needs="gcc:gcc musl-gcc:musl-tools perl:perl make:make git:git"
+build_needs="gcc:gcc /usr/include/stdio.h:libc6-dev musl-gcc:musl-tools perl:perl make:make git:git"
 run_needs="qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap nft:nftables ip:iproute2
     depmod:kmod mkfs.ext4:e2fsprogs ssh:openssh-client xz:xz-utils zstd:zstd newuidmap:uidmap ps:procps"
 smoke_needs="setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils"
 
-# missing NEED...: the packages of those programs that are not there.
+# missing NEED...: the packages of those programs and files that are not there.
 missing() {
     for need in "$@"; do
-        command -v "${need%%:*}" >/dev/null 2>&1 || printf '%s\n' "${need#*:}"
+        is_there "${need%%:*}" || printf '%s\n' "${need#*:}"
     done | sort -u
+}
+
+is_there() {
+    case $1 in
+    /*) [ -e "$1" ] ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+    esac
 }
 
 # ensure_packages NEED...: installs what is missing; touches nothing when nothing is.
