@@ -99,7 +99,7 @@ fn create(spec: VmSpec) -> OwnerRequest {
 fn import() -> OwnerRequest {
     let name = "hostile".parse().expect("a name");
     let init = banger::model::InitMode::Image;
-    OwnerRequest::ImportImage { name, size: None, init, source: "nowhere".into(), replace: false }
+    OwnerRequest::ImportImage { name, size: None, init, source: "nowhere".into() }
 }
 
 /// A frame whose body has a byte after its value.

@@ -25,6 +25,13 @@ use crate::vmm::deadline::within;
 /// An agent that does not answer within this hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// An agent that takes nothing for this long hangs.
+const READ_LIMIT: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
+
+/// Most messages that nobody asked for between two that somebody did. An agent has a handful to
+/// announce in a whole life.
+const MAX_UNASKED: u32 = 4096;
+
 /// Most troubles kept, and most characters of each.
 const MAX_TROUBLES: usize = 32;
 const MAX_TEXT: usize = 500;
@@ -54,6 +61,7 @@ struct State {
     troubles: Vec<String>,
     ended: Option<String>,
     waiting: HashMap<u64, Sender<Result<GuestReply, String>>>,
+    unasked: u32,
 }
 
 impl AgentLink {
@@ -125,8 +133,18 @@ impl AgentLink {
             state.waiting.insert(*last, waiting);
         }
         let frame = encode(&ToGuest::Request { number: *last, op, request })?;
-        (&self.stream).write_all(&frame).await?;
+        self.write(&frame).await?;
         Ok(*last)
+    }
+
+    /// A guest that does not read must not hold up whoever holds its VM's turn. Half a frame may be
+    /// out then, so nothing sensible can follow on this link.
+    async fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        within(READ_LIMIT, (&self.stream).write_all(bytes)).await.unwrap_or_else(|| {
+            let why = format!("the guest does not read: nothing was taken for {} s", READ_LIMIT.as_secs());
+            self.end(why.clone());
+            Err(io::Error::new(io::ErrorKind::TimedOut, why))
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -134,8 +152,10 @@ impl AgentLink {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, message: FromGuest) {
+    /// Takes a message; false when there were too many.
+    fn take(&self, message: FromGuest) -> bool {
         let mut state = self.state();
+        state.unasked += 1;
         match message {
             FromGuest::Announce(Announcement::Ready { boot_id, ssh, uptime_ms }) => {
                 state.ready = Some(Ready { boot_id: clip(&boot_id), ssh, uptime_ms });
@@ -148,20 +168,26 @@ impl AgentLink {
             FromGuest::Announce(Announcement::GoingDown) => {}
             FromGuest::Reply { number, reply } => {
                 if let Some(sender) = state.waiting.remove(&number) {
+                    state.unasked = 0;
                     // Its asker may have given up.
                     let _ = sender.try_send(reply);
                 }
             }
         }
+        let few = state.unasked <= MAX_UNASKED;
         drop(state);
         self.changed.notify(usize::MAX);
+        few
     }
 
     fn end(&self, why: String) {
         let mut state = self.state();
-        state.ended = Some(why);
+        // The first reason is the cause.
+        state.ended.get_or_insert(why);
         state.waiting.clear();
         drop(state);
+        // Ends the reader too; fails only when the connection is gone already.
+        let _ = self.stream.get_ref().shutdown(std::net::Shutdown::Both);
         self.changed.notify(usize::MAX);
     }
 }
@@ -186,13 +212,16 @@ async fn read_all(link: &AgentLink) -> io::Result<()> {
         for heard in ear.hear(&chunk[..count]) {
             take_heard(link, heard)?;
         }
+        // A socket that always has something never waits: without this, one guest that talks without
+        // a pause would have a thread of the executor for itself.
+        smol::future::yield_now().await;
     }
 }
 
 async fn greet(link: &AgentLink) -> io::Result<()> {
     let _turn = link.sending.lock().await;
-    (&link.stream).write_all(PREAMBLE).await?;
-    (&link.stream).write_all(&encode(&GuestHello::ours())?).await
+    link.write(PREAMBLE).await?;
+    link.write(&encode(&GuestHello::ours())?).await
 }
 
 fn encode<T: bincode::Encode>(value: &T) -> io::Result<Vec<u8>> {
@@ -205,8 +234,8 @@ fn take_heard(link: &AgentLink, heard: Heard<FromGuest>) -> io::Result<()> {
         // A second greeting is the answer to a hasty predecessor: see `protocol::ear`.
         Heard::Preamble | Heard::Hello(_) => Ok(()),
         Heard::Message(message) => {
-            link.take(message);
-            Ok(())
+            let few = link.take(message);
+            few.then_some(()).ok_or_else(|| io::Error::other("the guest's agent talks without being asked"))
         }
         Heard::Garbled(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         Heard::Foreign(hello) => Err(io::Error::other(format!(
@@ -272,6 +301,28 @@ mod tests {
         let foreign = GuestHello { protocol_min: 7, protocol_max: 9, build: "x".into() };
         let (_, why) = after([PREAMBLE.as_slice(), &encode(&foreign).expect("encodes")].concat());
         assert!(why.is_some_and(|w| w.contains("protocols 7 to 9")));
+    }
+
+    #[test]
+    fn an_agent_that_babbles_loses_its_link() {
+        let word = encode(&FromGuest::Announce(Announcement::GoingDown)).expect("encodes");
+        let (_, why) = after([opening(), word.repeat(MAX_UNASKED as usize + 1)].concat());
+        assert!(why.is_some_and(|w| w.contains("without being asked")));
+    }
+
+    #[test]
+    fn a_guest_that_does_not_read_loses_its_link_and_holds_up_nobody() {
+        use std::io::Write;
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        ours.set_nonblocking(true).expect("set");
+        while ours.write(&[0; 4096]).is_ok() {}
+        let executor = smol::Executor::new();
+        let link = AgentLink::connect(ours.into(), &|future: Boxed<()>| executor.spawn(future).detach());
+        let link = link.expect("connected");
+        let asked = executor.run(link.ask(OpId::BACKGROUND, GuestRequest::Ping));
+        let fault = smol::block_on(within(20 * READ_LIMIT, asked)).expect("in time").expect_err("unanswered");
+        assert!(fault.to_string().contains("does not read"), "{fault}");
+        drop(theirs);
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(super) async fn answer(
             let wanted = if kill { Wanted::Killed } else { Wanted::Stopped };
             one(lifecycle::reach_by_name(d, &op, &name, wanted).await?)
         }
+        OwnerRequest::KeepVm { name } => done(keep(d, &name).await),
         OwnerRequest::DeleteVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Gone).await?),
         OwnerRequest::ListVms => plain(OwnerReply::Vms(d.stored(|s| s.vms()).await?)),
         OwnerRequest::ShowVm { name } => plain(OwnerReply::Vm(Box::new(d.vm(&name).await?))),
@@ -67,16 +68,16 @@ pub(super) async fn answer(
         OwnerRequest::OpenConsole { name } => open_console(d, &name).await,
         OwnerRequest::AskAgent { name, question } => ask_agent(d, &op, &name, question).await,
         OwnerRequest::ListImages => plain(OwnerReply::Images(d.stored(|s| s.images()).await?)),
-        OwnerRequest::DeleteImage { name } => done(catalogue::delete_image(d, name).await),
-        OwnerRequest::ImportImage { name, size, init, source, replace } => {
-            let new = NewImage { name, size, init, source, replace };
+        OwnerRequest::DeleteImage { name } => done(catalogue::delete_image(d, &op, name).await),
+        OwnerRequest::ImportImage { name, size, init, source } => {
+            let new = NewImage { name, size, init, source };
             let image = catalogue::import_image(d, &op, new, only(&mut files)?).await?;
             plain(OwnerReply::Image(Box::new(image)))
         }
         OwnerRequest::ListKernels => plain(OwnerReply::Kernels(d.stored(|s| s.kernels()).await?)),
-        OwnerRequest::DeleteKernel { name } => done(catalogue::delete_kernel(d, name).await),
-        OwnerRequest::ImportKernel { name, release, boot_args, source, replace } => {
-            let new = NewKernel { name, release, boot_args, source, replace };
+        OwnerRequest::DeleteKernel { name } => done(catalogue::delete_kernel(d, &op, name).await),
+        OwnerRequest::ImportKernel { name, release, boot_args, source } => {
+            let new = NewKernel { name, release, boot_args, source };
             let kernel = catalogue::add_kernel(d, &op, new, only(&mut files)?).await?;
             plain(OwnerReply::Kernel(Box::new(kernel)))
         }
@@ -205,6 +206,12 @@ async fn create(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecord,
     }
     let reached = if start { lifecycle::reach(daemon, op, &vm.id, Wanted::Running).await? } else { created };
     reached.ok_or_else(|| Fault::new(FaultKind::Cancelled, format!("VM '{}' was deleted meanwhile", vm.spec.name)))
+}
+
+/// Lets a VM outlive the process that asked for it.
+async fn keep(daemon: &Daemon, name: &VmName) -> Result<(), Fault> {
+    let id = daemon.vm(name).await?.id;
+    daemon.stored(move |s| s.update_vm(&id, |vm| vm.keeper = None)).await.map(|_| ())
 }
 
 async fn running(daemon: &Daemon, name: &VmName) -> Result<VmRecord, Fault> {

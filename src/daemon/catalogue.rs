@@ -2,13 +2,16 @@
 //! all, deleted only when no VM uses them.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use log::info;
+use log::{info, warn};
+use smol::Async;
+use smol::future::FutureExt;
 
 use super::Daemon;
-use super::operation::Op;
+use super::operation::{Cancel, Op};
 use crate::image::{Cancelled, Ext4Options, ImageError, import_kernel, tar_to_ext4};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::launch::KernelArgs;
@@ -30,7 +33,6 @@ pub(super) struct NewImage {
     pub size: Option<Mib>,
     pub init: InitMode,
     pub source: String,
-    pub replace: bool,
 }
 
 /// A kernel to be made.
@@ -39,7 +41,6 @@ pub(super) struct NewKernel {
     pub release: String,
     pub boot_args: KernelArgs,
     pub source: String,
-    pub replace: bool,
 }
 
 /// Makes an image of the tree in `stream`.
@@ -50,22 +51,15 @@ pub(super) async fn import_image(
     stream: OwnedFd,
 ) -> Result<ImageRecord, Fault> {
     check_source(&new.source)?;
-    let _turn = daemon.making.lock().await;
+    let making = daemon.making(format!("image {}", new.name));
+    let _turn = op.unless_cancelled(making.lock()).await.ok_or_else(Op::cancelled)?;
     let name = new.name.clone();
-    let before = daemon.stored(|s| s.images()).await?.into_iter().find(|image| image.name == name);
-    refuse_taken(before.is_some(), new.replace, "image", new.name.as_str())?;
-    if before.is_some() {
-        // Refused while a VM uses it: its disk lies over the very file that is to be replaced.
-        daemon.stored(move |s| s.remove_image(&name)).await?;
-    }
+    let there = daemon.stored(|s| s.images()).await?.into_iter().any(|image| image.name == name);
+    refuse_taken(there, "image", new.name.as_str())?;
     begin(daemon, op, format!("image import {}", new.name)).await?;
     let made = write_image(daemon, op, &new, stream).await;
     let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
-    if noted.is_err()
-        && let Some(before) = before
-    {
-        daemon.stored(move |s| s.put_image(&before)).await?;
-    } else if noted.is_err() {
+    if noted.is_err() {
         let path = daemon.paths.images().join(format!("{}.ext4", new.name));
         smol::unblock(move || remove_file(&path))
             .await
@@ -77,12 +71,14 @@ pub(super) async fn import_image(
 async fn write_image(daemon: &Daemon, op: &Op, new: &NewImage, stream: OwnedFd) -> Result<ImageRecord, Fault> {
     op.stage("writing the filesystem");
     let target = daemon.paths.images().join(format!("{}.ext4", new.name));
-    let (op, size) = (op.clone(), new.size);
+    let (asked, size) = (op.clone(), new.size);
     let written = smol::unblock(move || {
-        let mut told = Teller::new(&op);
-        tar_to_ext4(&mut File::from(stream), &target, &Ext4Options::root(size), &mut |bytes| told.progress(bytes))
+        let mut told = Teller::new(&asked);
+        tar_to_ext4(&mut Inflow::new(stream, &asked), &target, &Ext4Options::root(size), &mut |bytes| {
+            told.progress(bytes)
+        })
     });
-    let written = written.await.map_err(|e| image_fault("cannot make the image", &e))?;
+    let written = written.await.map_err(|e| image_fault(op, "cannot make the image", &e))?;
     Ok(ImageRecord {
         name: new.name.clone(),
         size: written.size,
@@ -102,34 +98,27 @@ pub(super) async fn add_kernel(
     stream: OwnedFd,
 ) -> Result<KernelRecord, Fault> {
     check_source(&new.source)?;
-    let _turn = daemon.making.lock().await;
+    let making = daemon.making(format!("kernel {}", new.name));
+    let _turn = op.unless_cancelled(making.lock()).await.ok_or_else(Op::cancelled)?;
     let name = new.name.clone();
-    let before = daemon.stored(|s| s.kernels()).await?.into_iter().find(|kernel| kernel.name == name);
-    refuse_taken(before.is_some(), new.replace, "kernel", new.name.as_str())?;
-    if before.is_some() {
-        daemon.stored(move |s| s.remove_kernel(&name)).await?;
-    }
+    let there = daemon.stored(|s| s.kernels()).await?.into_iter().any(|kernel| kernel.name == name);
+    refuse_taken(there, "kernel", new.name.as_str())?;
     begin(daemon, op, format!("kernel import {}", new.name)).await?;
     let made = write_kernel(daemon, op, &new, stream).await;
-    let noted = finish(daemon, op, made, |s, record| s.put_kernel(record)).await;
-    if noted.is_err()
-        && let Some(before) = before
-    {
-        daemon.stored(move |s| s.put_kernel(&before)).await?;
-    }
-    noted
+    finish(daemon, op, made, |s, record| s.put_kernel(record)).await
 }
 
 async fn write_kernel(daemon: &Daemon, op: &Op, new: &NewKernel, stream: OwnedFd) -> Result<KernelRecord, Fault> {
     op.stage("unpacking the kernel");
     let folder = daemon.paths.kernels().join(new.name.as_str());
     let partial = daemon.paths.kernels().join(format!(".{}.part", new.name));
-    let (op, release) = (op.clone(), new.release.clone());
+    let (asked, release) = (op.clone(), new.release.clone());
     let imported = smol::unblock(move || -> Result<_, ImageError> {
         remove_tree(&partial)?;
         ensure_dir(&partial, 0o700)?;
-        let mut told = Teller::new(&op);
-        let outcome = import_kernel(&mut File::from(stream), &partial, &release, &mut |bytes| told.progress(bytes));
+        let mut told = Teller::new(&asked);
+        let outcome =
+            import_kernel(&mut Inflow::new(stream, &asked), &partial, &release, &mut |bytes| told.progress(bytes));
         if outcome.is_err() {
             remove_tree(&partial)?;
         }
@@ -139,7 +128,7 @@ async fn write_kernel(daemon: &Daemon, op: &Op, new: &NewKernel, stream: OwnedFd
         std::fs::rename(&partial, &folder).map_err(crate::os::files::named("rename to", &folder))?;
         Ok(imported)
     });
-    let imported = imported.await.map_err(|e| image_fault("cannot make the kernel", &e))?;
+    let imported = imported.await.map_err(|e| image_fault(op, "cannot make the kernel", &e))?;
     Ok(KernelRecord {
         name: new.name.clone(),
         release: new.release.clone(),
@@ -152,8 +141,9 @@ async fn write_kernel(daemon: &Daemon, op: &Op, new: &NewKernel, stream: OwnedFd
 }
 
 /// Deletes an image that no VM uses.
-pub(super) async fn delete_image(daemon: &Arc<Daemon>, name: ImageName) -> Result<(), Fault> {
-    let _turn = daemon.making.lock().await;
+pub(super) async fn delete_image(daemon: &Arc<Daemon>, op: &Op, name: ImageName) -> Result<(), Fault> {
+    let making = daemon.making(format!("image {name}"));
+    let _turn = op.unless_cancelled(making.lock()).await.ok_or_else(Op::cancelled)?;
     let path = daemon.paths.images().join(format!("{name}.ext4"));
     // The row first: a file without a row is swept, a row without its file would be a lie.
     daemon.stored(move |s| s.remove_image(&name)).await?;
@@ -161,8 +151,9 @@ pub(super) async fn delete_image(daemon: &Arc<Daemon>, name: ImageName) -> Resul
 }
 
 /// Deletes a kernel that no VM uses.
-pub(super) async fn delete_kernel(daemon: &Arc<Daemon>, name: KernelName) -> Result<(), Fault> {
-    let _turn = daemon.making.lock().await;
+pub(super) async fn delete_kernel(daemon: &Arc<Daemon>, op: &Op, name: KernelName) -> Result<(), Fault> {
+    let making = daemon.making(format!("kernel {name}"));
+    let _turn = op.unless_cancelled(making.lock()).await.ok_or_else(Op::cancelled)?;
     let folder = daemon.paths.kernels().join(name.as_str());
     daemon.stored(move |s| s.remove_kernel(&name)).await?;
     smol::unblock(move || remove_tree(&folder)).await.map_err(|e| Fault::failed("cannot remove the kernel's files", &e))
@@ -175,8 +166,8 @@ fn check_source(source: &str) -> Result<(), Fault> {
     if bad { Err(refused()) } else { Ok(()) }
 }
 
-fn refuse_taken(there: bool, replace: bool, what: &str, name: &str) -> Result<(), Fault> {
-    if !there || replace {
+fn refuse_taken(there: bool, what: &str, name: &str) -> Result<(), Fault> {
+    if !there {
         return Ok(());
     }
     Err(Fault::new(FaultKind::AlreadyExists, format!("{what} '{name}' exists already"))
@@ -204,14 +195,61 @@ async fn finish<R: Clone + Send + 'static>(
         }
         Err(fault) => Err(fault),
     };
-    daemon.stored(move |s| s.end_operation(id)).await?;
+    // The note of an operation that was cut short is swept at the next start; what was made stands.
+    if let Err(fault) = daemon.stored(move |s| s.end_operation(id)).await {
+        warn!("[{id}] its end cannot be noted: {fault}");
+    }
     outcome
 }
 
-fn image_fault(doing: &str, error: &ImageError) -> Fault {
-    match error {
-        ImageError::Cancelled => Op::cancelled(),
-        _ => Fault::failed(doing, error),
+fn image_fault(op: &Op, doing: &str, error: &ImageError) -> Fault {
+    if matches!(error, ImageError::Cancelled) || op.cancel.is_set() {
+        Op::cancelled()
+    } else {
+        Fault::failed(doing, error)
+    }
+}
+
+/// A client's stream, whose end need not be waited for once nobody wants what it brings: it may be
+/// a pipe whose writer has stopped, or which somebody else holds open.
+struct Inflow {
+    stream: Stream,
+    cancel: Arc<Cancel>,
+}
+
+enum Stream {
+    /// A pipe or a socket.
+    Awaited(Async<File>),
+    /// A file always has something, or its end (epoll_ctl(2): `EPERM`).
+    Plain(File),
+}
+
+impl Inflow {
+    fn new(stream: OwnedFd, op: &Op) -> Self {
+        let file = File::from(stream);
+        // Its blocking mode is its other holders' too, and is left alone: it is read only when there
+        // is something.
+        let stream = match file.try_clone().and_then(Async::new_nonblocking) {
+            Ok(awaited) => Stream::Awaited(awaited),
+            Err(_) => Stream::Plain(file),
+        };
+        Self { stream, cancel: op.cancel.clone() }
+    }
+}
+
+impl Read for Inflow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.stream {
+            Stream::Plain(file) => file.read(buffer),
+            Stream::Awaited(awaited) => {
+                let cancelled = async {
+                    self.cancel.wait().await;
+                    Err(io::Error::other("nobody wants it any more"))
+                };
+                smol::block_on(awaited.readable().or(cancelled))?;
+                awaited.get_ref().read(buffer)
+            }
+        }
     }
 }
 

@@ -1,43 +1,43 @@
 //! VMs that end with the process that asked for them (`--rm`): a killed command line leaves nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::{info, warn};
-use smol::Async;
+use smol::Timer;
 
 use super::operation::Op;
 use super::{Daemon, lifecycle};
 use crate::model::plan::Wanted;
 use crate::model::{ProcessRef, VmId};
-use crate::os::process;
+use crate::protocol::Fault;
+
+/// Between two attempts to delete a VM whose keeper has ended: what stood in the way, a helper that
+/// is being restarted for instance, gives no sign when it is gone.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Deletes the VM when `keeper` ends; at once when it has ended already.
 pub(super) fn watch(daemon: &Arc<Daemon>, id: VmId, keeper: ProcessRef) {
     let daemon = daemon.clone();
     daemon.clone().spawn(async move {
-        if let Err(e) = wait_for_end(keeper).await {
+        while let Err(e) = lifecycle::wait_for_end(keeper).await {
             warn!("VM {id}: its {keeper} cannot be watched: {e}");
-            return;
+            Timer::after(AGAIN).await;
         }
-        let there = daemon
-            .stored({
-                let id = id.clone();
-                move |s| s.vm_by_id(&id)
-            })
-            .await;
-        if matches!(there, Ok(None)) {
-            return;
-        }
-        info!("VM {id}: its {keeper} has ended, so it is deleted");
-        if let Err(fault) = lifecycle::reach(&daemon, &Op::background(), &id, Wanted::Gone).await {
-            warn!("VM {id} cannot be deleted: {fault}");
+        while let Err(fault) = delete(&daemon, &id, keeper).await {
+            warn!("VM {id} cannot be deleted and will be later: {fault}");
+            Timer::after(AGAIN).await;
         }
     });
 }
 
-async fn wait_for_end(keeper: ProcessRef) -> std::io::Result<()> {
-    if let Some(pidfd) = process::open(keeper)? {
-        Async::new(pidfd)?.readable().await?;
+/// Deletes the VM, unless it is gone or somebody has let it outlive its keeper.
+async fn delete(daemon: &Arc<Daemon>, id: &VmId, keeper: ProcessRef) -> Result<(), Fault> {
+    let wanted = id.clone();
+    let vm = daemon.stored(move |s| s.vm_by_id(&wanted)).await?;
+    if vm.is_none_or(|vm| vm.keeper != Some(keeper)) {
+        return Ok(());
     }
-    Ok(())
+    info!("VM {id}: its {keeper} has ended, so it is deleted");
+    lifecycle::reach(daemon, &Op::background(), id, Wanted::Gone).await.map(|_| ())
 }

@@ -6,20 +6,23 @@ use log::{info, warn};
 
 use super::operation::Op;
 use super::{Daemon, reconcile, steps};
-use crate::model::plan::{Broken, Left, Seen, Step, Wanted, aftermath, plan};
+use crate::model::plan::{Aftermath, Broken, Left, Seen, Step, Wanted, aftermath, plan};
 use crate::model::{ProcessRef, VmId, VmName, VmRecord, VmState};
-use crate::os::process::is_alive;
+use crate::os::process;
 use crate::protocol::{Fault, FaultKind};
 
 /// Brings the VM `id` to `wanted`; `None` when it is gone afterwards.
 pub(super) async fn reach(daemon: &Arc<Daemon>, op: &Op, id: &VmId, wanted: Wanted) -> Result<Option<VmRecord>, Fault> {
     reconcile::ensure(daemon).await?;
     let machine = daemon.machine(id);
-    if !is_making(wanted) {
-        machine.interrupt();
-    }
-    let _turn = machine.turn.lock().await;
-    let _making = is_making(wanted).then(|| machine.begin_making(op.cancel.clone()));
+    let op = &if wanted.is_making() { op.clone() } else { op.to_its_end() };
+    let _come = machine.come(wanted, op.cancel.clone());
+    let turn = machine.turn.lock();
+    let _turn = match wanted {
+        Wanted::Running => op.unless_cancelled(turn).await.ok_or_else(Op::cancelled)?,
+        // A creation that is given up still has its row to take back.
+        Wanted::Created | Wanted::Stopped | Wanted::Killed | Wanted::Gone => turn.await,
+    };
     reach_locked(daemon, op, id, wanted).await
 }
 
@@ -33,19 +36,22 @@ pub(super) async fn reach_locked(
     let Some(vm) = look(daemon, id).await? else {
         return if wanted == Wanted::Gone { Ok(None) } else { Err(Fault::new(FaultKind::NotFound, "the VM is gone")) };
     };
-    let seen = Seen { state: vm.state, alive: vm.process.is_some_and(is_alive) };
+    let seen = Seen { state: vm.state, alive: monitor_lives(daemon, &vm)? };
+    reconcile::attach_again(daemon, op, &vm, seen.alive).await;
     let planned = plan(wanted, seen).map_err(|no| {
         Fault::new(FaultKind::InUse, format!("VM '{}' cannot be changed now", vm.spec.name)).cause(no.to_string())
     })?;
     info!("[{}] VM {} ({id}): {} → {wanted:?}", op.id, vm.spec.name, vm.state);
     let mut done = Vec::new();
     for step in planned {
-        let begun = if is_making(wanted) { op.safe_point() } else { Ok(()) };
-        let outcome = match begun {
-            Ok(()) => steps::perform(daemon, op, id, step).await,
+        let outcome = match if wanted.is_making() { op.safe_point() } else { Ok(()) } {
+            Ok(()) => {
+                // Before it is done: half of it may be there when it fails.
+                done.push(step);
+                steps::perform(daemon, op, id, step).await
+            }
             Err(fault) => Err(fault),
         };
-        done.push(step);
         if let Err(fault) = outcome {
             return Err(take_back(daemon, op, &vm, wanted, &done, fault).await);
         }
@@ -53,12 +59,17 @@ pub(super) async fn reach_locked(
     look(daemon, id).await
 }
 
-/// Making things can be given up; taking them away is brought to its end.
-fn is_making(wanted: Wanted) -> bool {
-    match wanted {
-        Wanted::Created | Wanted::Running => true,
-        Wanted::Stopped | Wanted::Killed | Wanted::Gone => false,
+/// Whether the VM's monitor lives; a fault where that cannot be told, for a VM that is taken for
+/// dead is released, which kills it.
+pub(super) fn monitor_lives(daemon: &Daemon, vm: &VmRecord) -> Result<bool, Fault> {
+    if let Some(live) = daemon.machine(&vm.id).live() {
+        return Ok(!live.has_ended());
     }
+    let Some(process) = vm.process else { return Ok(false) };
+    let found = process::open(process);
+    found
+        .map(|pidfd| pidfd.is_some())
+        .map_err(|e| Fault::failed(format!("cannot tell whether VM '{}' runs", vm.spec.name), &e))
 }
 
 /// Takes `done` back, going on after failures, and gives the fault that says all of it.
@@ -71,17 +82,24 @@ async fn take_back(
     mut fault: Fault,
 ) -> Fault {
     let (id, name) = (&vm.id, &vm.spec.name);
-    let aftermath = aftermath(wanted, done, how_it_broke(&fault));
-    for step in aftermath.undo {
+    if done.is_empty() && wanted != Wanted::Created {
+        // Nothing was touched: the VM is what it was.
+        return fault;
+    }
+    let Aftermath { undo, mut left } = aftermath(wanted, done, how_it_broke(&fault));
+    for step in undo {
         if let Err(failed) = steps::perform(daemon, op, id, step).await {
             warn!("[{}] undo {step:?} of VM {name}: {failed}", op.id);
             fault.causes.push(format!("and taking it back failed: {failed}"));
+            // Something of it is still there: the row stays, and says so.
+            left = Left::InError;
         }
     }
-    let settled = match aftermath.left {
+    let settled = match left {
         Left::Nothing => steps::perform(daemon, op, id, Step::Forget).await,
         Left::AsStopped => steps::settle(daemon, id, VmState::Stopped, None).await,
         Left::InError => steps::settle(daemon, id, VmState::Error, Some(fault.to_string())).await,
+        Left::Kept => steps::keep(daemon, id, fault.to_string()).await,
     };
     if let Err(failed) = settled {
         fault.causes.push(format!("and noting it failed: {failed}"));
@@ -124,6 +142,26 @@ pub(super) async fn monitor_ended(daemon: &Arc<Daemon>, id: &VmId, process: Proc
     if let Err(fault) = steps::settle(daemon, id, state, Some(reason)).await {
         warn!("noting the end of VM {} failed: {fault}", vm.spec.name);
     }
+}
+
+/// Waits for the end of a monitor of which nothing but its process is known.
+pub(super) fn watch_process(daemon: &Arc<Daemon>, vm: &VmRecord) {
+    let Some(process) = vm.process else { return };
+    let (daemon, id) = (daemon.clone(), vm.id.clone());
+    daemon.clone().spawn(async move {
+        match wait_for_end(process).await {
+            Ok(()) => monitor_ended(&daemon, &id, process).await,
+            Err(e) => warn!("VM {id}: its {process} cannot be watched: {e}"),
+        }
+    });
+}
+
+/// Ends when `process` has ended; at once when it has already.
+pub(super) async fn wait_for_end(process: ProcessRef) -> std::io::Result<()> {
+    if let Some(pidfd) = process::open(process)? {
+        smol::Async::new(pidfd)?.readable().await?;
+    }
+    Ok(())
 }
 
 /// The id behind a name, and then `wanted`.

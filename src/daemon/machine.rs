@@ -12,6 +12,7 @@ use super::agent::AgentLink;
 use super::operation::Cancel;
 use crate::model::ProcessRef;
 use crate::model::launch::FakeFailure;
+use crate::model::plan::Wanted;
 use crate::os::process::wait_for_end;
 use crate::vmm::deadline::within;
 use crate::vmm::{Control, EndReason};
@@ -22,11 +23,11 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 /// One VM. Different VMs never wait for each other.
 pub struct Machine {
     /// Held by the one operation that changes it.
-    pub turn: smol::lock::Mutex<()>,
+    pub turn: Arc<smol::lock::Mutex<()>>,
     live: Mutex<Option<Arc<Live>>>,
     fail: Mutex<Option<FakeFailure>>,
-    /// Of the operation that is making something of this VM now.
-    making: Mutex<Option<Arc<Cancel>>>,
+    /// The operations that have come for this VM, waiting for their turn or at work.
+    come: Mutex<Vec<(Wanted, Arc<Cancel>)>>,
 }
 
 /// The ends of a living monitor.
@@ -43,26 +44,18 @@ pub struct Live {
 impl Machine {
     /// A VM whose monitor does not live, as far as is known.
     pub fn new() -> Self {
-        Self {
-            turn: smol::lock::Mutex::new(()),
-            live: Mutex::new(None),
-            fail: Mutex::new(None),
-            making: Mutex::new(None),
-        }
+        Self { turn: Arc::default(), live: Mutex::new(None), fail: Mutex::new(None), come: Mutex::default() }
     }
 
-    /// Notes that an operation with this `cancel` is making something of the VM, until dropped.
-    pub fn begin_making(&self, cancel: Arc<Cancel>) -> Making<'_> {
-        *self.making.lock().unwrap_or_else(PoisonError::into_inner) = Some(cancel);
-        Making(self)
-    }
-
-    /// Has the operation that is making something of the VM end at its next safe point: whoever
-    /// stops or deletes it need not wait for a boot to finish.
-    pub fn interrupt(&self) {
-        if let Some(cancel) = &*self.making.lock().unwrap_or_else(PoisonError::into_inner) {
-            cancel.set();
+    /// Notes that an operation which wants `wanted` has come, until dropped, and has those that it
+    /// overrides end at their next safe point: whoever deletes a VM need not wait for its boot.
+    pub fn come(&self, wanted: Wanted, cancel: Arc<Cancel>) -> Come<'_> {
+        let mut come = self.come.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, earlier) in come.iter().filter(|(other, _)| wanted.overrides(*other)) {
+            earlier.set();
         }
+        come.push((wanted, cancel.clone()));
+        Come { machine: self, cancel }
     }
 
     /// How the fake monitor shall fail at its next start.
@@ -86,12 +79,16 @@ impl Machine {
     }
 }
 
-/// While it lives, an operation is making something of a VM.
-pub struct Making<'a>(&'a Machine);
+/// While it lives, an operation waits for its turn with a VM or is at work on it.
+pub struct Come<'a> {
+    machine: &'a Machine,
+    cancel: Arc<Cancel>,
+}
 
-impl Drop for Making<'_> {
+impl Drop for Come<'_> {
     fn drop(&mut self) {
-        *self.0.making.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut come = self.machine.come.lock().unwrap_or_else(PoisonError::into_inner);
+        come.retain(|(_, cancel)| !Arc::ptr_eq(cancel, &self.cancel));
     }
 }
 

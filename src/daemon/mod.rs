@@ -36,8 +36,9 @@ mod wire;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use log::error;
 use smol::Executor;
 use smol::future::Boxed;
 
@@ -60,12 +61,21 @@ struct Daemon {
     helper: helper::Helper,
     executor: Arc<Executor<'static>>,
     machines: Mutex<HashMap<VmId, Arc<machine::Machine>>>,
-    /// Held while an image or kernel of that name is made.
-    making: smol::lock::Mutex<()>,
+    /// A lock for each image or kernel that is being made or removed.
+    making: Mutex<HashMap<String, Weak<smol::lock::Mutex<()>>>>,
     /// Whether everything was found again after the start; false until the helper has answered once.
     reconciled: smol::lock::Mutex<bool>,
     /// Told when the daemon shall end.
-    ending: smol::channel::Sender<()>,
+    ending: smol::channel::Sender<Ending>,
+}
+
+/// Why the daemon shall end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Somebody wants it to.
+    Asked,
+    /// The store cannot be used again by this process: a new one will find everything.
+    StoreLost,
 }
 
 impl Daemon {
@@ -85,7 +95,31 @@ impl Daemon {
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Fault> {
         let store = self.store.clone();
-        smol::unblock(move || work(&store)).await.map_err(|e| store_fault(&e))
+        smol::unblock(move || work(&store)).await.map_err(|e| {
+            if e.is_lasting() {
+                error!("the store fails and must be opened anew: {e}");
+                self.end(Ending::StoreLost);
+            }
+            store_fault(&e)
+        })
+    }
+
+    /// Has the daemon end; virtual machines go on.
+    fn end(&self, why: Ending) {
+        // Full: somebody else has told it already.
+        let _ = self.ending.try_send(why);
+    }
+
+    /// The lock of an image or kernel, `what` being its kind and name.
+    fn making(&self, what: String) -> Arc<smol::lock::Mutex<()>> {
+        let mut making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        making.retain(|_, lock| lock.strong_count() > 0);
+        let known = making.get(&what).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let lock = Arc::default();
+            making.insert(what, Arc::downgrade(&lock));
+            lock
+        })
     }
 
     /// The VM called `name`.
@@ -116,7 +150,9 @@ fn store_fault(error: &StoreError) -> Fault {
         StoreError::InUse { .. } => FaultKind::InUse,
         StoreError::NoSlot => FaultKind::Refused,
         StoreError::Newer(_) => FaultKind::BadVersion,
-        StoreError::Database { .. } | StoreError::Io(_) | StoreError::Damaged { .. } => FaultKind::OperationFailed,
+        StoreError::Database { .. } | StoreError::Io(_) | StoreError::Damaged { .. } | StoreError::Lost { .. } => {
+            FaultKind::OperationFailed
+        }
     };
     Fault::of(kind, error)
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use event_listener::Event as Wake;
 use smol::channel::Sender;
+use smol::future::FutureExt;
 
 use crate::model::OpId;
 use crate::protocol::{Event, Fault, FaultKind};
@@ -60,6 +61,22 @@ impl Op {
     /// An operation that nobody asked for.
     pub fn background() -> Self {
         Self { id: OpId::BACKGROUND, cancel: Arc::default(), events: None, last_stage: Arc::default() }
+    }
+
+    /// The same operation, given up only by whoever sets this one's `cancel`: what takes something
+    /// away is brought to its end even when its asker leaves.
+    pub fn to_its_end(&self) -> Self {
+        Self { cancel: Arc::default(), ..self.clone() }
+    }
+
+    /// What `future` gives, or `None` when it is cancelled first.
+    pub async fn unless_cancelled<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let given = async { Some(future.await) };
+        let cancelled = async {
+            self.cancel.wait().await;
+            None
+        };
+        given.or(cancelled).await
     }
 
     /// Tells that a stage begins; the same one again is told once.

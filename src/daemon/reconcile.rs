@@ -5,28 +5,35 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use log::{info, warn};
+use smol::channel::Sender;
 
 use super::operation::Op;
 use super::{Daemon, keeper, lifecycle, steps};
 use crate::model::plan::{Step, Wanted};
 use crate::model::{VmId, VmRecord, VmState};
 use crate::os::files::{remove_file, remove_tree};
-use crate::os::process::is_alive;
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
 
-/// At the daemon's start: what needs no helper, then the rest, if the helper answers.
-pub(super) async fn at_start(daemon: &Arc<Daemon>) {
-    if let Err(fault) = sweep_files(daemon).await {
+/// At the daemon's start: what needs no helper, then the rest, if the helper answers. `settled` is
+/// dropped once every VM was found again or given up.
+pub(super) async fn at_start(daemon: Arc<Daemon>, settled: Sender<()>) {
+    if let Err(fault) = sweep_files(&daemon).await {
         warn!("cannot sweep what an earlier daemon left: {fault}");
     }
-    if let Err(fault) = ensure(daemon).await {
+    if let Err(fault) = ensure_telling(&daemon, Some(settled)).await {
         warn!("virtual machines are found again once the helper answers: {fault}");
     }
 }
 
 /// Reconciles once; tried again at each call until the helper has answered.
 pub(super) async fn ensure(daemon: &Arc<Daemon>) -> Result<(), Fault> {
+    ensure_telling(daemon, None).await
+}
+
+/// Each VM is looked after in a task of its own that holds its turn from here on: one monitor that
+/// does not answer holds up nobody but whoever wants something of that VM.
+async fn ensure_telling(daemon: &Arc<Daemon>, settled: Option<Sender<()>>) -> Result<(), Fault> {
     let mut done = daemon.reconciled.lock().await;
     if *done {
         return Ok(());
@@ -34,10 +41,20 @@ pub(super) async fn ensure(daemon: &Arc<Daemon>) -> Result<(), Fault> {
     let op = Op::background();
     let known = release_unknown(daemon, &op).await?;
     for vm in daemon.stored(|s| s.vms()).await? {
-        let name = vm.spec.name.clone();
-        if let Err(fault) = find_again(daemon, &op, vm, &known).await {
-            warn!("VM {name} cannot be reconciled: {fault}");
-        }
+        let turn = daemon.machine(&vm.id).turn.lock_arc().await;
+        let (daemon, op, settled) = (daemon.clone(), op.clone(), settled.clone());
+        let held = known.contains(&vm.id);
+        daemon.clone().spawn(async move {
+            if let Err(fault) = find_again(&daemon, &op, &vm, held).await {
+                warn!("VM {} cannot be reconciled: {fault}", vm.spec.name);
+            }
+            drop(turn);
+            if let Some(process) = vm.keeper {
+                // After the turn: it may want to delete the VM at once.
+                keeper::watch(&daemon, vm.id, process);
+            }
+            drop(settled);
+        });
     }
     *done = true;
     Ok(())
@@ -65,45 +82,52 @@ async fn release_unknown(daemon: &Arc<Daemon>, op: &Op) -> Result<HashSet<VmId>,
     Ok(known)
 }
 
-async fn find_again(daemon: &Arc<Daemon>, op: &Op, vm: VmRecord, known: &HashSet<VmId>) -> Result<(), Fault> {
-    let machine = daemon.machine(&vm.id);
-    let turn = machine.turn.lock().await;
-    let alive = vm.process.is_some_and(is_alive);
+/// Whoever calls holds the VM's turn; `held` says whether the helper holds something for it.
+async fn find_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, held: bool) -> Result<(), Fault> {
     match vm.state {
         VmState::Creating => {
             info!("VM {} was half-made: taken back", vm.spec.name);
             steps::perform(daemon, op, &vm.id, Step::RemoveFiles).await?;
-            return steps::perform(daemon, op, &vm.id, Step::Forget).await;
+            steps::perform(daemon, op, &vm.id, Step::Forget).await
         }
-        VmState::Running | VmState::Error if alive => attach(daemon, op, &vm).await?,
-        VmState::Starting if alive => {
-            attach(daemon, op, &vm).await?;
-            finish_start(daemon, vm.id.clone());
+        VmState::Running | VmState::Error | VmState::Starting if lifecycle::monitor_lives(daemon, vm)? => {
+            attach_again(daemon, op, vm, true).await;
+            if vm.state == VmState::Starting {
+                finish_start(daemon, vm.id.clone());
+            }
+            Ok(())
         }
         VmState::Starting | VmState::Running => {
-            let reason = "it ended while the daemon was not running".to_owned();
-            settle_dead(daemon, op, &vm, reason).await?;
+            settle_dead(daemon, op, vm, "it ended while the daemon was not running".to_owned()).await
         }
-        VmState::Stopping => settle_dead(daemon, op, &vm, "it was being stopped".to_owned()).await?,
-        VmState::Created | VmState::Stopped | VmState::Error => {
-            if known.contains(&vm.id) {
-                steps::perform(daemon, op, &vm.id, Step::Release).await?;
+        VmState::Stopping => settle_dead(daemon, op, vm, "it was being stopped".to_owned()).await,
+        VmState::Created | VmState::Stopped | VmState::Error if held => {
+            steps::perform(daemon, op, &vm.id, Step::Release).await
+        }
+        VmState::Created | VmState::Stopped | VmState::Error => Ok(()),
+    }
+}
+
+/// Takes the ends of a living monitor into memory where they are not there. One that does not let
+/// itself be taken is watched all the same: its end is noted, and the next request tries again.
+pub(super) async fn attach_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, alive: bool) {
+    if !alive || daemon.machine(&vm.id).live().is_some() {
+        return;
+    }
+    match attach(daemon, op, vm).await {
+        Ok(()) => info!("VM {} is found again", vm.spec.name),
+        Err(fault) => {
+            warn!("[{}] VM {} runs and does not let itself be taken over: {fault}", op.id, vm.spec.name);
+            if daemon.machine(&vm.id).live().is_none() {
+                lifecycle::watch_process(daemon, vm);
             }
         }
     }
-    drop(turn);
-    if let Some(process) = vm.keeper {
-        // After the lock, and in a task: it may want to delete the VM at once.
-        keeper::watch(daemon, vm.id, process);
-    }
-    Ok(())
 }
 
 async fn attach(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) -> Result<(), Fault> {
     let (reply, files) = daemon.helper.call_again(op.id, RootRequest::AttachVm { id: vm.id.clone() }).await?;
-    steps::go_live(daemon, op, &vm.id, reply, files).await?;
-    info!("VM {} is found again", vm.spec.name);
-    Ok(())
+    steps::go_live(daemon, op, &vm.id, reply, files).await
 }
 
 /// A boot that the earlier daemon had begun: its asker is gone, the VM need not be.
@@ -112,13 +136,14 @@ fn finish_start(daemon: &Arc<Daemon>, id: VmId) {
     daemon.clone().spawn(async move {
         let op = Op::background();
         let machine = daemon.machine(&id);
+        let _come = machine.come(Wanted::Running, op.cancel.clone());
         let _turn = machine.turn.lock().await;
-        let _making = machine.begin_making(op.cancel.clone());
         let ready = steps::perform(&daemon, &op, &id, Step::AwaitReady).await;
         let settled = match ready {
             Ok(()) => steps::perform(&daemon, &op, &id, Step::Mark(VmState::Running)).await,
             // Whoever interrupted it wants the VM otherwise and is waiting for the lock.
             Err(fault) if matches!(fault.kind, FaultKind::NotFound | FaultKind::Cancelled) => Ok(()),
+            Err(fault) if fault.kind == FaultKind::NeverReady => steps::keep(&daemon, &id, fault.to_string()).await,
             Err(fault) => {
                 let reason = fault.to_string();
                 warn!("VM {id}: {reason}");

@@ -14,7 +14,7 @@ use smol::{Async, Timer};
 
 use super::operation::Op;
 use super::wire::{Wire, WireError};
-use super::{Daemon, calls};
+use super::{Daemon, Ending, calls};
 use crate::os::socket::{Peer, peer};
 use crate::protocol::hello::{BUILD, PROTOCOL};
 use crate::protocol::owner::{Answer, Call, OwnerReply, OwnerRequest};
@@ -40,8 +40,8 @@ pub(super) async fn accept(daemon: &Arc<Daemon>, listener: UnixListener) -> io::
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            // Out of descriptors: serving those that are open frees some.
-            Err(e) if matches!(e.raw_os_error(), Some(23 | 24)) => {
+            // Out of descriptors or memory: serving those that are open frees some.
+            Err(e) if is_shortage(&e) => {
                 warn!("cannot accept: {e}");
                 Timer::after(Duration::from_millis(100)).await;
                 continue;
@@ -60,6 +60,12 @@ pub(super) async fn accept(daemon: &Arc<Daemon>, listener: UnixListener) -> io::
             open.fetch_sub(1, Ordering::AcqRel);
         });
     }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::NFILE, Errno::MFILE, Errno::NOMEM, Errno::NOBUFS];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
 async fn serve(daemon: &Arc<Daemon>, stream: Async<UnixStream>) -> Result<(), WireError> {
@@ -151,8 +157,10 @@ async fn serve_call(
             Next::Done(outcome) => break outcome,
             Next::Closed => {
                 cancel.set();
-                if let Err(fault) = task.await {
-                    info!("[{id}] the client has left: {fault}");
+                match task.await {
+                    Ok(_) if ends_the_daemon => daemon.end(Ending::Asked),
+                    Ok(_) => {}
+                    Err(fault) => info!("[{id}] the client has left: {fault}"),
                 }
                 return Err(WireError::Closed);
             }
@@ -169,8 +177,8 @@ async fn serve_call(
             let beside: Vec<_> = files.iter().map(AsFd::as_fd).collect();
             let sent = wire.send(&Answer::Reply(Ok(reply)), &beside).await;
             if ends_the_daemon {
-                // After the reply, or it would be lost. Full: somebody else has told it already.
-                let _ = daemon.ending.try_send(());
+                // After the reply, or it would be lost.
+                daemon.end(Ending::Asked);
             }
             sent
         }

@@ -6,20 +6,25 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use log::{error, info, warn};
 use smol::future::FutureExt;
 use smol::{Async, Executor};
 
-use super::{Daemon, helper, reconcile, server};
+use super::{Daemon, Ending, helper, reconcile, server};
 use crate::host::config::Config;
 use crate::host::paths::Paths;
 use crate::os::files::ensure_dir;
 use crate::protocol::hello::BUILD;
 use crate::store::{Store, migrations};
+use crate::vmm::deadline::within;
 
 /// State of a system install, whoever asks.
 const SYSTEM_STATE: &str = "/var/lib/banger";
+
+/// How long the first client waits for all VMs to be found again: normally they are in milliseconds.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Exit code of a check that could not be made, and of a store that this build cannot use.
 const INCOMPATIBLE: u8 = 2;
@@ -65,12 +70,13 @@ fn serve() -> ExitCode {
 struct Prepared {
     daemon: Arc<Daemon>,
     listener: std::os::unix::net::UnixListener,
-    ending: smol::channel::Receiver<()>,
+    ending: smol::channel::Receiver<Ending>,
     signals: UnixStream,
 }
 
 fn prepare() -> Result<Prepared, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
+    raise_file_limit();
     let paths = Paths::current();
     for folder in [&paths.state, &paths.cache, &paths.run, &paths.images(), &paths.kernels(), &paths.vms()] {
         ensure_dir(folder, 0o700).map_err(|e| text(&e))?;
@@ -87,13 +93,23 @@ fn prepare() -> Result<Prepared, String> {
         store: Arc::new(store),
         executor: Arc::new(Executor::new()),
         machines: Mutex::new(HashMap::new()),
-        making: smol::lock::Mutex::new(()),
+        making: Mutex::default(),
         reconciled: smol::lock::Mutex::new(false),
         ending: sender,
         config,
         paths,
     });
     Ok(Prepared { daemon, listener, ending, signals })
+}
+
+/// Each VM and each connection takes a few descriptors; the customary soft limit of 1024 is there for
+/// programs that use select(2) (setrlimit(2), systemd.exec(5)).
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!("the limit of open files stays at {:?}: {e}", limit.current);
+    }
 }
 
 /// A stream that becomes readable when SIGTERM, SIGINT or SIGHUP arrives.
@@ -135,14 +151,19 @@ impl Prepared {
     async fn serve(self) -> io::Result<()> {
         let daemon = self.daemon;
         info!("banger {BUILD} serves {}", daemon.paths.socket().display());
-        reconcile::at_start(&daemon).await;
+        let (settling, settled) = smol::channel::bounded::<()>(1);
+        daemon.spawn(reconcile::at_start(daemon.clone(), settling));
+        if within(SETTLE_LIMIT, settled.recv()).await.is_none() {
+            warn!("some virtual machines are still being found again; serving meanwhile");
+        }
         crate::os::readiness::announce()?;
         let signals = Async::new(self.signals)?;
         let told = async {
-            let ending = self.ending.recv();
-            // Closed or told: the end either way.
-            let _ = ending.await;
-            Ok(())
+            match self.ending.recv().await {
+                Ok(Ending::StoreLost) => Err(io::Error::other("the store is lost to this process: see above")),
+                // Nobody is left who could tell: the end all the same.
+                Ok(Ending::Asked) | Err(_) => Ok(()),
+            }
         };
         let signalled = async {
             signals.readable().await?;

@@ -13,7 +13,6 @@ use super::machine::Live;
 use super::operation::Op;
 use super::vm_files::VmFiles;
 use super::{Daemon, lifecycle};
-use crate::model::choice::Accel;
 use crate::model::identity::{Identity, IdentityV1};
 use crate::model::plan::Step;
 use crate::model::{MacAddr, ProcessRef, Subnet, VmId, VmRecord, VmState};
@@ -23,15 +22,7 @@ use crate::protocol::guest::GuestRequest;
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind, frame};
 use crate::ssh::KnownHosts;
-use crate::vmm::{Boot, BootFiles, EndReason, Prepared, Vmm, VmmError, of_kind};
-
-/// How long a guest may take until ssh answers: on the CPU, and in software.
-const READY_LIMIT: Duration = Duration::from_secs(90);
-const READY_LIMIT_EMULATED: Duration = Duration::from_secs(240);
-
-/// How long a guest may take to shut down after being asked, and after its power button.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
-const POWER_LIMIT: Duration = Duration::from_secs(10);
+use crate::vmm::{Boot, BootFiles, EndReason, Patience, Prepared, Vmm, VmmError, of_kind};
 
 /// Carries out one step on the VM `id`. Done when it was so already.
 pub(super) async fn perform(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step) -> Result<(), Fault> {
@@ -64,6 +55,17 @@ pub(super) async fn settle(daemon: &Daemon, id: &VmId, state: VmState, reason: O
         if state == VmState::Running {
             vm.started_at = Some(unix_seconds());
         }
+    };
+    daemon.stored(move |s| s.update_vm(&id, change)).await.map(|_| ())
+}
+
+/// Leaves the VM as it is for somebody to look at, in error, even when its asker ends.
+pub(super) async fn keep(daemon: &Daemon, id: &VmId, reason: String) -> Result<(), Fault> {
+    let id = id.clone();
+    let change = move |vm: &mut VmRecord| {
+        vm.state = VmState::Error;
+        vm.reason = Some(reason);
+        vm.keeper = None;
     };
     daemon.stored(move |s| s.update_vm(&id, change)).await.map(|_| ())
 }
@@ -271,7 +273,7 @@ async fn await_ready(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fau
     let Some(live) = daemon.machine(id).live() else {
         return Err(Fault::new(FaultKind::OperationFailed, "the monitor is gone"));
     };
-    let limit = if vm.accel == Accel::Kvm { READY_LIMIT } else { READY_LIMIT_EMULATED };
+    let limit = monitor_of(&vm)?.patience(vm.accel).ready;
     let ready = async {
         match live.agent.wait_ready().await {
             Ok(ready) => Waited::Ready(ready),
@@ -353,21 +355,31 @@ async fn ask_shutdown(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fa
     let Some(live) = daemon.machine(id).live() else {
         return Ok(());
     };
-    if let Err(fault) = live.agent.ask(op.id, GuestRequest::Shutdown).await {
-        info!("[{}] the agent cannot shut VM {id} down: {fault}", op.id);
-        return Ok(());
+    match op.unless_cancelled(live.agent.ask(op.id, GuestRequest::Shutdown)).await {
+        Some(Ok(_)) => {}
+        Some(Err(fault)) => {
+            info!("[{}] the agent cannot shut VM {id} down: {fault}", op.id);
+            return Ok(());
+        }
+        None => return Ok(()),
     }
-    if !live.ends_within(SHUTDOWN_LIMIT).await {
-        warn!("[{}] VM {id} did not shut down within {} s", op.id, SHUTDOWN_LIMIT.as_secs());
+    let limit = patience(daemon, id).await?.shutdown;
+    if op.unless_cancelled(live.ends_within(limit)).await == Some(false) {
+        warn!("[{}] VM {id} did not shut down within {} s", op.id, limit.as_secs());
     }
     Ok(())
+}
+
+async fn patience(daemon: &Daemon, id: &VmId) -> Result<Patience, Fault> {
+    let vm = load(daemon, id).await?;
+    Ok(monitor_of(&vm)?.patience(vm.accel))
 }
 
 async fn press_power(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
     let Some(live) = daemon.machine(id).live() else {
         return Ok(());
     };
-    if live.has_ended() {
+    if live.has_ended() || op.cancel.is_set() {
         return Ok(());
     }
     op.stage("pressing the power button");
@@ -375,8 +387,9 @@ async fn press_power(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fau
         info!("[{}] the power button of VM {id} cannot be pressed: {e}", op.id);
         return Ok(());
     }
-    if !live.ends_within(POWER_LIMIT).await {
-        let text = format!("it ignored its power button for {} s: killed", POWER_LIMIT.as_secs());
+    let limit = patience(daemon, id).await?.power;
+    if op.unless_cancelled(live.ends_within(limit)).await == Some(false) {
+        let text = format!("it ignored its power button for {} s: killed", limit.as_secs());
         op.tell(crate::protocol::Event::Warning { text });
     }
     Ok(())

@@ -20,6 +20,27 @@ pub enum Wanted {
     Gone,
 }
 
+impl Wanted {
+    /// Whether it makes something, and so can be given up half-way; taking away is brought to its end.
+    pub fn is_making(self) -> bool {
+        match self {
+            Self::Created | Self::Running => true,
+            Self::Stopped | Self::Killed | Self::Gone => false,
+        }
+    }
+
+    /// Whether somebody who wants this need not wait until what `other` wants is done: a boot is
+    /// given up for a stop, a graceful stop is cut short for a kill.
+    pub fn overrides(self, other: Self) -> bool {
+        let strength = |wanted| match wanted {
+            Self::Created | Self::Running => 0,
+            Self::Stopped => 1,
+            Self::Killed | Self::Gone => 2,
+        };
+        strength(self) > strength(other)
+    }
+}
+
 /// What is seen of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
@@ -158,6 +179,8 @@ pub enum Left {
     AsStopped,
     /// In error, with the reason.
     InError,
+    /// The same, and kept for somebody to look at even where it was to end with its asker.
+    Kept,
 }
 
 /// Decides what follows when the plan for `wanted` broke after `done`.
@@ -165,9 +188,8 @@ pub fn aftermath(wanted: Wanted, done: &[Step], broken: Broken) -> Aftermath {
     let left = match (wanted, broken) {
         (Wanted::Created, Broken::Cancelled | Broken::NeverReady | Broken::Failed) => Left::Nothing,
         (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::Cancelled) => Left::AsStopped,
-        (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::NeverReady | Broken::Failed) => {
-            Left::InError
-        }
+        (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::NeverReady) => Left::Kept,
+        (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::Failed) => Left::InError,
     };
     // A guest whose ssh never answered is left as it is: somebody will want to look.
     let undo = if broken == Broken::NeverReady { Vec::new() } else { undo(done) };
@@ -225,7 +247,7 @@ mod tests {
     #[test]
     fn a_guest_that_never_answers_is_kept_and_a_cancelled_start_leaves_a_stopped_vm() {
         let done = [Step::Launch, Step::AwaitReady];
-        let kept = Aftermath { undo: vec![], left: Left::InError };
+        let kept = Aftermath { undo: vec![], left: Left::Kept };
         assert_eq!(aftermath(Wanted::Running, &done, Broken::NeverReady), kept);
         let stopped = Aftermath { undo: vec![Step::Release], left: Left::AsStopped };
         assert_eq!(aftermath(Wanted::Running, &done, Broken::Cancelled), stopped);
@@ -237,6 +259,16 @@ mod tests {
             let nothing = Aftermath { undo: vec![Step::RemoveFiles], left: Left::Nothing };
             assert_eq!(aftermath(Wanted::Created, &[Step::MakeFiles, Step::MakeDisk], broken), nothing);
         }
+    }
+
+    #[test]
+    fn a_kill_overrides_a_stop_and_a_stop_a_start_but_nothing_its_like() {
+        assert!(Wanted::Killed.overrides(Wanted::Stopped) && Wanted::Gone.overrides(Wanted::Stopped));
+        assert!(Wanted::Stopped.overrides(Wanted::Running) && Wanted::Gone.overrides(Wanted::Created));
+        for wanted in [Wanted::Created, Wanted::Running, Wanted::Stopped, Wanted::Killed, Wanted::Gone] {
+            assert!(!wanted.overrides(wanted), "{wanted:?}");
+        }
+        assert!(!Wanted::Running.overrides(Wanted::Stopped));
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub fn reference(pid: i32) -> io::Result<ProcessRef> {
 }
 
 /// A pidfd of exactly the process that `process` names; `None` when it is gone, a zombie included.
+///
+/// Fails where it cannot be told: `/proc` may hide the processes of other users (`hidepid`, proc(5)),
+/// and one that is merely hidden must not be taken for dead.
 pub fn open(process: ProcessRef) -> io::Result<Option<OwnedFd>> {
     if process.pid <= 0 {
         return Ok(None);
@@ -30,7 +33,14 @@ pub fn open(process: ProcessRef) -> io::Result<Option<OwnedFd>> {
         Err(e) => return Err(e.into()),
     };
     // Compared after the pidfd is held: from here on the pid cannot be taken by another.
-    Ok((stat(process.pid)? == Some(process.start_time)).then_some(pidfd))
+    match stat(process.pid)? {
+        Some(start_time) => Ok((start_time == process.start_time).then_some(pidfd)),
+        None if wait_for_end(&pidfd, std::time::Duration::ZERO)? => Ok(None),
+        None => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("/proc hides process {}: it cannot be told whether it is the one", process.pid),
+        )),
+    }
 }
 
 /// Whether exactly this process lives.

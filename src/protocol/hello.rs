@@ -3,7 +3,7 @@
 use super::fault::{Fault, FaultKind};
 
 /// Version of the owner and root languages. Raised with any change to either.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The build that is running: version and commit.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BANGER_COMMIT"), ")");
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn another_protocol_is_refused_naming_both_builds() {
-        let other = Hello { protocol: 2, build: "9.9".into() };
+        let other = Hello { protocol: PROTOCOL + 1, build: "9.9".into() };
         let fault = other.check("the daemon", "banger daemon restart").expect_err("refused");
         assert_eq!(fault.kind, FaultKind::BadVersion);
         assert!(fault.message.contains("9.9") && fault.message.contains(BUILD));

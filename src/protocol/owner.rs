@@ -113,8 +113,6 @@ pub enum OwnerRequest {
         init: InitMode,
         /// Where it comes from, in words, at most 256 bytes.
         source: String,
-        /// Replace an image of this name that no VM uses.
-        replace: bool,
     },
     /// All kernels.
     ListKernels,
@@ -135,8 +133,11 @@ pub enum OwnerRequest {
         boot_args: KernelArgs,
         /// Where it comes from, in words, at most 256 bytes.
         source: String,
-        /// Replace a kernel of this name that no VM uses.
-        replace: bool,
+    },
+    /// Let an ephemeral VM outlive its asker: there is something in it to look at.
+    KeepVm {
+        /// Which.
+        name: VmName,
     },
 }
 
@@ -160,6 +161,7 @@ impl OwnerRequest {
             | Self::ListImages
             | Self::DeleteImage { .. }
             | Self::ListKernels
+            | Self::KeepVm { .. }
             | Self::DeleteKernel { .. } => 0,
         }
     }

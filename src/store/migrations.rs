@@ -4,7 +4,7 @@
 //! by its writer and cannot be read after an unclean close without being repaired: the mirror lets
 //! `bangerd --check-migrations` answer while the daemon runs and after a crash.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,9 +57,14 @@ pub(super) fn pending(applied: &[String]) -> Result<Vec<&'static Migration>, Str
     Ok(HISTORY.iter().filter(|m| !applied.iter().any(|id| id == m.id)).collect())
 }
 
+/// Where the applied ids are mirrored.
+pub(super) fn mirror_path(folder: &Path) -> PathBuf {
+    folder.join("schema.json")
+}
+
 /// Judges the store in `folder` by its mirror, changing nothing.
 pub fn check(folder: &Path) -> Result<Compatibility, StoreError> {
-    let path = folder.join("schema.json");
+    let path = mirror_path(folder);
     let applied = match crate::os::files::read_limited(&path, MAX_MIRROR) {
         Ok(bytes) => {
             serde_json::from_slice::<Mirror>(&bytes)
@@ -88,7 +93,7 @@ pub fn check(folder: &Path) -> Result<Compatibility, StoreError> {
 pub(super) fn write_mirror(folder: &Path, applied: &[String]) -> Result<(), StoreError> {
     let mirror = Mirror { migrations: applied.to_vec() };
     let text = serde_json::to_vec_pretty(&mirror).map_err(std::io::Error::from)?;
-    Ok(crate::os::files::write_atomic(&folder.join("schema.json"), &text, 0o600)?)
+    Ok(crate::os::files::write_atomic(&mirror_path(folder), &text, 0o600)?)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod vms;
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
@@ -63,6 +63,17 @@ pub enum StoreError {
     /// A newer banger has written it.
     #[error("the store was written by a newer banger: it has migration `{0}`, unknown to this build")]
     Newer(String),
+    /// Its mirror is there and it is not: an empty one in its place would disown every VM.
+    #[error(
+        "{path} is gone, though there was one here; put it back, or remove {mirror} to begin anew \
+        (VMs, images and kernels are removed then)"
+    )]
+    Lost {
+        /// The store.
+        path: PathBuf,
+        /// What says that there was one.
+        mirror: PathBuf,
+    },
     /// The name is taken.
     #[error("{what} '{name}' exists already")]
     NameTaken {
@@ -94,6 +105,24 @@ pub enum StoreError {
     NoSlot,
 }
 
+impl StoreError {
+    /// Whether the store stays unusable until it is opened anew: after a write that failed, redb
+    /// refuses everything (`redb::Error::PreviousIo`), even when the disk has room again.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => matches!(**source, redb::Error::Io(_) | redb::Error::PreviousIo),
+            Self::Io(_)
+            | Self::Damaged { .. }
+            | Self::Newer(_)
+            | Self::Lost { .. }
+            | Self::NameTaken { .. }
+            | Self::NotFound { .. }
+            | Self::InUse { .. }
+            | Self::NoSlot => false,
+        }
+    }
+}
+
 /// The open store.
 #[derive(Debug)]
 pub struct Store {
@@ -107,8 +136,15 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join("banger.redb");
         refuse_newer_by_mirror(folder)?;
+        let mirror = migrations::mirror_path(folder);
+        if mirror.exists() && !path.exists() {
+            return Err(StoreError::Lost { path, mirror });
+        }
         // redb would create it with the umask's mode.
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        if !mirror.exists() {
+            clear_unborn(&path)?;
+        }
         let wrap = |source: redb::Error| StoreError::Database { path: path.clone(), source: Box::new(source) };
         let db = Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| wrap(e.into()))?;
         let store = Self { db, path };
@@ -154,6 +190,18 @@ impl Store {
         let run = || -> Result<T, Failure> { work(&self.db.begin_read()?) };
         run().map_err(|e| e.into_store(&self.path))
     }
+}
+
+/// A store whose very first opening was cut short has a size and no magic number yet, and redb takes
+/// it for damaged for ever. Nothing was ever in it: the mirror is written after that.
+fn clear_unborn(path: &Path) -> Result<(), StoreError> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut magic = [0; 9];
+    let read = file.read_at(&mut magic, 0)?;
+    if read == magic.len() && magic == [0; 9] {
+        file.set_len(0)?;
+    }
+    Ok(())
 }
 
 fn refuse_newer_by_mirror(folder: &Path) -> Result<(), StoreError> {
@@ -234,6 +282,23 @@ mod tests {
         drop(store);
         std::fs::remove_file(folder.path().join("schema.json")).expect("removed");
         assert!(matches!(Store::open(folder.path()), Err(StoreError::Newer(_))));
+    }
+
+    #[test]
+    fn a_lost_store_is_not_replaced_by_an_empty_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(Store::open(folder.path()).expect("opens"));
+        std::fs::remove_file(folder.path().join("banger.redb")).expect("removed");
+        assert!(matches!(Store::open(folder.path()), Err(StoreError::Lost { .. })));
+        std::fs::remove_file(folder.path().join("schema.json")).expect("removed");
+        Store::open(folder.path()).expect("begins anew");
+    }
+
+    #[test]
+    fn a_store_whose_first_opening_was_cut_short_is_begun_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("banger.redb"), vec![0; 70_000]).expect("written");
+        Store::open(folder.path()).expect("begins anew");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod qmp;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use smol::future::Boxed;
 
@@ -104,6 +105,17 @@ pub enum EndReason {
     HostRequest,
 }
 
+/// How long things may take with a monitor.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From its start until the guest answers.
+    pub ready: Duration,
+    /// For a guest that was asked to shut down.
+    pub shutdown: Duration,
+    /// For a guest whose power button was pressed after that.
+    pub power: Duration,
+}
+
 /// A running monitor's control socket.
 pub trait Control: Send + Sync {
     /// Finishes the handshake; the guest runs when this returns.
@@ -120,6 +132,8 @@ pub trait Control: Send + Sync {
 pub trait Vmm: Send + Sync {
     /// Which one.
     fn kind(&self) -> VmmKind;
+    /// How long its guests may take.
+    fn patience(&self, accel: Accel) -> Patience;
     /// Makes the copy-on-write disk of `size` at `path`. Blocks; constant time.
     fn make_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError>;
     /// Turns files into what the helper needs. Blocks; opens files.

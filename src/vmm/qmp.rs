@@ -32,10 +32,20 @@ pub(super) struct Qmp {
 
 struct Shared {
     stream: Async<UnixStream>,
-    turn: smol::lock::Mutex<bool>,
-    replies: Receiver<Result<Value, String>>,
+    turn: smol::lock::Mutex<Turn>,
+    replies: Receiver<Numbered>,
     reason: Mutex<Option<EndReason>>,
 }
+
+/// What whoever has the turn knows.
+#[derive(Default)]
+struct Turn {
+    negotiated: bool,
+    last: u64,
+}
+
+/// A reply with the id of its command.
+type Numbered = (u64, Result<Value, String>);
 
 impl Qmp {
     /// Takes the connected socket and runs its reader.
@@ -43,8 +53,7 @@ impl Qmp {
         let stream = Async::new(UnixStream::from(socket))?;
         // One place: at most one command is under way, and the greeting comes before the first.
         let (sender, replies) = bounded(1);
-        let shared =
-            Arc::new(Shared { stream, turn: smol::lock::Mutex::new(false), replies, reason: Mutex::new(None) });
+        let shared = Arc::new(Shared { stream, turn: smol::lock::Mutex::default(), replies, reason: Mutex::new(None) });
         spawn(Box::pin(read_all(shared.clone(), sender)));
         Ok(Arc::new(Self { shared }))
     }
@@ -75,23 +84,29 @@ impl Control for Qmp {
 impl Shared {
     /// Executes one command, negotiating capabilities before the first.
     async fn command(&self, name: &str) -> Result<Value, VmmError> {
-        let mut negotiated = self.turn.lock().await;
-        if !*negotiated {
-            self.exchange("qmp_capabilities").await?;
-            *negotiated = true;
+        let mut turn = self.turn.lock().await;
+        if !turn.negotiated {
+            self.exchange(&mut turn, "qmp_capabilities").await?;
+            turn.negotiated = true;
         }
-        self.exchange(name).await
+        self.exchange(&mut turn, name).await
     }
 
-    async fn exchange(&self, name: &str) -> Result<Value, VmmError> {
-        let line = format!("{}\n", json!({ "execute": name }));
+    async fn exchange(&self, turn: &mut Turn, name: &str) -> Result<Value, VmmError> {
+        turn.last += 1;
+        let number = turn.last;
+        let line = format!("{}\n", json!({ "execute": name, "id": number }));
         let control = |text: String| VmmError::Control(format!("{name}: {text}"));
         let answer = async {
             (&self.stream).write_all(line.as_bytes()).await.map_err(|e| control(e.to_string()))?;
-            match self.replies.recv().await {
-                Ok(Ok(value)) => Ok(value),
-                Ok(Err(text)) => Err(control(text)),
-                Err(_) => Err(control("the monitor closed it".into())),
+            loop {
+                match self.replies.recv().await {
+                    Ok((of, Ok(value))) if of == number => return Ok(value),
+                    Ok((of, Err(text))) if of == number => return Err(control(text)),
+                    // Of a command that was given up: late, and nobody's any more.
+                    Ok(_) => {}
+                    Err(_) => return Err(control("the monitor closed it".into())),
+                }
             }
         };
         let late = || Err(control(format!("no answer within {} s", ANSWER_LIMIT.as_secs())));
@@ -114,7 +129,7 @@ impl Shared {
 }
 
 /// Drains the socket to its end.
-async fn read_all(shared: Arc<Shared>, replies: Sender<Result<Value, String>>) {
+async fn read_all(shared: Arc<Shared>, replies: Sender<Numbered>) {
     let mut buffer: Vec<u8> = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -130,22 +145,30 @@ async fn read_all(shared: Arc<Shared>, replies: Sender<Result<Value, String>>) {
         if buffer.len() > MAX_LINE {
             return;
         }
+        // A monitor that talks without a pause must not have a thread of the executor for itself.
+        smol::future::yield_now().await;
     }
 }
 
-fn take_line(shared: &Shared, replies: &Sender<Result<Value, String>>, line: &[u8]) {
+fn take_line(shared: &Shared, replies: &Sender<Numbered>, line: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(line) else {
         return;
     };
     if value.get("event").is_some() {
-        shared.note(&value);
-    } else if let Some(result) = value.get("return") {
-        // A reply that nobody waits for is an unruly monitor's; dropping it is right.
-        let _ = replies.try_send(Ok(result.clone()));
-    } else if let Some(error) = value.get("error") {
-        let text = error["desc"].as_str().unwrap_or("an error without description");
-        let _ = replies.try_send(Err(text.chars().take(300).collect()));
+        return shared.note(&value);
     }
+    // The greeting has no id, and every reply that was asked for has one.
+    let Some(number) = value["id"].as_u64() else { return };
+    let reply = match (value.get("return"), value.get("error")) {
+        (Some(result), _) => Ok(result.clone()),
+        (None, Some(error)) => {
+            let text = error["desc"].as_str().unwrap_or("an error without description");
+            Err(text.chars().take(300).collect())
+        }
+        (None, None) => return,
+    };
+    // The newest counts: what lies there unread is a late reply to a command that was given up.
+    let _ = replies.force_send((number, reply));
 }
 
 #[cfg(test)]
@@ -176,7 +199,11 @@ mod tests {
 
     #[test]
     fn negotiates_once_and_passes_the_monitors_errors_on() {
-        let script = vec!["{\"return\": {}}", "{\"return\": {}}", "{\"error\": {\"desc\": \"no button\"}}"];
+        let script = vec![
+            "{\"return\": {}, \"id\": 1}",
+            "{\"return\": {}, \"id\": 2}",
+            "{\"error\": {\"desc\": \"no button\"}, \"id\": 3}",
+        ];
         against(script, async |qmp| {
             qmp.begin().await.expect("begun");
             let error = qmp.press_power().await.expect_err("refused");
@@ -186,10 +213,18 @@ mod tests {
 
     #[test]
     fn remembers_why_the_guest_ended_and_survives_rubbish() {
-        let answer = "rubbish\n{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-shutdown\"}}\n{\"return\": {}}";
-        against(vec![answer, "{\"return\": {}}"], async |qmp| {
+        let answer = "rubbish\n{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-shutdown\"}}\n{\"return\": {}, \"id\": 1}";
+        against(vec![answer, "{\"return\": {}, \"id\": 2}"], async |qmp| {
             qmp.begin().await.expect("begun");
             assert_eq!(qmp.end_reason(), Some(EndReason::GuestShutdown));
+        });
+    }
+
+    #[test]
+    fn a_late_reply_is_not_taken_for_the_next_commands() {
+        let late = "{\"error\": {\"desc\": \"late\"}, \"id\": 0}\n{\"return\": {}, \"id\": 1}";
+        against(vec![late, "{\"return\": {}, \"id\": 2}"], async |qmp| {
+            qmp.begin().await.expect("begun");
         });
     }
 

@@ -89,7 +89,7 @@ pub fn image(
     }
     progress.stage(&format!("making image '{name}'"));
     let (build, source) = sources::build_image(catalogued)?;
-    let request = OwnerRequest::ImportImage { name: name.clone(), size, init: InitMode::Image, source, replace: false };
+    let request = OwnerRequest::ImportImage { name: name.clone(), size, init: InitMode::Image, source };
     match import(client, request, build, progress)? {
         OwnerReply::Image(_) | OwnerReply::Done => Ok(Made::Now),
         other => Err(unexpected(&other)),
@@ -120,7 +120,7 @@ pub fn import_kernel(
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let KernelBuild { build, release, source } = kernel;
-    let request = OwnerRequest::ImportKernel { name: name.clone(), release, boot_args, source, replace: false };
+    let request = OwnerRequest::ImportKernel { name: name.clone(), release, boot_args, source };
     match import(client, request, build, progress)? {
         OwnerReply::Kernel(_) | OwnerReply::Done => Ok(()),
         other => Err(unexpected(&other)),

@@ -4,13 +4,14 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smol::future::Boxed;
 
 use super::qmp::Qmp;
-use super::{Boot, Control, Prepared, Vmm, VmmError};
+use super::{Boot, Control, Patience, Prepared, Vmm, VmmError};
 use crate::model::Mib;
-use crate::model::choice::VmmKind;
+use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{FakeLaunch, Launch};
 use crate::os::files::write_atomic;
 
@@ -21,6 +22,11 @@ pub struct Fake;
 impl Vmm for Fake {
     fn kind(&self) -> VmmKind {
         VmmKind::Fake
+    }
+
+    fn patience(&self, _accel: Accel) -> Patience {
+        let short = Duration::from_secs(3);
+        Patience { ready: short, shutdown: short, power: short }
     }
 
     fn make_disk(&self, path: &Path, _size: Mib) -> Result<(), VmmError> {

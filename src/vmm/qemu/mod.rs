@@ -5,16 +5,25 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use smol::future::Boxed;
 
 use super::qmp::Qmp;
-use super::{Boot, Control, Prepared, Vmm, VmmError};
+use super::{Boot, Control, Patience, Prepared, Vmm, VmmError};
 use crate::host::facts::find_program;
 use crate::model::Mib;
-use crate::model::choice::VmmKind;
+use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{Launch, QemuLaunch};
 use crate::os::files::named;
+
+/// How long a guest may take until ssh answers: on the CPU, and in software.
+const READY: Duration = Duration::from_secs(90);
+const READY_EMULATED: Duration = Duration::from_secs(240);
+
+/// How long it may take to shut down after being asked, and after its power button.
+const SHUTDOWN: Duration = Duration::from_secs(30);
+const POWER: Duration = Duration::from_secs(10);
 
 /// QEMU's microvm machine.
 #[derive(Debug)]
@@ -23,6 +32,14 @@ pub struct Qemu;
 impl Vmm for Qemu {
     fn kind(&self) -> VmmKind {
         VmmKind::Qemu
+    }
+
+    fn patience(&self, accel: Accel) -> Patience {
+        let ready = match accel {
+            Accel::Kvm => READY,
+            Accel::Tcg => READY_EMULATED,
+        };
+        Patience { ready, shutdown: SHUTDOWN, power: POWER }
     }
 
     /// The overlay names no backing file: the image is attached under it by descriptor at every
