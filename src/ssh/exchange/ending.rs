@@ -14,9 +14,13 @@ impl Exchange<'_, '_> {
         if self.outputs.iter().any(|output| !output.outlet.is_empty()) {
             return Ok(None);
         }
-        // Without the remote's close there is no exit status, and 0 would be read.
-        if self.channel.eof() && matches!(done(self.channel.wait_close()), Ok(Some(()))) {
-            return self.outcome().map(Some);
+        // Without the remote's close there is no exit status, and 0 would be read. After the end of
+        // the output only this call still hears the session end: the streams read no more.
+        if self.channel.eof() {
+            let closed = done(self.channel.wait_close());
+            if self.noted(closed).is_some() {
+                return self.outcome().map(Some);
+            }
         }
         match self.broken.take() {
             Some(reason) => Err(self.shell.connection_lost(reason)),

@@ -81,6 +81,18 @@ fn a_cut_connection_is_never_a_success() {
     assert!(matches!(again, ShellError::ConnectionLost { .. }), "{again}");
 }
 
+/// After the end of a channel's output libssh2 reads no more by itself: the loss shows elsewhere.
+#[test]
+fn a_connection_cut_after_the_end_of_output_is_no_success_and_no_endless_loop() {
+    let Some(server) = Server::start() else { return };
+    let (mut shell, (tell, told)) = (server.shell(), std::sync::mpsc::channel());
+    // sshd needs a moment to pass on that both outputs were closed.
+    let command = script("exec >&- 2>&-; sleep 1; kill -9 $PPID; sleep 9");
+    std::thread::spawn(move || tell.send(capture(&mut shell, &command, b"", 99)));
+    let result = told.recv_timeout(std::time::Duration::from_secs(20)).expect("it ends");
+    assert!(matches!(result, Err(ShellError::ConnectionLost { .. })), "{result:?}");
+}
+
 #[test]
 fn a_silent_peer_is_lost() {
     let Some(server) = Server::start() else { return };
