@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::os::need;
 use crate::ssh::{Access, KeyPair, SshError, SshShell, Timeouts, generate};
 
 pub const SSHD: &str = "/usr/sbin/sshd";
@@ -22,13 +23,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// `None` where there is no sshd.
+    /// `None` where there is no sshd, and that is said.
     pub fn start() -> Option<Self> {
         Self::with_options("")
     }
 
     pub fn with_options(options: &str) -> Option<Self> {
-        Path::new(SSHD).exists().then(|| Self::prepare(options).expect("a server"))
+        let is_there = need::is_met("sshd", "apt-get install openssh-server", Path::new(SSHD).exists());
+        is_there.then(|| Self::prepare(options).expect("a server"))
     }
 
     fn prepare(options: &str) -> io::Result<Self> {
