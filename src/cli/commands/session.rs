@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
+use std::process::{Child, Command as Process};
 
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
@@ -48,7 +48,7 @@ pub fn run(access: &ShellAccess, socket: OwnedFd, command: Option<Vec<OsString>>
         (Some(argv), _) => carried(access, socket, &Command::new(argv)),
         (None, false) => carried(access, socket, &Command::login()),
         (None, true) => match program_of_user("ssh") {
-            Some(program) => with_own_ssh(access, &program),
+            Some(program) => with_own_ssh(access, socket, &program),
             None => {
                 let stdin = io::stdin();
                 let _raw = RawMode::enter(stdin.as_fd()).map_err(|e| failed("prepare the terminal", &e))?;
@@ -84,17 +84,9 @@ fn carried(access: &ShellAccess, socket: OwnedFd, command: &Command) -> Result<u
 }
 
 /// With the user's own `ssh`, which knows terminals better than anybody else.
-fn with_own_ssh(access: &ShellAccess, program: &Path) -> Result<u8, Failure> {
-    let ssh = UserSsh {
-        name: &access.name,
-        address: access.address,
-        user: &access.user,
-        identity: Path::new(&access.identity_file),
-        known_hosts: Path::new(&access.known_hosts_file),
-    };
-    let argv = ssh.argv(None).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
+fn with_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path) -> Result<u8, Failure> {
     let interrupts = Interrupts::take_over().map_err(|e| failed("listen for signals", &e))?;
-    let mut child = Process::new(program).args(&argv[1..]).spawn().map_err(|e| failed("start ssh", &e))?;
+    let mut child = start_own_ssh(access, socket, program)?;
     let signal = wait_for_end(&child, &interrupts).map_err(|e| failed("wait for ssh", &e))?;
     if let Some(signal) = signal {
         // It may have ended by the same signal meanwhile.
@@ -107,9 +99,23 @@ fn with_own_ssh(access: &ShellAccess, program: &Path) -> Result<u8, Failure> {
     Ok(u8::try_from(code).unwrap_or(255))
 }
 
+/// It connects by itself: `socket` would only keep a second sshd in the guest for as long as the shell.
+fn start_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path) -> Result<Child, Failure> {
+    drop(socket);
+    let ssh = UserSsh {
+        name: &access.name,
+        address: access.address,
+        user: &access.user,
+        identity: Path::new(&access.identity_file),
+        known_hosts: Path::new(&access.known_hosts_file),
+    };
+    let argv = ssh.argv(None).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
+    Process::new(program).args(&argv[1..]).spawn().map_err(|e| failed("start ssh", &e))
+}
+
 /// Waits for the end of `child`; `Some` when a signal came first. SIGINT went to the child as well,
 /// which decides what it means.
-fn wait_for_end(child: &std::process::Child, interrupts: &Interrupts) -> io::Result<Option<i32>> {
+fn wait_for_end(child: &Child, interrupts: &Interrupts) -> io::Result<Option<i32>> {
     let Some(pidfd) = i32::try_from(child.id()).ok().and_then(|pid| process::reference(pid).ok()) else {
         return Ok(None);
     };
@@ -127,4 +133,36 @@ fn wait_for_end(child: &std::process::Child, interrupts: &Interrupts) -> io::Res
 fn program_of_user(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).filter(|p| p.is_absolute()).map(|p| p.join(name)).find(|p| p.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::choice::VmmKind;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    fn access() -> ShellAccess {
+        ShellAccess {
+            name: "box".parse().expect("a name"),
+            address: std::net::Ipv4Addr::LOCALHOST,
+            port: 22,
+            user: "root".into(),
+            private_key: String::new(),
+            host_key: String::new(),
+            identity_file: "/id".into(),
+            known_hosts_file: "/hosts".into(),
+            vmm: VmmKind::Qemu,
+        }
+    }
+
+    #[test]
+    fn the_users_own_ssh_leaves_no_second_connection_open() {
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        far.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        let mut child = start_own_ssh(&access(), near.into(), Path::new("/bin/true")).expect("starts");
+        assert_eq!(far.read(&mut [0]).expect("closed, not silent"), 0);
+        child.wait().expect("reaped");
+    }
 }
