@@ -18,7 +18,7 @@ use crate::os::process;
 use crate::os::tty::{self, RawMode};
 use crate::protocol::owner::{OwnerReply, OwnerRequest, ShellAccess};
 use crate::protocol::{Fault, FaultKind};
-use crate::ssh::{Access, Command, GuestShell, HostSignals, Io, Pty, SshShell, Timeouts, UserSsh};
+use crate::ssh::{Access, Command, GuestShell, HostSignals, Io, Pty, SshError, SshShell, Timeouts, UserSsh};
 
 /// `TERM` where the caller has none: what every terminfo database knows.
 const PLAIN_TERMINAL: &str = "dumb";
@@ -77,7 +77,11 @@ fn carried(access: &ShellAccess, socket: OwnedFd, command: &Command) -> Result<u
         private_key: access.private_key.clone(),
         host_key: access.host_key.clone(),
     };
-    let mut shell = SshShell::connect(socket, &keys, Timeouts::default()).map_err(|e| of_error(&e))?;
+    let connected = SshShell::connect(socket, &keys, Timeouts::default(), Some(&mut signals));
+    let mut shell = connected.map_err(|e| match e {
+        SshError::Interrupted { signal, .. } => Failure::Signalled(signal),
+        other => of_error(&other).into(),
+    })?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
     Ok(shell.run(command, io).map_err(|e| of_error(&e))?.exit_code())

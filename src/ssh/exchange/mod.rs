@@ -28,7 +28,7 @@ const ROUNDS: usize = 8;
 /// The signal that ends the wait: one is asking, two is insisting, three is leaving.
 const PATIENCE: u8 = 3;
 /// How long a command that is given up may take to be told.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 struct Output<'io> {
     outlet: Outlet<'io>,

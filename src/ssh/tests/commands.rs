@@ -99,7 +99,8 @@ fn a_silent_peer_is_lost() {
     let Some(server) = Server::start() else { return };
     let seconds = std::time::Duration::from_secs(3);
     let timeouts = crate::ssh::Timeouts { keepalive: seconds, silence: seconds, ..super::server::timeouts() };
-    let mut shell = crate::ssh::SshShell::connect(server.socket(), &server.access(), timeouts).expect("a session");
+    let mut shell =
+        crate::ssh::SshShell::connect(server.socket(), &server.access(), timeouts, None).expect("a session");
     let patient = output(&mut shell, &script("sleep 5; echo alive"), b"");
     assert_eq!(patient.stdout, b"alive\n");
     let error = capture(&mut shell, &script("kill -STOP $PPID; sleep 15"), b"", 99).expect_err("silence");

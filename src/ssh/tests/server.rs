@@ -79,6 +79,14 @@ impl Server {
         self.children.borrow_mut().push(child.expect("sshd starts"));
     }
 
+    /// From now on its processes do nothing, and their connections stay open.
+    pub fn freeze(&self) {
+        for child in self.children.borrow().iter() {
+            let pid = rustix::process::Pid::from_child(child);
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stopped");
+        }
+    }
+
     pub fn access(&self) -> Access {
         Access {
             name: "box".into(),
@@ -89,7 +97,7 @@ impl Server {
     }
 
     pub fn connect(&self, access: &Access) -> Result<SshShell, SshError> {
-        SshShell::connect(self.socket(), access, timeouts())
+        SshShell::connect(self.socket(), access, timeouts(), None)
     }
 
     pub fn shell(&self) -> SshShell {

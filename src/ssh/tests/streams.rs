@@ -61,7 +61,7 @@ fn a_large_file_there_and_back_is_the_same_file() {
     let Some(server) = Server::with_options("RekeyLimit 1M") else { return };
     let mut there = noise(8 << 20);
     for socket in [server.socket(), server.tcp_socket()] {
-        let mut shell = SshShell::connect(socket, &server.access(), timeouts()).expect("a session");
+        let mut shell = SshShell::connect(socket, &server.access(), timeouts(), None).expect("a session");
         let mut back = memfd::create("back").expect("a file");
         assert_eq!(run(&mut shell, &Command::new(["cat"]), &there, &back), Outcome::Exited(0));
         assert_eq!(digest(&mut there), digest(&mut back));
