@@ -78,13 +78,24 @@ fn carried(access: &ShellAccess, socket: OwnedFd, command: &Command) -> Result<u
         host_key: access.host_key.clone(),
     };
     let connected = SshShell::connect(socket, &keys, Timeouts::default(), Some(&mut signals));
-    let mut shell = connected.map_err(|e| match e {
-        SshError::Interrupted { signal, .. } => Failure::Signalled(signal),
-        other => of_error(&other).into(),
-    })?;
+    let mut shell = connected.map_err(|e| no_session(&e))?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
     Ok(shell.run(command, io).map_err(|e| of_error(&e))?.exit_code())
+}
+
+/// What there is without a session: a signal, a guest that let nobody in, or a failure.
+fn no_session(error: &SshError) -> Failure {
+    let kind = match error {
+        SshError::Interrupted { signal, .. } => return Failure::Signalled(*signal),
+        SshError::TimedOut { .. } | SshError::Handshake { .. } | SshError::Login { .. } => FaultKind::NeverReady,
+        SshError::HostKey { .. }
+        | SshError::Socket { .. }
+        | SshError::Key(_)
+        | SshError::PublicKey { .. }
+        | SshError::KnownHosts { .. } => FaultKind::OperationFailed,
+    };
+    Fault::of(kind, error).into()
 }
 
 /// With the user's own `ssh`, which knows terminals better than anybody else.
@@ -159,6 +170,28 @@ mod tests {
             known_hosts_file: "/hosts".into(),
             vmm: VmmKind::Qemu,
         }
+    }
+
+    /// A connection over which something is said, and then no more.
+    fn greeted_with(banner: &[u8]) -> Failure {
+        use std::io::Write;
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        far.write_all(banner).expect("sent");
+        drop(far);
+        let keys = crate::ssh::generate().expect("a key");
+        let access =
+            Access { name: "box".into(), user: "root".into(), private_key: keys.private, host_key: keys.public };
+        no_session(&SshShell::connect(near.into(), &access, Timeouts::default(), None).err().expect("no session"))
+    }
+
+    #[test]
+    fn a_guest_that_lets_nobody_in_was_never_ready() {
+        assert_eq!(greeted_with(b"").kind(), Some(FaultKind::NeverReady));
+        assert_eq!(greeted_with(b"HTTP/1.1 400 Bad Request\r\n\r\n").kind(), Some(FaultKind::NeverReady));
+        let signal = SshError::Interrupted { name: "box".into(), signal: 2 };
+        assert_eq!(no_session(&signal).exit_code(true), 130);
+        let local = SshError::Socket { name: "box".into(), source: io::ErrorKind::Other.into() };
+        assert_eq!(no_session(&local).kind(), Some(FaultKind::OperationFailed));
     }
 
     #[test]
