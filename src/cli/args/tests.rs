@@ -181,6 +181,16 @@ fn every_page_of_help_fits_and_has_an_example() {
 }
 
 #[test]
+fn the_code_of_a_failure_is_promised_for_a_command_only() {
+    for command in ["run", "ssh"] {
+        match parse_words(&["vm", command, "--help"]).expect("a page") {
+            Parsed::Help { text, .. } => assert!(text.contains("with CMD 125; with a shell"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn help_is_shown_wherever_it_is_asked_for() {
     let page = parse_words(&["vm", "run", "--help"]).expect("a page");
     for words in [
