@@ -97,6 +97,13 @@ fn the_programs_name_is_a_command_too() {
 }
 
 #[test]
+fn a_name_that_is_no_command_is_plain_banger() {
+    for name in ["banger-x86_64", "banger-0.1.0", "banger-", "banger-old-vm", "other"] {
+        assert_eq!(parse(name, vec!["ps".into()]), parse("banger", vec!["ps".into()]), "{name}");
+    }
+}
+
+#[test]
 fn a_slip_is_answered_with_the_nearest_word() {
     for (words, meant) in [
         (&["vm", "lst"][..], "`list`"),
