@@ -49,11 +49,7 @@ pub fn run(access: &ShellAccess, socket: OwnedFd, command: Option<Vec<OsString>>
         (None, false) => carried(access, socket, &Command::login()),
         (None, true) => match program_of_user("ssh") {
             Some(program) => with_own_ssh(access, socket, &program),
-            None => {
-                let stdin = io::stdin();
-                let _raw = RawMode::enter(stdin.as_fd()).map_err(|e| failed("prepare the terminal", &e))?;
-                carried(access, socket, &Command::login().on_pty(terminal()))
-            }
+            None => carried(access, socket, &Command::login().on_pty(terminal())),
         },
     }
 }
@@ -80,6 +76,9 @@ fn carried(access: &ShellAccess, socket: OwnedFd, command: &Command) -> Result<u
     let connected = SshShell::connect(socket, &keys, Timeouts::default(), Some(&mut signals));
     let mut shell = connected.map_err(|e| no_session(&e))?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    // Not before there is a session: until then Ctrl-C is a signal, and ends the wait for it.
+    let raw = command.pty.is_some().then(|| RawMode::enter(stdin.as_fd())).transpose();
+    let _raw = raw.map_err(|e| failed("prepare the terminal", &e))?;
     let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
     Ok(shell.run(command, io).map_err(|e| of_error(&e))?.exit_code())
 }
