@@ -71,6 +71,8 @@ impl Watchdog<'_> {
             match poll(&mut fds, Some(&until(deadline))) {
                 Ok(0) => return Some(cut),
                 Ok(_) if !fds[0].revents().is_empty() => return None,
+                // A control may stay readable with other news.
+                Ok(_) if Instant::now() >= deadline => return Some(cut),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return Some(cut),
             }
