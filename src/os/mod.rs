@@ -13,6 +13,9 @@ pub mod files;
 pub mod logger;
 /// Memory that is a file.
 pub mod memfd;
+/// What tests need.
+#[cfg(test)]
+pub(crate) mod need;
 /// Links, addresses and routes over rtnetlink.
 pub mod netlink;
 /// Processes that cannot be mistaken: pid and start time, pidfd.

@@ -52,6 +52,11 @@ impl Control for HostSignals {
         }
         None
     }
+
+    fn end_asked_for(&mut self) -> Option<i32> {
+        self.waiting.extend(self.delivery.pending());
+        self.waiting.iter().copied().find(|signal| *signal != SIGWINCH)
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +74,7 @@ mod tests {
             signal_hook::low_level::raise(signal).expect("raised");
         }
         assert!(is_ready(signals.descriptor(), PollFlags::IN));
+        assert_eq!(signals.end_asked_for(), Some(SIGHUP), "and it stays");
         assert_eq!(signals.next(), Some(ControlEvent::Signal(SIGHUP)), "no terminal, no size");
         assert_eq!(signals.next(), None);
         assert!(!is_ready(signals.descriptor(), PollFlags::IN));

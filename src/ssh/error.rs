@@ -37,6 +37,14 @@ pub enum SshError {
         /// How long.
         seconds: u64,
     },
+    /// A signal asked for the end meanwhile.
+    #[error("signal {signal} came before there was an ssh session to vm '{name}'")]
+    Interrupted {
+        /// The VM.
+        name: String,
+        /// The signal.
+        signal: i32,
+    },
     /// No agreement with the peer, or it is no ssh server.
     #[error("cannot open an ssh session to vm '{name}': the peer did not {awaited}")]
     Handshake {

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use ssh_key::{Fingerprint, HashAlg, PublicKey};
 use ssh2::{BlockDirections, ErrorCode, Session};
 
-use super::watchdog::Watchdog;
-use super::{SshError, agreement};
+use super::watchdog::{Cut, Watchdog};
+use super::{Control, SshError, agreement};
 
 /// libssh2's "would block", `LIBSSH2_ERROR_EAGAIN` in libssh2.h.
 const WOULD_BLOCK: ErrorCode = ErrorCode::Session(-37);
@@ -69,21 +69,28 @@ pub struct SshShell {
 
 impl SshShell {
     /// Opens a session over a connected TCP or Unix socket and logs in. A peer with another host
-    /// key than the pinned one is refused before anything about the login is sent.
-    pub fn connect(socket: OwnedFd, access: &Access, timeouts: Timeouts) -> Result<Self, SshError> {
+    /// key than the pinned one is refused before anything about the login is sent. A signal that
+    /// `control` hears ends the attempt.
+    pub fn connect(
+        socket: OwnedFd,
+        access: &Access,
+        timeouts: Timeouts,
+        control: Option<&mut dyn Control>,
+    ) -> Result<Self, SshError> {
         let pinned = PublicKey::from_openssh(access.host_key.trim())
             .map_err(|source| SshError::PublicKey { what: format!("the host key of vm '{}'", access.name), source })?;
         // Keystrokes and requests are small; a Unix socket has no such option and no such delay.
         let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
         let socket = Arc::new(socket);
         let failed = |source| SshError::Socket { name: access.name.clone(), source };
-        let watchdog = Watchdog::set(&socket, timeouts.connect).map_err(failed)?;
-        let opened = open(Arc::clone(&socket), access, &pinned);
-        let late = watchdog.call_off();
-        let session = opened.map_err(|e| if late { timed_out(e, timeouts.connect) } else { e })?;
-        if late {
-            return Err(failed(io::ErrorKind::TimedOut.into()));
-        }
+        let watchdog = Watchdog { limit: timeouts.connect, control, patience: Duration::ZERO };
+        let open = || open(Arc::clone(&socket), access, &pinned);
+        let session = match watchdog.guard(&socket, open).map_err(failed)? {
+            (opened, None) => opened?,
+            (_, Some(Cut::Signal(signal))) => return Err(SshError::Interrupted { name: access.name.clone(), signal }),
+            (Err(error), Some(Cut::Late)) => return Err(timed_out(error, timeouts.connect)),
+            (Ok(_), Some(Cut::Late)) => return Err(failed(io::ErrorKind::TimedOut.into())),
+        };
         session.set_blocking(false);
         Ok(Self { session, socket, name: access.name.clone(), timeouts, lost: None })
     }

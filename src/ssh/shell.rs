@@ -108,6 +108,8 @@ pub trait Control {
     fn descriptor(&self) -> BorrowedFd<'_>;
     /// The next event; `None` when there is none for now. Never blocks.
     fn next(&mut self) -> Option<ControlEvent>;
+    /// A signal that has come and asks this process to end; it stays for [`Control::next`]. Never blocks.
+    fn end_asked_for(&mut self) -> Option<i32>;
 }
 
 /// How a command ended.

@@ -14,7 +14,7 @@ mod vm;
 
 use std::ffi::OsString;
 
-use argh::{ArgsInfo, FromArgs};
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 pub use daemon::DaemonCommand;
 pub use image::{ImageCommand, ImagePull};
@@ -185,18 +185,24 @@ pub struct Version {
 
 /// Understands `arguments` of a program called `name`: `banger-vm-run` is `banger vm run`.
 pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Parsed, Usage> {
-    let mut words: Vec<OsString> = match name.strip_prefix("banger-") {
-        Some(command) => command.split('-').map(OsString::from).collect(),
-        None => Vec::new(),
-    };
+    let top = Top::get_args_info();
+    let mut words = words_of_name(name, &top);
     words.extend(arguments);
-    let line = rewrite::read(&Top::get_args_info(), words)?;
+    let line = rewrite::read(&top, words)?;
     let borrowed: Vec<&str> = line.words.iter().map(String::as_str).collect();
     match Top::from_args(&["banger"], &borrowed) {
         Ok(top) => chosen(top, line.guest_command),
         Err(exit) if exit.status.is_ok() => Ok(Parsed::Help { text: exit.output, path: line.path }),
         Err(exit) => Err(usage::of_argh(&exit.output, &line)),
     }
+}
+
+/// The command that the program's name is. `banger-0.1.0` and `banger-x86_64` are files of a release,
+/// so only a name that begins with a command counts.
+fn words_of_name(name: &str, top: &CommandInfoWithArgs) -> Vec<OsString> {
+    let words: Vec<&str> = name.strip_prefix("banger-").map(|command| command.split('-').collect()).unwrap_or_default();
+    let is_command = words.first().is_some_and(|first| top.commands.iter().any(|c| c.name == *first));
+    if is_command { words.into_iter().map(OsString::from).collect() } else { Vec::new() }
 }
 
 fn chosen(top: Top, guest_command: Option<Vec<OsString>>) -> Result<Parsed, Usage> {

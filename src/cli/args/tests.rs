@@ -97,6 +97,13 @@ fn the_programs_name_is_a_command_too() {
 }
 
 #[test]
+fn a_name_that_is_no_command_is_plain_banger() {
+    for name in ["banger-x86_64", "banger-0.1.0", "banger-", "banger-old-vm", "other"] {
+        assert_eq!(parse(name, vec!["ps".into()]), parse("banger", vec!["ps".into()]), "{name}");
+    }
+}
+
+#[test]
 fn a_slip_is_answered_with_the_nearest_word() {
     for (words, meant) in [
         (&["vm", "lst"][..], "`list`"),
@@ -176,6 +183,16 @@ fn every_page_of_help_fits_and_has_an_example() {
         assert!(text.contains("Examples:"), "{path}");
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{path}: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_code_of_a_failure_is_promised_for_a_command_only() {
+    for command in ["run", "ssh"] {
+        match parse_words(&["vm", command, "--help"]).expect("a page") {
+            Parsed::Help { text, .. } => assert!(text.contains("with CMD 125; with a shell"), "{text}"),
+            other => panic!("{other:?}"),
         }
     }
 }

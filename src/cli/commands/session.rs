@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
+use std::process::{Child, Command as Process};
 
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
@@ -18,7 +18,7 @@ use crate::os::process;
 use crate::os::tty::{self, RawMode};
 use crate::protocol::owner::{OwnerReply, OwnerRequest, ShellAccess};
 use crate::protocol::{Fault, FaultKind};
-use crate::ssh::{Access, Command, GuestShell, HostSignals, Io, Pty, SshShell, Timeouts, UserSsh};
+use crate::ssh::{Access, Command, GuestShell, HostSignals, Io, Pty, SshError, SshShell, Timeouts, UserSsh};
 
 /// `TERM` where the caller has none: what every terminfo database knows.
 const PLAIN_TERMINAL: &str = "dumb";
@@ -48,12 +48,8 @@ pub fn run(access: &ShellAccess, socket: OwnedFd, command: Option<Vec<OsString>>
         (Some(argv), _) => carried(access, socket, &Command::new(argv)),
         (None, false) => carried(access, socket, &Command::login()),
         (None, true) => match program_of_user("ssh") {
-            Some(program) => with_own_ssh(access, &program),
-            None => {
-                let stdin = io::stdin();
-                let _raw = RawMode::enter(stdin.as_fd()).map_err(|e| failed("prepare the terminal", &e))?;
-                carried(access, socket, &Command::login().on_pty(terminal()))
-            }
+            Some(program) => with_own_ssh(access, socket, &program),
+            None => carried(access, socket, &Command::login().on_pty(terminal())),
         },
     }
 }
@@ -77,24 +73,34 @@ fn carried(access: &ShellAccess, socket: OwnedFd, command: &Command) -> Result<u
         private_key: access.private_key.clone(),
         host_key: access.host_key.clone(),
     };
-    let mut shell = SshShell::connect(socket, &keys, Timeouts::default()).map_err(|e| of_error(&e))?;
+    let connected = SshShell::connect(socket, &keys, Timeouts::default(), Some(&mut signals));
+    let mut shell = connected.map_err(|e| no_session(&e))?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    // Not before there is a session: until then Ctrl-C is a signal, and ends the wait for it.
+    let raw = command.pty.is_some().then(|| RawMode::enter(stdin.as_fd())).transpose();
+    let _raw = raw.map_err(|e| failed("prepare the terminal", &e))?;
     let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
     Ok(shell.run(command, io).map_err(|e| of_error(&e))?.exit_code())
 }
 
-/// With the user's own `ssh`, which knows terminals better than anybody else.
-fn with_own_ssh(access: &ShellAccess, program: &Path) -> Result<u8, Failure> {
-    let ssh = UserSsh {
-        name: &access.name,
-        address: access.address,
-        user: &access.user,
-        identity: Path::new(&access.identity_file),
-        known_hosts: Path::new(&access.known_hosts_file),
+/// What there is without a session: a signal, a guest that let nobody in, or a failure.
+fn no_session(error: &SshError) -> Failure {
+    let kind = match error {
+        SshError::Interrupted { signal, .. } => return Failure::Signalled(*signal),
+        SshError::TimedOut { .. } | SshError::Handshake { .. } | SshError::Login { .. } => FaultKind::NeverReady,
+        SshError::HostKey { .. }
+        | SshError::Socket { .. }
+        | SshError::Key(_)
+        | SshError::PublicKey { .. }
+        | SshError::KnownHosts { .. } => FaultKind::OperationFailed,
     };
-    let argv = ssh.argv(None).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
+    Fault::of(kind, error).into()
+}
+
+/// With the user's own `ssh`, which knows terminals better than anybody else.
+fn with_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path) -> Result<u8, Failure> {
     let interrupts = Interrupts::take_over().map_err(|e| failed("listen for signals", &e))?;
-    let mut child = Process::new(program).args(&argv[1..]).spawn().map_err(|e| failed("start ssh", &e))?;
+    let mut child = start_own_ssh(access, socket, program)?;
     let signal = wait_for_end(&child, &interrupts).map_err(|e| failed("wait for ssh", &e))?;
     if let Some(signal) = signal {
         // It may have ended by the same signal meanwhile.
@@ -107,9 +113,23 @@ fn with_own_ssh(access: &ShellAccess, program: &Path) -> Result<u8, Failure> {
     Ok(u8::try_from(code).unwrap_or(255))
 }
 
+/// It connects by itself: `socket` would only keep a second sshd in the guest for as long as the shell.
+fn start_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path) -> Result<Child, Failure> {
+    drop(socket);
+    let ssh = UserSsh {
+        name: &access.name,
+        address: access.address,
+        user: &access.user,
+        identity: Path::new(&access.identity_file),
+        known_hosts: Path::new(&access.known_hosts_file),
+    };
+    let argv = ssh.argv(None).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
+    Process::new(program).args(&argv[1..]).spawn().map_err(|e| failed("start ssh", &e))
+}
+
 /// Waits for the end of `child`; `Some` when a signal came first. SIGINT went to the child as well,
 /// which decides what it means.
-fn wait_for_end(child: &std::process::Child, interrupts: &Interrupts) -> io::Result<Option<i32>> {
+fn wait_for_end(child: &Child, interrupts: &Interrupts) -> io::Result<Option<i32>> {
     let Some(pidfd) = i32::try_from(child.id()).ok().and_then(|pid| process::reference(pid).ok()) else {
         return Ok(None);
     };
@@ -127,4 +147,58 @@ fn wait_for_end(child: &std::process::Child, interrupts: &Interrupts) -> io::Res
 fn program_of_user(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).filter(|p| p.is_absolute()).map(|p| p.join(name)).find(|p| p.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::choice::VmmKind;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    fn access() -> ShellAccess {
+        ShellAccess {
+            name: "box".parse().expect("a name"),
+            address: std::net::Ipv4Addr::LOCALHOST,
+            port: 22,
+            user: "root".into(),
+            private_key: String::new(),
+            host_key: String::new(),
+            identity_file: "/id".into(),
+            known_hosts_file: "/hosts".into(),
+            vmm: VmmKind::Qemu,
+        }
+    }
+
+    /// A connection over which something is said, and then no more.
+    fn greeted_with(banner: &[u8]) -> Failure {
+        use std::io::Write;
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        far.write_all(banner).expect("sent");
+        drop(far);
+        let keys = crate::ssh::generate().expect("a key");
+        let access =
+            Access { name: "box".into(), user: "root".into(), private_key: keys.private, host_key: keys.public };
+        no_session(&SshShell::connect(near.into(), &access, Timeouts::default(), None).err().expect("no session"))
+    }
+
+    #[test]
+    fn a_guest_that_lets_nobody_in_was_never_ready() {
+        assert_eq!(greeted_with(b"").kind(), Some(FaultKind::NeverReady));
+        assert_eq!(greeted_with(b"HTTP/1.1 400 Bad Request\r\n\r\n").kind(), Some(FaultKind::NeverReady));
+        let signal = SshError::Interrupted { name: "box".into(), signal: 2 };
+        assert_eq!(no_session(&signal).exit_code(true), 130);
+        let local = SshError::Socket { name: "box".into(), source: io::ErrorKind::Other.into() };
+        assert_eq!(no_session(&local).kind(), Some(FaultKind::OperationFailed));
+    }
+
+    #[test]
+    fn the_users_own_ssh_leaves_no_second_connection_open() {
+        let (near, mut far) = UnixStream::pair().expect("a pair");
+        far.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        let mut child = start_own_ssh(&access(), near.into(), Path::new("/bin/true")).expect("starts");
+        assert_eq!(far.read(&mut [0]).expect("closed, not silent"), 0);
+        child.wait().expect("reaped");
+    }
 }

@@ -97,7 +97,8 @@ impl Build {
         self.lines.last()
     }
 
-    /// Gives the stream away, once. Whoever has it must close it when they want no more of it.
+    /// Gives the stream away, once. Whoever has it must close it when they want no more of it, and
+    /// before the build is finished or dropped.
     pub fn take_stream(&mut self) -> Option<OwnedFd> {
         self.stream.take().map(OwnedFd::from)
     }
@@ -143,13 +144,18 @@ impl Drop for Build {
     fn drop(&mut self) {
         // A writer without a reader stops by itself; a child may be busy with other things for long.
         self.stream = None;
-        if let Some(Work::Child { mut child, listener }) = self.work.take() {
-            // TERM, not KILL: mmdebstrap then takes down its mounts and its folder.
-            if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        match self.work.take() {
+            Some(Work::Child { mut child, listener }) => {
+                // TERM, not KILL: mmdebstrap then takes down its mounts and its folder.
+                if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                }
+                let _ = child.wait();
+                let _ = listener.join();
             }
-            let _ = child.wait();
-            let _ = listener.join();
+            // Waited for, or the process ends before its folder is removed.
+            Some(Work::Thread(thread)) => drop(thread.join()),
+            None => {}
         }
     }
 }
@@ -197,6 +203,30 @@ mod tests {
         let started = std::time::Instant::now();
         drop(shell("exec sleep 60"));
         assert!(started.elapsed().as_secs() < 30);
+    }
+
+    /// Tells when it is dropped, like a folder that has to be removed first.
+    struct Slow(std::sync::mpsc::Sender<()>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            std::thread::yield_now();
+            let _ = self.0.send(());
+        }
+    }
+
+    #[test]
+    fn a_dropped_thread_has_tidied_up() {
+        for _ in 0..50 {
+            let (told, tell) = std::sync::mpsc::channel();
+            let slow = Slow(told);
+            let endless = move |mut out: File| {
+                let _slow = slow;
+                Ok(io::copy(&mut io::repeat(7), &mut out).map(drop)?)
+            };
+            drop(Build::of_thread("t", endless).expect("starts"));
+            tell.try_recv().expect("it has ended");
+        }
     }
 
     #[test]

@@ -11,16 +11,26 @@ impl Exchange<'_, '_> {
         {
             return Ok(Some(self.cut(*signal)));
         }
+        self.hear_close();
         if self.outputs.iter().any(|output| !output.outlet.is_empty()) {
             return Ok(None);
         }
         // Without the remote's close there is no exit status, and 0 would be read.
-        if self.channel.eof() && matches!(done(self.channel.wait_close()), Ok(Some(()))) {
+        if self.closed {
             return self.outcome().map(Some);
         }
         match self.broken.take() {
             Some(reason) => Err(self.shell.connection_lost(reason)),
             None => Ok(None),
+        }
+    }
+
+    /// After the end of the output the streams read no more: only this call still hears the close, or
+    /// the end of the session. Unread they would keep the socket readable while a slow reader is waited for.
+    fn hear_close(&mut self) {
+        if !self.closed && self.channel.eof() {
+            let closed = done(self.channel.wait_close());
+            self.closed = self.noted(closed).is_some();
         }
     }
 

@@ -28,7 +28,7 @@ const ROUNDS: usize = 8;
 /// The signal that ends the wait: one is asking, two is insisting, three is leaving.
 const PATIENCE: u8 = 3;
 /// How long a command that is given up may take to be told.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 struct Output<'io> {
     outlet: Outlet<'io>,
@@ -53,6 +53,8 @@ pub(super) struct Exchange<'s, 'io> {
     signals: u8,
     eof_sent: bool,
     abandoned: Option<Abandoned>,
+    /// The guest has closed the channel: it has said all, its exit status included.
+    closed: bool,
     /// What the session said when it failed.
     broken: Option<String>,
     /// Some call waits for room in the socket.
@@ -84,6 +86,7 @@ impl<'s, 'io> Exchange<'s, 'io> {
             signals: 0,
             eof_sent: false,
             abandoned: None,
+            closed: false,
             broken: None,
             wants_room: false,
             has_more: false,
@@ -214,13 +217,18 @@ impl<'s, 'io> Exchange<'s, 'io> {
         !self.has_unfinished_write
     }
 
+    /// Whether the guest can still be told something.
+    fn is_open(&self) -> bool {
+        self.broken.is_none() && !self.closed
+    }
+
     fn takes_input(&self) -> bool {
-        self.broken.is_none() && !self.eof_sent && self.channel.write_window().remaining > 0
+        self.is_open() && !self.eof_sent && self.channel.write_window().remaining > 0
     }
 
     /// Half-close: the command sees the end of its input, its outputs stay open.
     fn send_eof(&mut self) {
-        if self.eof_sent || self.broken.is_some() || !self.stdin.has_ended() || !self.stdin.pending().is_empty() {
+        if self.eof_sent || !self.is_open() || !self.stdin.has_ended() || !self.stdin.pending().is_empty() {
             return;
         }
         if self.has_room() {
@@ -231,7 +239,7 @@ impl<'s, 'io> Exchange<'s, 'io> {
 
     fn send_resize(&mut self) {
         let Some((cols, rows)) = self.resize else { return };
-        if !self.has_pty || self.broken.is_some() {
+        if !self.has_pty || !self.is_open() {
             self.resize = None;
         } else if self.has_room() {
             let sent = done(self.channel.request_pty_size(cols.into(), rows.into(), None, None));

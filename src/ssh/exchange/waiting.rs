@@ -41,7 +41,7 @@ impl Exchange<'_, '_> {
     /// for its window, or a signal on its way. Otherwise the guest is held back.
     fn listens(&self) -> bool {
         let has_place = self.outputs.iter().any(|output| output.outlet.is_empty());
-        self.broken.is_none() && (has_place || !self.stdin.pending().is_empty() || self.courier.is_busy())
+        self.is_open() && (has_place || !self.stdin.pending().is_empty() || self.courier.is_busy())
     }
 
     fn timeout(&self, listens: bool) -> Timespec {

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use super::server::{SSHD, Server, login_name};
 use super::{output, script};
+use crate::os::need;
 use crate::ssh::{Command, GuestShell, Outcome, ShellError, UserSsh, capture, entry};
 
 #[test]
@@ -81,12 +82,25 @@ fn a_cut_connection_is_never_a_success() {
     assert!(matches!(again, ShellError::ConnectionLost { .. }), "{again}");
 }
 
+/// After the end of a channel's output libssh2 reads no more by itself: the loss shows elsewhere.
+#[test]
+fn a_connection_cut_after_the_end_of_output_is_no_success_and_no_endless_loop() {
+    let Some(server) = Server::start() else { return };
+    let (mut shell, (tell, told)) = (server.shell(), std::sync::mpsc::channel());
+    // sshd needs a moment to pass on that both outputs were closed.
+    let command = script("exec >&- 2>&-; sleep 1; kill -9 $PPID; sleep 9");
+    std::thread::spawn(move || tell.send(capture(&mut shell, &command, b"", 99)));
+    let result = told.recv_timeout(std::time::Duration::from_secs(20)).expect("it ends");
+    assert!(matches!(result, Err(ShellError::ConnectionLost { .. })), "{result:?}");
+}
+
 #[test]
 fn a_silent_peer_is_lost() {
     let Some(server) = Server::start() else { return };
     let seconds = std::time::Duration::from_secs(3);
     let timeouts = crate::ssh::Timeouts { keepalive: seconds, silence: seconds, ..super::server::timeouts() };
-    let mut shell = crate::ssh::SshShell::connect(server.socket(), &server.access(), timeouts).expect("a session");
+    let mut shell =
+        crate::ssh::SshShell::connect(server.socket(), &server.access(), timeouts, None).expect("a session");
     let patient = output(&mut shell, &script("sleep 5; echo alive"), b"");
     assert_eq!(patient.stdout, b"alive\n");
     let error = capture(&mut shell, &script("kill -STOP $PPID; sleep 15"), b"", 99).expect_err("silence");
@@ -96,7 +110,8 @@ fn a_silent_peer_is_lost() {
 #[test]
 fn the_users_own_ssh_trusts_what_banger_pinned() {
     let Some(server) = Server::start() else { return };
-    if std::process::Command::new("ssh").arg("-V").stderr(Stdio::null()).status().is_err() {
+    let answers = std::process::Command::new("ssh").arg("-V").stderr(Stdio::null()).status().is_ok();
+    if !need::is_met("ssh", "apt-get install openssh-client", answers) {
         return;
     }
     let folder = server.folder.path().join("a b%\"c");

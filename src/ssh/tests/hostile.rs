@@ -31,7 +31,7 @@ fn verdict(behave: impl FnOnce(UnixStream) + Send + 'static) -> SshError {
     let access = Access { name: "box".into(), user: "root".into(), private_key: keys.private, host_key: keys.public };
     let started = Instant::now();
     let timeouts = Timeouts { connect: Duration::from_millis(500), ..Timeouts::default() };
-    let error = SshShell::connect(near.into(), &access, timeouts).err().expect("an error");
+    let error = SshShell::connect(near.into(), &access, timeouts, None).err().expect("an error");
     assert!(started.elapsed() < Duration::from_secs(5), "{error}");
     peer.join().expect("the peer ends");
     error

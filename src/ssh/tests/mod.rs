@@ -1,5 +1,5 @@
 //! The carrier against a real OpenSSH server, which speaks over a socket pair (`sshd -i`): no
-//! port, no network, no daemon. Where there is no sshd these tests have nothing to say.
+//! port, no network, no daemon. Where there is no sshd these tests say so and do nothing.
 
 mod commands;
 mod hostile;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::os::need;
 use crate::ssh::{Access, KeyPair, SshError, SshShell, Timeouts, generate};
 
 pub const SSHD: &str = "/usr/sbin/sshd";
@@ -22,13 +23,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// `None` where there is no sshd.
+    /// `None` where there is no sshd, and that is said.
     pub fn start() -> Option<Self> {
         Self::with_options("")
     }
 
     pub fn with_options(options: &str) -> Option<Self> {
-        Path::new(SSHD).exists().then(|| Self::prepare(options).expect("a server"))
+        let is_there = need::is_met("sshd", "apt-get install openssh-server", Path::new(SSHD).exists());
+        is_there.then(|| Self::prepare(options).expect("a server"))
     }
 
     fn prepare(options: &str) -> io::Result<Self> {
@@ -77,6 +79,14 @@ impl Server {
         self.children.borrow_mut().push(child.expect("sshd starts"));
     }
 
+    /// From now on its processes do nothing, and their connections stay open.
+    pub fn freeze(&self) {
+        for child in self.children.borrow().iter() {
+            let pid = rustix::process::Pid::from_child(child);
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stopped");
+        }
+    }
+
     pub fn access(&self) -> Access {
         Access {
             name: "box".into(),
@@ -87,7 +97,7 @@ impl Server {
     }
 
     pub fn connect(&self, access: &Access) -> Result<SshShell, SshError> {
-        SshShell::connect(self.socket(), access, timeouts())
+        SshShell::connect(self.socket(), access, timeouts(), None)
     }
 
     pub fn shell(&self) -> SshShell {

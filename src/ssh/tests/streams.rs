@@ -61,7 +61,7 @@ fn a_large_file_there_and_back_is_the_same_file() {
     let Some(server) = Server::with_options("RekeyLimit 1M") else { return };
     let mut there = noise(8 << 20);
     for socket in [server.socket(), server.tcp_socket()] {
-        let mut shell = SshShell::connect(socket, &server.access(), timeouts()).expect("a session");
+        let mut shell = SshShell::connect(socket, &server.access(), timeouts(), None).expect("a session");
         let mut back = memfd::create("back").expect("a file");
         assert_eq!(run(&mut shell, &Command::new(["cat"]), &there, &back), Outcome::Exited(0));
         assert_eq!(digest(&mut there), digest(&mut back));
@@ -87,6 +87,28 @@ fn a_slow_reader_gets_everything() {
     assert_eq!(run(&mut server.shell(), &command, &null(), &writer), Outcome::Exited(0));
     drop(writer);
     assert_eq!(reading.join().expect("read"), 9_000_000);
+}
+
+/// What comes after the end of the output must be read although the output still waits here.
+#[test]
+fn waiting_for_a_reader_after_the_end_costs_nothing() {
+    let Some(server) = Server::start() else { return };
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let reading = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        std::io::copy(&mut reader, &mut std::io::sink()).expect("read")
+    });
+    let used = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (mut shell, before) = (server.shell(), used());
+    let command = script("head -c 90000 /dev/zero; exec >&- 2>&-; sleep 1; exit 3");
+    // Its input has no end, and is not sent to a command that is over.
+    let zeros = File::open("/dev/zero").expect("zeros");
+    assert_eq!(run(&mut shell, &command, &zeros, &writer), Outcome::Exited(3));
+    let spent = used() - before;
+    drop(writer);
+    assert_eq!(reading.join().expect("read"), 90_000);
+    assert_eq!(output(&mut shell, &script("echo on"), b"").stdout, b"on\n", "the session goes on");
+    assert!(spent.tv_sec == 0 && spent.tv_nsec < 500_000_000, "{spent:?} of this thread's time");
 }
 
 #[test]
