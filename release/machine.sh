@@ -134,6 +134,10 @@ explain_toolchain() {
         "(Debian 12's own packages of Rust are too old)"
 }
 
+# of_commit COMMAND...: what git says of the sources. They may belong to another account (a build as
+# root in a person's folder), which git refuses to look at unless it is told so.
+of_commit() { git -c safe.directory="$banger_root" -C "$banger_root" "$@" 2>/dev/null; }
+
 # build_settings: one set of compiler settings for everything these scripts compile, so that the C
 # code of the dependencies (minutes of it) is compiled once, and so that no path and no date of this
 # machine gets into the binary.
@@ -147,9 +151,9 @@ build_settings() {
     CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=/target"
     # The stamp's date is banger's alone: were it the C compilers' too, every commit would compile
     # OpenSSL again. They get a date that never changes.
-    BANGER_EPOCH=${BANGER_EPOCH:-${SOURCE_DATE_EPOCH:-$(git -C "$banger_root" log -1 --format=%ct 2>/dev/null || echo 0)}}
+    BANGER_EPOCH=${BANGER_EPOCH:-${SOURCE_DATE_EPOCH:-$(of_commit log -1 --format=%ct || echo 0)}}
     SOURCE_DATE_EPOCH=315532800
-    BANGER_COMMIT=$(git -C "$banger_root" rev-parse --short=8 HEAD 2>/dev/null || echo unknown)
+    BANGER_COMMIT=$(of_commit rev-parse --short=8 HEAD || echo unknown)
     CARGO_TARGET_DIR=$banger_target
     export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH BANGER_EPOCH BANGER_COMMIT CARGO_TARGET_DIR
     # What the person's environment says about flags and targets must not reach the result.
