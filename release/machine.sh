@@ -36,7 +36,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 build_needs="gcc:gcc musl-gcc:musl-tools perl:perl make:make git:git"
 run_needs="qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap nft:nftables ip:iproute2
     depmod:kmod mkfs.ext4:e2fsprogs ssh:openssh-client xz:xz-utils zstd:zstd newuidmap:uidmap ps:procps"
-smoke_needs="setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils"
+smoke_needs="setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils sshd:openssh-server lz4:lz4"
 
 # missing NEED...: the packages of those programs that are not there.
 missing() {
@@ -61,11 +61,50 @@ ensure_packages() {
     [ -z "$still" ] || die "still missing after the installation: $still"
 }
 
+# install_packages PACKAGE...: a package that brings a service brings it switched off.
+install_packages() {
+    case " $* " in
+    *" openssh-server "*)
+        apt_guard=without_services
+        install_versions "$@" || return 1
+        # The tests start their own; the package has enabled the machine's for its next boot.
+        quietly as_root sh -c 'update-rc.d ssh disable && { ! command -v systemctl || systemctl disable ssh.socket; }' ||
+            say "the service ssh stays switched on"
+        ;;
+    *)
+        apt_guard=as_root
+        install_versions "$@"
+        ;;
+    esac
+}
+
+# without_services COMMAND...: as root, while no package may start a service (/usr/sbin/policy-rc.d
+# answers 101, invoke-rc.d(8)). A policy that was there before is put back.
+without_services() {
+    # shellcheck disable=SC2016  # the script's own variables
+    as_root sh -c '
+        policy=/usr/sbin/policy-rc.d
+        put_back() { rm -f "$policy"; [ ! -e "$policy.banger" ] || mv "$policy.banger" "$policy"; }
+        # What a run that was killed has left.
+        ! grep -qs "of banger" "$policy" || put_back
+        [ ! -e "$policy" ] || mv "$policy" "$policy.banger"
+        trap put_back EXIT
+        trap "exit 129" HUP
+        trap "exit 130" INT
+        trap "exit 143" TERM
+        printf "#!/bin/sh\n# of banger\nexit 101\n" >"$policy"
+        chmod 755 "$policy"
+        "$@"' sh "$@"
+}
+
+# apt_get WORD...: under the guard of the installation that goes on.
+apt_get() { quietly "$apt_guard" env DEBIAN_FRONTEND=noninteractive apt-get -y -qq --no-install-recommends "$@"; }
+
 # A package from backports can forbid the stable version of a package that it shares its source with
 # (qemu-utils 10 breaks qemu-system-common before 8). Then all installed ones of that source go to
 # the version of the one that is asked for.
-install_packages() {
-    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" && return 0
+install_versions() {
+    apt_get install "$@" && return 0
     siblings=""
     for package in "$@"; do
         source=$(source_of "$package")
@@ -77,8 +116,7 @@ install_packages() {
     done
     say "trying again with one version per source:$siblings"
     # shellcheck disable=SC2086  # a list of package=version
-    quietly as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends --allow-downgrades $siblings
+    apt_get install --allow-downgrades $siblings
 }
 
 source_of() {
