@@ -183,10 +183,11 @@ build_settings() {
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     sysroot=$(rustc --print sysroot)
     unit=$(printf '\037')
-    # The last match wins: the target folder may lie inside the source folder.
-    CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=/cargo${unit}--remap-path-prefix=$sysroot=/rust"
-    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_root=/banger"
-    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=/target"
+    # To names without a slash before them, which are no folder of any machine. The last match wins:
+    # the target folder may lie inside the source folder.
+    CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=cargo${unit}--remap-path-prefix=$sysroot=rust"
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_root=banger"
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=target"
     # The stamp's date is banger's alone: were it the C compilers' too, every commit would compile
     # OpenSSL again. They get a date that never changes.
     BANGER_EPOCH=${BANGER_EPOCH:-${SOURCE_DATE_EPOCH:-$(of_commit log -1 --format=%ct || echo 0)}}
@@ -198,7 +199,7 @@ build_settings() {
     unset RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS
     # Both through release/banger-cc, which takes folders out of what OpenSSL compiles in.
     PATH=$banger_root/release:$PATH
-    mapped="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$banger_target=/target -g0"
+    mapped="-ffile-prefix-map=$cargo_home=cargo -ffile-prefix-map=$banger_target=target -g0"
     export PATH CC_x86_64_unknown_linux_musl=banger-cc CC_aarch64_unknown_linux_musl=banger-cc
     export CFLAGS_x86_64_unknown_linux_musl="$mapped" CFLAGS_aarch64_unknown_linux_musl="$mapped"
 }
