@@ -36,8 +36,7 @@ pub fn ctrl_c_cleans_up(world: &World) {
     let booting = world.banger(&["vm", "run", "--rm", "--name", "early", "--", "true"]).limit(BOOT).spawn();
     wait_for_row(world, "early");
     booting.signal(Signal::INT);
-    let ended = booting.wait();
-    assert!([125, 130].contains(&ended.code), "ended with {}: {}", ended.code, ended.stderr);
+    booting.wait().ends(130);
     wait_for_equality(world, &before, CLEANING);
 }
 
