@@ -35,6 +35,18 @@ fn on_the_fake_monitor(world: &World) -> World {
     world.with("BANGER_VMM", "fake").with("BANGER_FAKE_VMM", "1")
 }
 
+/// A guest that never says a word is a failure, and its VM is kept for a look at it, `--rm` or not.
+pub fn silent_guest_is_kept(world: &World) {
+    let world = &on_the_fake_monitor(world).with("BANGER_READY_SECONDS", "3");
+    let before = world.start_and_count();
+    let command = ["vm", "run", "--rm", "--name", "silent", "--fail", "silent-guest", "--", "true"];
+    world.banger(&command).limit(30).output().ends(125).refuses(&["kept", "banger vm delete silent"]);
+    let listed = world.banger(&["vm", "list", "-a", "--quiet"]).output().ok();
+    assert_eq!(listed.text(), "silent", "it is not kept");
+    world.banger(&["vm", "delete", "silent"]).output().ok();
+    wait_for_equality(world, &before, Duration::from_secs(10));
+}
+
 fn whole_life(world: &World, name: &str) {
     let banger = |arguments: &[&str]| world.banger(arguments).output().ok();
     banger(&["vm", "create", "--name", name]);
