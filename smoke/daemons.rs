@@ -168,7 +168,8 @@ fn descriptions(world: &World) -> BTreeSet<String> {
     living(world).iter().map(|i| format!("{} {}", i.pid(), i.description())).collect()
 }
 
-fn pids(world: &World) -> (i32, i32) {
+/// The pids of daemon and helper.
+pub fn pids(world: &World) -> (i32, i32) {
     (world.owner().pid(), helper_pid(&world.home().join("root-run/bangerd-root.sock")))
 }
 
@@ -177,7 +178,8 @@ fn uid_of(pid: i32) -> u32 {
     std::fs::metadata(format!("/proc/{pid}")).expect("it lives").uid()
 }
 
-fn end(pid: i32) {
+/// Kills a daemon and waits for its end.
+pub fn end(pid: i32) {
     let reference = process::reference(pid).expect("it lives");
     let pidfd = process::open(reference).expect("it can be opened").expect("it lives");
     process::kill(&pidfd).expect("it can be killed");

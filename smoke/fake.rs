@@ -31,7 +31,7 @@ pub fn life_and_failures(world: &World) {
 }
 
 /// This world with the monitor of the tests for every VM.
-fn on_the_fake_monitor(world: &World) -> World {
+pub fn on_the_fake_monitor(world: &World) -> World {
     world.with("BANGER_VMM", "fake").with("BANGER_FAKE_VMM", "1")
 }
 

@@ -61,6 +61,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),
     Scenario::new("fake_vmm_fast", 180, fake::life_and_failures),
     Scenario::new("silent_guest", 60, fake::silent_guest_is_kept),
+    Scenario::new("killed_midway", 180, leaks::killed_midway_leaves_nothing),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),
