@@ -24,7 +24,8 @@ fn main() {
 }
 
 /// Relative relocations as a bitmap (DT_RELR) instead of 24 bytes each: 0.6 MiB less. musl's start
-/// code applies them since 1.2.4. Only where the linker is GNU's, 2.38 or newer.
+/// code applies them since 1.2.4; Rust brings 1.2.5 since 1.93, the oldest that Cargo.toml accepts.
+/// Only where the linker is GNU's, 2.38 or newer.
 fn pack_relocations() {
     let target = std::env::var("TARGET").unwrap_or_default();
     if target == "x86_64-unknown-linux-musl" {

@@ -37,7 +37,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 build_needs="gcc:gcc /usr/include/stdio.h:libc6-dev musl-gcc:musl-tools perl:perl make:make git:git"
 run_needs="qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap nft:nftables ip:iproute2
     depmod:kmod mkfs.ext4:e2fsprogs ssh:openssh-client xz:xz-utils zstd:zstd newuidmap:uidmap ps:procps"
-smoke_needs="setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils"
+smoke_needs="setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils sshd:openssh-server lz4:lz4"
 
 # missing NEED...: the packages of those programs and files that are not there.
 missing() {
@@ -69,11 +69,50 @@ ensure_packages() {
     [ -z "$still" ] || die "still missing after the installation: $still"
 }
 
+# install_packages PACKAGE...: a package that brings a service brings it switched off.
+install_packages() {
+    case " $* " in
+    *" openssh-server "*)
+        apt_guard=without_services
+        install_versions "$@" || return 1
+        # The tests start their own; the package has enabled the machine's for its next boot.
+        quietly as_root sh -c 'update-rc.d ssh disable && { ! command -v systemctl || systemctl disable ssh.socket; }' ||
+            say "the service ssh stays switched on"
+        ;;
+    *)
+        apt_guard=as_root
+        install_versions "$@"
+        ;;
+    esac
+}
+
+# without_services COMMAND...: as root, while no package may start a service (/usr/sbin/policy-rc.d
+# answers 101, invoke-rc.d(8)). A policy that was there before is put back.
+without_services() {
+    # shellcheck disable=SC2016  # the script's own variables
+    as_root sh -c '
+        policy=/usr/sbin/policy-rc.d
+        put_back() { rm -f "$policy"; [ ! -e "$policy.banger" ] || mv "$policy.banger" "$policy"; }
+        # What a run that was killed has left.
+        ! grep -qs "of banger" "$policy" || put_back
+        [ ! -e "$policy" ] || mv "$policy" "$policy.banger"
+        trap put_back EXIT
+        trap "exit 129" HUP
+        trap "exit 130" INT
+        trap "exit 143" TERM
+        printf "#!/bin/sh\n# of banger\nexit 101\n" >"$policy"
+        chmod 755 "$policy"
+        "$@"' sh "$@"
+}
+
+# apt_get WORD...: under the guard of the installation that goes on.
+apt_get() { quietly "$apt_guard" env DEBIAN_FRONTEND=noninteractive apt-get -y -qq --no-install-recommends "$@"; }
+
 # A package from backports can forbid the stable version of a package that it shares its source with
 # (qemu-utils 10 breaks qemu-system-common before 8). Then all installed ones of that source go to
 # the version of the one that is asked for.
-install_packages() {
-    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" && return 0
+install_versions() {
+    apt_get install "$@" && return 0
     siblings=""
     for package in "$@"; do
         source=$(source_of "$package")
@@ -85,8 +124,7 @@ install_packages() {
     done
     say "trying again with one version per source:$siblings"
     # shellcheck disable=SC2086  # a list of package=version
-    quietly as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends --allow-downgrades $siblings
+    apt_get install --allow-downgrades $siblings
 }
 
 source_of() {
@@ -142,6 +180,10 @@ explain_toolchain() {
         "(Debian 12's own packages of Rust are too old)"
 }
 
+# of_commit COMMAND...: what git says of the sources. They may belong to another account (a build as
+# root in a person's folder), which git refuses to look at unless it is told so.
+of_commit() { git -c safe.directory="$banger_root" -C "$banger_root" "$@" 2>/dev/null; }
+
 # build_settings: one set of compiler settings for everything these scripts compile, so that the C
 # code of the dependencies (minutes of it) is compiled once, and so that no path and no date of this
 # machine gets into the binary.
@@ -149,22 +191,23 @@ build_settings() {
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     sysroot=$(rustc --print sysroot)
     unit=$(printf '\037')
-    # The last match wins: the target folder may lie inside the source folder.
-    CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=/cargo${unit}--remap-path-prefix=$sysroot=/rust"
-    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_root=/banger"
-    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=/target"
+    # To names without a slash before them, which are no folder of any machine. The last match wins:
+    # the target folder may lie inside the source folder.
+    CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=cargo${unit}--remap-path-prefix=$sysroot=rust"
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_root=banger"
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=target"
     # The stamp's date is banger's alone: were it the C compilers' too, every commit would compile
     # OpenSSL again. They get a date that never changes.
-    BANGER_EPOCH=${BANGER_EPOCH:-${SOURCE_DATE_EPOCH:-$(git -C "$banger_root" log -1 --format=%ct 2>/dev/null || echo 0)}}
+    BANGER_EPOCH=${BANGER_EPOCH:-${SOURCE_DATE_EPOCH:-$(of_commit log -1 --format=%ct || echo 0)}}
     SOURCE_DATE_EPOCH=315532800
-    BANGER_COMMIT=$(git -C "$banger_root" rev-parse --short=8 HEAD 2>/dev/null || echo unknown)
+    BANGER_COMMIT=$(of_commit rev-parse --short=8 HEAD || echo unknown)
     CARGO_TARGET_DIR=$banger_target
     export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH BANGER_EPOCH BANGER_COMMIT CARGO_TARGET_DIR
     # What the person's environment says about flags and targets must not reach the result.
     unset RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS
     # Both through release/banger-cc, which takes folders out of what OpenSSL compiles in.
     PATH=$banger_root/release:$PATH
-    mapped="-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$banger_target=/target -g0"
+    mapped="-ffile-prefix-map=$cargo_home=cargo -ffile-prefix-map=$banger_target=target -g0"
     export PATH CC_x86_64_unknown_linux_musl=banger-cc CC_aarch64_unknown_linux_musl=banger-cc
     export CFLAGS_x86_64_unknown_linux_musl="$mapped" CFLAGS_aarch64_unknown_linux_musl="$mapped"
 }

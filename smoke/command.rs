@@ -94,6 +94,12 @@ impl Running {
         }
     }
 
+    /// Waits until it has written `count` lines of standard error, or has ended.
+    pub fn wait_for_lines(&self, count: usize) {
+        let reached = |s: &Stream| s.bytes.iter().filter(|b| **b == b'\n').count() >= count;
+        self.stderr.wait(self.deadline, reached);
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(mut self) -> Output {

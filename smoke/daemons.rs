@@ -1,19 +1,27 @@
 //! Starting, finding and losing daemon and helper.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use banger::os::{accounts, process};
+use banger::protocol::{Hello, frame};
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::census::{self, Inhabitant};
 use crate::command::Run;
-use crate::direct::helper_pid;
+use crate::direct::{Wire, helper_pid};
 use crate::exec::BOOT;
 use crate::guests::boot_id;
 use crate::world::World;
 
 /// The uid of the ordinary user.
 const ORDINARY: u32 = 1000;
+
+/// The uid of somebody else.
+const STRANGER: u32 = 65534;
 
 /// Ten commands at once find neither daemon nor helper; one of each is there afterwards.
 pub fn ten_starters_make_one_pair(world: &World) {
@@ -86,11 +94,42 @@ pub fn owner_is_an_ordinary_user(world: &World) {
     nobody_else_may_speak(&theirs);
 }
 
+/// The folders keep a stranger away; where they are open, daemon and helper do.
 fn nobody_else_may_speak(world: &World) {
     let binary = world.binary().display().to_string();
     let stranger = ["--reuid", "65534", "--regid", "65534", "--clear-groups", &binary, "vm", "list"];
     let refused = world.tool("setpriv", &stranger).output();
     assert!([5, 6].contains(&refused.code), "a stranger got {}: {}", refused.code, refused.stderr);
+    let sockets = [world.home().join("run/bangerd.sock"), world.home().join("root-run/bangerd-root.sock")];
+    for socket in sockets {
+        open_to_all(world, &socket);
+        assert!(hears_a_hello(&socket, ORDINARY), "{} does not answer its owner", socket.display());
+        assert!(!hears_a_hello(&socket, STRANGER), "{} answers a stranger", socket.display());
+    }
+}
+
+/// Nothing but the other side's own look at who asks is left to refuse anybody.
+fn open_to_all(world: &World, socket: &Path) {
+    let opened = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    opened(socket, 0o666).expect("the socket is opened");
+    for folder in socket.ancestors().skip(1).take_while(|f| f.starts_with(world.folder())) {
+        opened(folder, 0o755).expect("the folder is opened");
+    }
+}
+
+/// Whether who listens at `path` says hello to `uid`; connecting succeeds in any case.
+fn hears_a_hello(path: &Path, uid: u32) -> bool {
+    let asked = || {
+        // Credentials are the thread's, and it is these that the socket tells (unix(7)).
+        let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+        set_thread_groups(&[]).expect("root may");
+        set_thread_res_gid(group, group, group).expect("root may");
+        set_thread_res_uid(user, user, user).expect("root may");
+        let mut wire = Wire::connect(path);
+        wire.send(&frame::encode(&Hello::ours()).expect("a hello"));
+        wire.receive().is_some()
+    };
+    std::thread::scope(|scope| scope.spawn(asked).join().expect("the stranger connects"))
 }
 
 /// `banger ARGUMENTS` as the ordinary user.
@@ -129,7 +168,8 @@ fn descriptions(world: &World) -> BTreeSet<String> {
     living(world).iter().map(|i| format!("{} {}", i.pid(), i.description())).collect()
 }
 
-fn pids(world: &World) -> (i32, i32) {
+/// The pids of daemon and helper.
+pub fn pids(world: &World) -> (i32, i32) {
     (world.owner().pid(), helper_pid(&world.home().join("root-run/bangerd-root.sock")))
 }
 
@@ -138,7 +178,8 @@ fn uid_of(pid: i32) -> u32 {
     std::fs::metadata(format!("/proc/{pid}")).expect("it lives").uid()
 }
 
-fn end(pid: i32) {
+/// Kills a daemon and waits for its end.
+pub fn end(pid: i32) {
     let reference = process::reference(pid).expect("it lives");
     let pidfd = process::open(reference).expect("it can be opened").expect("it lives");
     process::kill(&pidfd).expect("it can be killed");

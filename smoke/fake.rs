@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use banger::model::launch::FakeFailure;
 use banger::model::{Mib, VmSpec};
+use banger::protocol::FaultKind;
 use banger::protocol::owner::OwnerRequest;
 
 use crate::base::NAME;
@@ -13,7 +14,7 @@ use crate::world::World;
 
 /// A whole life, quickly, and each failure without a leak.
 pub fn life_and_failures(world: &World) {
-    let world = &world.with("BANGER_VMM", "fake").with("BANGER_FAKE_VMM", "1");
+    let world = &on_the_fake_monitor(world);
     let before = world.start_and_count();
     let began = Instant::now();
     for round in 0..5 {
@@ -26,6 +27,23 @@ pub fn life_and_failures(world: &World) {
         wait_for_equality(world, &before, Duration::from_secs(10));
     }
     stubborn_is_killed(world);
+    wait_for_equality(world, &before, Duration::from_secs(10));
+}
+
+/// This world with the monitor of the tests for every VM.
+pub fn on_the_fake_monitor(world: &World) -> World {
+    world.with("BANGER_VMM", "fake").with("BANGER_FAKE_VMM", "1")
+}
+
+/// A guest that never says a word is a failure, and its VM is kept for a look at it, `--rm` or not.
+pub fn silent_guest_is_kept(world: &World) {
+    let world = &on_the_fake_monitor(world).with("BANGER_READY_SECONDS", "3");
+    let before = world.start_and_count();
+    let command = ["vm", "run", "--rm", "--name", "silent", "--fail", "silent-guest", "--", "true"];
+    world.banger(&command).limit(30).output().ends(125).refuses(&["kept", "banger vm delete silent"]);
+    let listed = world.banger(&["vm", "list", "-a", "--quiet"]).output().ok();
+    assert_eq!(listed.text(), "silent", "it is not kept");
+    world.banger(&["vm", "delete", "silent"]).output().ok();
     wait_for_equality(world, &before, Duration::from_secs(10));
 }
 
@@ -54,19 +72,21 @@ fn ask(world: &World, name: &str, fail: FakeFailure) -> Result<(), banger::proto
 
 /// A VM that fails may be kept for a look at it; after its deletion nothing is left.
 fn fails(world: &World, failure: FakeFailure) {
-    let told = ask(world, "broken", failure);
-    if failure == FakeFailure::AtSpawn {
-        let fault = told.expect_err("a monitor that exits at once is a failure");
-        assert!(!fault.message.is_empty());
-    }
+    let fault = ask(world, "broken", failure).expect_err("a monitor that ends while it boots is a failure");
+    assert_eq!(fault.kind, FaultKind::OperationFailed, "{failure:?}: {fault}");
+    assert!(!fault.message.is_empty(), "{failure:?}");
     if world.owner().vms().iter().any(|vm| vm.spec.name.as_str() == "broken") {
         world.banger(&["vm", "delete", "broken"]).output().ok();
     }
 }
 
+/// It is asked, its button is pressed, it is killed: `vm stop` ends also what ignores both.
 fn stubborn_is_killed(world: &World) {
     ask(world, "stubborn", FakeFailure::IgnoresShutdown).expect("it boots");
-    world.banger(&["vm", "kill", "stubborn"]).output().ok();
+    let stopped = world.banger(&["vm", "stop", "stubborn"]).limit(90).output().ok();
+    for step in ["pressing the power button", "ignored its power button"] {
+        assert!(stopped.stderr.contains(step), "{step:?} is not on standard error:\n{}", stopped.stderr);
+    }
     assert_eq!(world.owner().vm("stubborn").state.as_str(), "stopped");
     world.banger(&["vm", "delete", "stubborn"]).output().ok();
 }

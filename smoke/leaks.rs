@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use crate::census::wait_for_equality;
 use crate::command::Running;
+use crate::daemons::{end, pids};
 use crate::exec::BOOT;
 use crate::world::World;
 
@@ -36,8 +37,7 @@ pub fn ctrl_c_cleans_up(world: &World) {
     let booting = world.banger(&["vm", "run", "--rm", "--name", "early", "--", "true"]).limit(BOOT).spawn();
     wait_for_row(world, "early");
     booting.signal(Signal::INT);
-    let ended = booting.wait();
-    assert!([125, 130].contains(&ended.code), "ended with {}: {}", ended.code, ended.stderr);
+    booting.wait().ends(130);
     wait_for_equality(world, &before, CLEANING);
 }
 
@@ -47,6 +47,34 @@ pub fn killed_keeper_leaves_nothing(world: &World) {
     let running = begun(world);
     running.signal(Signal::KILL);
     running.wait().ends(-9);
+    wait_for_equality(world, &before, CLEANING);
+}
+
+/// Daemon, helper or both are killed while a VM is being made, each time at another step; the next
+/// command works, and once the VMs are deleted nothing is left.
+pub fn killed_midway_leaves_nothing(world: &World) {
+    let world = &crate::fake::on_the_fake_monitor(world);
+    let before = world.start_and_count();
+    for round in 0..12 {
+        // Starts again what was killed: this is what a command that misses the helper says to type.
+        world.start();
+        let (daemon, helper) = pids(world);
+        let name = format!("round-{round}");
+        let command = ["vm", "create", "--name", &name];
+        let making = world.banger(&command).spawn();
+        making.wait_for_lines(round / 3 + 1);
+        let victims = &[vec![daemon], vec![helper], vec![daemon, helper]][round % 3];
+        victims.iter().for_each(|pid| end(*pid));
+        // It may have been done already; what counts is what is left.
+        let made = making.wait();
+        println!("round {round}: killed {victims:?} of {daemon}, {helper}; {}: {}", made.code, made.stderr);
+        world.banger(&["ps", "-a"]).output().ok();
+    }
+    world.start();
+    let left = world.banger(&["vm", "list", "-a", "--quiet"]).output().ok().text();
+    for name in left.lines() {
+        world.banger(&["vm", "delete", name]).output().ok();
+    }
     wait_for_equality(world, &before, CLEANING);
 }
 

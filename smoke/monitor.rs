@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::exec::BOOT;
 use crate::world::World;
@@ -22,7 +22,7 @@ pub fn is_confined(world: &World) {
     for (monitor, other) in [(&monitors[0], &monitors[1]), (&monitors[1], &monitors[0])] {
         monitor.has_no_power();
         monitor.holds_only_its_own_files(world, other);
-        monitor.cannot(world, &["cat", &format!("/proc/{}/root{}", monitor.pid, secret.display())]);
+        monitor.does_not_see(&secret);
         monitor.cannot(world, &["cat", &secret.display().to_string()]);
         monitor.cannot(world, &["ls", &world.home().join("state").display().to_string()]);
         monitor.cannot(world, &["kill", "-0", &other.pid.to_string()]);
@@ -86,12 +86,23 @@ impl Monitor {
         std::fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).expect("its cgroup")
     }
 
-    /// Tries `command` as this monitor's uid: it must fail.
+    /// Root looks with this monitor's eyes: there is a `/proc`, and no `path`.
+    fn does_not_see(&self, path: &Path) {
+        let seen = |path: &Path| Path::new(&format!("/proc/{}/root{}", self.pid, path.display())).exists();
+        assert!(seen(Path::new("/proc")), "its root cannot be looked at");
+        assert!(path.exists() && !seen(path), "it sees {}", path.display());
+    }
+
+    /// Tries `command`, which root can, as this monitor's uid: it must fail.
     fn cannot(&self, world: &World, command: &[&str]) {
+        world.tool(command[0], &command[1..]).output().ok();
         let (uid, gid) = (self.uid.to_string(), self.gid.to_string());
-        let mut arguments = vec!["--reuid", &uid, "--regid", &gid, "--clear-groups"];
-        arguments.extend(command);
-        let tried = world.tool("setpriv", &arguments).output();
+        let attempt = |command: &[&str]| {
+            let become_it = ["--reuid", &uid, "--regid", &gid, "--clear-groups"];
+            world.tool("setpriv", &[&become_it, command].concat()).output()
+        };
+        attempt(&["true"]).ok();
+        let tried = attempt(command);
         assert_ne!(tried.code, 0, "uid {uid} can {command:?}");
     }
 }

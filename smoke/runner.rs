@@ -73,6 +73,12 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
         return ExitCode::from(2);
     }
     let filters: Vec<&String> = filters.iter().filter(|f| !f.starts_with('-')).collect();
+    let required = required();
+    let unknown = unknown(scenarios, &filters, &required);
+    if !unknown.is_empty() {
+        eprintln!("no scenario is called so; their names are printed by --list: {}", unknown.join(", "));
+        return ExitCode::from(2);
+    }
     let asked = |s: &&Scenario| filters.is_empty() || filters.iter().any(|f| s.name.contains(f.as_str()));
     let chosen: Vec<&Scenario> = scenarios.iter().filter(asked).collect();
     // A filter that leaves the base out still needs it; `base` is quick when it is there.
@@ -103,6 +109,19 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
     drop(stage);
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// What names no scenario: words of which no name contains them, and names in `SMOKE_REQUIRE`.
+fn unknown(scenarios: &[Scenario], words: &[&String], required: &[String]) -> Vec<String> {
+    let words = words.iter().filter(|w| !scenarios.iter().any(|s| s.name.contains(w.as_str())));
+    let required = required.iter().filter(|r| *r != "all" && !scenarios.iter().any(|s| s.name == r.as_str()));
+    words.map(|w| (*w).clone()).chain(required.map(|r| format!("SMOKE_REQUIRE={r}"))).collect()
+}
+
+/// The names in `SMOKE_REQUIRE=name,…`.
+fn required() -> Vec<String> {
+    let text = std::env::var("SMOKE_REQUIRE").unwrap_or_default();
+    text.split(',').map(|r| r.trim().to_owned()).filter(|r| !r.is_empty()).collect()
 }
 
 /// Where stages are set: not /tmp, which may be memory; short, because sockets have 108 bytes for
@@ -218,8 +237,7 @@ impl Drop for Stage {
 /// `SMOKE_REQUIRE=name,…` turns skips into failures.
 fn skipped_or_required(name: &str, said: &str) -> Outcome {
     let reason = said.lines().find_map(|l| l.strip_prefix("skip: ")).unwrap_or("no reason given").to_owned();
-    let required = std::env::var("SMOKE_REQUIRE").unwrap_or_default();
-    if required.split(',').any(|r| r == name || r == "all") {
+    if required().iter().any(|r| r == name || r == "all") {
         return Outcome::Failed(format!("     required by SMOKE_REQUIRE, but skipped: {reason}"));
     }
     Outcome::Skipped(reason)
