@@ -113,6 +113,11 @@ impl AgentLink {
         let answer = async { receiver.recv().await.unwrap_or_else(|_| Err("the connection ended".into())) };
         let outcome = within(ANSWER_LIMIT, answer).await;
         self.state().waiting.remove(&number);
+        if outcome.is_none() {
+            // It may be another agent, started in the place of one that died, which waits to be
+            // greeted: the next question finds it. What a greeting cannot reach it ends.
+            let _ = greet(self).await;
+        }
         let late = || Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs()));
         outcome.unwrap_or_else(late).map_err(|why| unreachable(&clip(&why)))
     }

@@ -33,9 +33,9 @@ pub fn run_init() -> ExitCode {
     init::run()
 }
 
-/// `banger-agent`, started by `init`; takes no arguments.
-pub fn run_agent(_arguments: Vec<OsString>) -> ExitCode {
-    agent::run()
+/// `banger-agent`, started by `init` and by nobody else.
+pub fn run_agent(arguments: Vec<OsString>) -> ExitCode {
+    agent::run(&arguments)
 }
 
 /// `banger-fake-vmm --qmp-fd N --agent-fd N --console-fd N [--fail HOW]`.

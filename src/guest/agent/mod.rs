@@ -1,12 +1,14 @@
 //! The agent: answers the daemon over one port and lets ssh in.
 //!
-//! One process, blocking threads, no executor: *port reader* (hears), *port writer* (says),
+//! One process (and one that starts it again, `keeper`), blocking threads, no executor: *port reader* (hears), *port writer* (says),
 //! *worker* (answers what takes time), *ssh* (accepts on port 22), *button* (the machine's power
 //! button), and the main thread (signals). Whatever comes over the port is garbled until proven
 //! otherwise; nothing that it holds is executed or becomes a path.
 
 /// The machine's power button.
 mod button;
+/// What starts the agent again.
+mod keeper;
 /// Sockets that listen.
 mod listeners;
 /// What is said to the host.
@@ -24,6 +26,8 @@ mod sshd;
 /// Numbers of the running system.
 mod stats;
 
+use std::ffi::{CStr, OsString};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -41,8 +45,30 @@ use crate::protocol::guest::Announcement;
 /// Stack of a thread: none here is deep.
 const STACK: usize = 128 << 10;
 
-/// Runs the agent until it is told to end.
-pub fn run() -> ExitCode {
+/// This binary; its file may be gone with the initramfs.
+pub const SELF: &str = "/proc/self/exe";
+
+/// What `init` starts: the keeper, which starts the agent.
+pub const KEEPER: &str = "--keep";
+
+/// What the keeper starts.
+const GUEST: &str = "--guest";
+
+/// Runs keeper or agent until told to end. Started by hand it refuses, as `init` does: on a host it
+/// would take port 22.
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    match arguments {
+        [word] if word == KEEPER => keeper::run(),
+        [word] if word == GUEST => attend(),
+        _ => {
+            // A closed standard error leaves nobody to tell.
+            let _ = writeln!(std::io::stderr(), "banger-agent: it belongs into a guest, where init starts it");
+            ExitCode::from(70)
+        }
+    }
+}
+
+fn attend() -> ExitCode {
     match live() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -53,7 +79,7 @@ pub fn run() -> ExitCode {
 }
 
 fn live() -> Result<(), GuestError> {
-    become_independent();
+    become_independent(c"banger-agent");
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).doing(|| "wait for signals".into())?;
     let mouth = Arc::new(Mouth::default());
     let troubles = announce_troubles(&mouth);
@@ -77,11 +103,11 @@ const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Out of init's session, named, last to be chosen by the out-of-memory killer, and with the
 /// limits that systemd would give (`DefaultLimitNOFILE`): ssh sessions inherit them.
-fn become_independent() {
+fn become_independent(name: &CStr) {
     let files = Rlimit { current: Some(1024), maximum: Some(524_288) };
     // Each fails only when it is so already or not allowed; the agent works without.
     let _ = rustix::process::setsid();
-    let _ = rustix::thread::set_name(c"banger-agent");
+    let _ = rustix::thread::set_name(name);
     let _ = setrlimit(Resource::Nofile, files);
     let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
 }

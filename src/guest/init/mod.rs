@@ -31,6 +31,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use super::agent;
 use super::console::say;
 use super::error::{Doing, GuestError, chain};
 use super::power;
@@ -159,8 +160,8 @@ fn write_troubles(troubles: &[String]) {
 /// The same binary under another name; the file itself is gone from the initramfs, the kernel's
 /// link to it works for as long as a process runs it.
 fn agent_command() -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("banger-agent").env_clear().env("PATH", handover::PATH).current_dir("/");
+    let mut command = Command::new(agent::SELF);
+    command.arg0("banger-agent").arg(agent::KEEPER).env_clear().env("PATH", handover::PATH).current_dir("/");
     command
 }
 
