@@ -37,7 +37,7 @@ pub fn on_the_fake_monitor(world: &World) -> World {
 
 /// A guest that never says a word is a failure, and its VM is kept for a look at it, `--rm` or not.
 pub fn silent_guest_is_kept(world: &World) {
-    let world = &on_the_fake_monitor(world).with("BANGER_READY_SECONDS", "3");
+    let world = &on_the_fake_monitor(world);
     let before = world.start_and_count();
     let command = ["vm", "run", "--rm", "--name", "silent", "--fail", "silent-guest", "--", "true"];
     world.banger(&command).limit(30).output().ends(125).refuses(&["kept", "banger vm delete silent"]);

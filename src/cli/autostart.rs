@@ -1,10 +1,9 @@
 //! The daemon, started if need be: where nothing is installed and the caller is root, or the helper
 //! is there already, a command starts what it misses. Any number of commands at once start it once.
 //!
-//! Root never makes folders below a user's: for another account the daemon is started by that
-//! account itself, so no link can be put in the way.
+//! Root makes nothing below a user's folder but the helper's own, which it reaches by descriptor: for
+//! another account the daemon is started by that account itself. So no link can be put in the way.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::client::{Channel, Client};
@@ -13,6 +12,7 @@ use super::spawn;
 use crate::host::paths::{Environment, Paths};
 use crate::os::accounts::{self, Account};
 use crate::os::files::{Lock, ensure_dir};
+use crate::os::own_folder::OwnFolder;
 use crate::protocol::{Fault, FaultKind};
 
 /// What was found or done.
@@ -36,15 +36,19 @@ pub fn connect(paths: &Paths) -> Result<Client, Failure> {
 
 /// Starts helper and daemon of `environment`, which is the caller's own.
 pub fn start(environment: &Environment, paths: &Paths) -> Result<Start, Failure> {
-    if answers(&paths.socket(), "daemon")? {
+    let (daemon, helper) = (answers(&paths.socket(), "daemon")?, answers(&paths.root_socket(), "helper"));
+    // Whether a helper answers may be root's alone to know; a daemon without its helper is half of one.
+    if daemon && helper.unwrap_or(true) {
         return Ok(Start::Unchanged);
     }
     if environment.installed {
-        let fault = Fault::new(FaultKind::Unavailable, "the daemon of this installation does not run");
+        let fault = Fault::new(FaultKind::Unavailable, "the services of this installation do not run");
         return Err(fault.hint("sudo systemctl restart bangerd-root bangerd").into());
     }
     if rustix::process::geteuid().is_root() {
-        ensure_helper(paths, environment.uid)?;
+        let helper = ensure_helper(paths, environment.uid)?;
+        let daemon = ensure_daemon(paths)?;
+        return Ok(if helper == Start::Started { helper } else { daemon });
     } else if !answers(&paths.root_socket(), "helper")? {
         return Err(needs_root(environment.uid));
     }
@@ -73,20 +77,25 @@ fn answers(path: &Path, peer: &'static str) -> Result<bool, Failure> {
 }
 
 fn ensure_helper(paths: &Paths, owner: u32) -> Result<Start, Failure> {
-    let folder = &paths.root_run;
-    let failed = |e: std::io::Error| Fault::failed("cannot prepare the helper's folder", &e);
-    ensure_dir(folder, 0o755).map_err(failed)?;
-    let seen = std::fs::symlink_metadata(folder).map_err(failed)?;
-    if !seen.is_dir() || seen.uid() != 0 {
-        return Err(Failure::new(FaultKind::Refused, format!("{} is not a folder of root", folder.display())));
+    if owner == 0 {
+        make_parent(&paths.root_run)?;
     }
-    let _lock = lock(&folder.join("start.lock"))?;
+    let folder = OwnFolder::open(&paths.root_run, 0o755)
+        .map_err(|e| Failure::from(Fault::failed("cannot prepare the helper's folder", &e)))?;
+    let _lock = lock(&folder.at("start.lock"))?;
     if answers(&paths.root_socket(), "helper")? {
         return Ok(Start::Unchanged);
     }
     let arguments = ["--owner".to_owned(), owner.to_string()];
-    spawn::start_daemon("bangerd-root", &arguments, &paths.root_log())?;
+    let log = spawn::Log { open: folder.at("bangerd-root.log"), shown: paths.root_log() };
+    spawn::start_daemon("bangerd-root", &arguments, &log)?;
     Ok(Start::Started)
+}
+
+/// The folder above, which is somebody else's to make where the installation is somebody else's.
+fn make_parent(folder: &Path) -> Result<(), Failure> {
+    let Some(parent) = folder.parent().filter(|p| !p.exists()) else { return Ok(()) };
+    ensure_dir(parent, 0o755).map_err(|e| Fault::failed("cannot prepare the helper's folder", &e).into())
 }
 
 fn ensure_daemon(paths: &Paths) -> Result<Start, Failure> {
@@ -95,7 +104,8 @@ fn ensure_daemon(paths: &Paths) -> Result<Start, Failure> {
     if answers(&paths.socket(), "daemon")? {
         return Ok(Start::Unchanged);
     }
-    spawn::start_daemon("bangerd", &[], &paths.log())?;
+    let log = spawn::Log { open: paths.log(), shown: paths.log() };
+    spawn::start_daemon("bangerd", &[], &log)?;
     Ok(Start::Started)
 }
 

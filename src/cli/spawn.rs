@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,10 +32,18 @@ const READY: &[u8] = b"ready\n";
 /// Lines of the log that are shown when a daemon did not come up.
 const TAIL_LINES: usize = 5;
 
+/// Where a daemon logs.
+pub struct Log {
+    /// The path to open it by, through a descriptor where a plain one could be led astray.
+    pub open: PathBuf,
+    /// The path that people see.
+    pub shown: PathBuf,
+}
+
 /// Starts the daemon `name` and returns when it answers.
-pub fn start_daemon(name: &str, arguments: &[String], log: &Path) -> Result<(), Failure> {
+pub fn start_daemon(name: &str, arguments: &[String], log: &Log) -> Result<(), Failure> {
     let failed = |e: io::Error| Failure::from(Fault::failed(format!("cannot start {name}"), &e));
-    let log_file = open_log(log).map_err(failed)?;
+    let log_file = open_log(&log.open).map_err(failed)?;
     let before = log_file.metadata().map_or(0, |m| m.len());
     let mut child = Command::new(SELF)
         .arg0(name)
@@ -78,12 +86,12 @@ fn wait_for_ready(stdout: &mut (impl Read + AsFd)) -> io::Result<bool> {
     Ok(said.starts_with(READY))
 }
 
-fn not_ready(name: &str, status: &str, log: &Path, before: u64) -> Failure {
+fn not_ready(name: &str, status: &str, log: &Log, before: u64) -> Failure {
     let mut fault = Fault::new(FaultKind::Unavailable, format!("{name} did not come up ({status})"));
-    for line in tail(log, before) {
+    for line in tail(&log.open, before) {
         fault = fault.cause(line);
     }
-    fault.hint(format!("tail {}", log.display())).into()
+    fault.hint(format!("tail {}", log.shown.display())).into()
 }
 
 /// The last lines that were written to `log` since it had `before` bytes.

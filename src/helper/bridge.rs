@@ -47,6 +47,20 @@ pub fn ensure(root: &Root, netlink: &mut Netlink, alias: &str, prefer: Option<Su
     Ok((subnet, Deed::Changed))
 }
 
+/// Whether there is a bridge that is this installation's to remove: its own, or one that was being
+/// made when its maker was killed, before it could be named.
+pub fn is_ours(netlink: &mut Netlink, alias: &str) -> Result<bool> {
+    Ok(netlink.link(BRIDGE).doing("look at the bridge")?.is_some_and(|link| owns(&link, alias)))
+}
+
+fn owns(bridge: &Link, alias: &str) -> bool {
+    match bridge.alias.as_deref() {
+        Some(name) if !name.is_empty() => name == alias,
+        // Made with this address in one message, and named in the next.
+        _ => bridge.mac == Some(MAC),
+    }
+}
+
 /// The network of this installation's bridge, if it is there.
 pub fn present(netlink: &mut Netlink, alias: &str) -> Result<Option<Subnet>> {
     let doing = "look at the bridge";
@@ -56,15 +70,22 @@ pub fn present(netlink: &mut Netlink, alias: &str) -> Result<Option<Subnet>> {
     }
 }
 
-/// Removes the bridge if it is this installation's; done when it is gone.
+/// Removes the bridge if it is this installation's and nothing hangs on it; done when it is gone.
 pub fn remove(_: &Root, netlink: &mut Netlink, alias: &str) -> Result<Deed> {
     match netlink.link(BRIDGE).doing("look at the bridge")? {
-        Some(link) if link.alias.as_deref() == Some(alias) => {
+        Some(link) if owns(&link, alias) => {
+            refuse_in_use(netlink, &link)?;
             netlink.delete_link(link.index).doing("remove the bridge")?;
             Ok(Deed::Changed)
         }
         Some(_) | None => Ok(Deed::Unchanged),
     }
+}
+
+/// The number of this installation's bridge, if it is there.
+pub fn own_index(netlink: &mut Netlink, alias: &str) -> Result<Option<u32>> {
+    let link = netlink.link(BRIDGE).doing("look at the bridge")?;
+    Ok(link.filter(|l| l.alias.as_deref() == Some(alias)).map(|l| l.index))
 }
 
 /// The bridge's number, if it is there.
@@ -87,7 +108,7 @@ fn ensure_link(_: &Root, netlink: &mut Netlink, alias: &str) -> Result<(Link, bo
     match netlink.link(BRIDGE).doing(doing)? {
         Some(link) if link.alias.as_deref() == Some(alias) => return Ok((link, false)),
         Some(link) => refuse_in_use(netlink, &link)?,
-        None => netlink.create_bridge(BRIDGE).doing(doing)?,
+        None => netlink.create_bridge(BRIDGE, MAC).doing(doing)?,
     }
     let link = netlink.link(BRIDGE).doing(doing)?.ok_or(HelperError::BridgeTaken { bridge: BRIDGE })?;
     netlink.set_mac(link.index, MAC).doing(doing)?;

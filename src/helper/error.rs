@@ -4,6 +4,7 @@ use std::io;
 
 use crate::model::{Slot, VmId};
 use crate::net::plan::PlanError;
+use crate::os::own_folder::FolderError;
 use crate::protocol::{Fault, FaultKind};
 
 /// What goes wrong here.
@@ -34,14 +35,9 @@ pub enum HelperError {
     /// One helper per installation.
     #[error("another bangerd-root of this installation is running")]
     AlreadyRunning,
-    /// The runtime directory is not one that only root can change.
-    #[error("{path} {defect}: root alone must own it")]
-    Unsafe {
-        /// The folder.
-        path: String,
-        /// What is wrong with it.
-        defect: &'static str,
-    },
+    /// The runtime directory cannot be used, or is not one that only root can change.
+    #[error("cannot use the runtime directory")]
+    Folder(#[from] FolderError),
     /// A record cannot be read.
     #[error("the record of VM {id} is damaged: {why}")]
     Damaged {
@@ -160,6 +156,7 @@ impl HelperError {
             | Self::Program { .. }
             | Self::Damaged { .. }
             | Self::Missing(_)
+            | Self::Folder(FolderError::Io(_))
             | Self::Ended { .. }
             | Self::Unkillable(_)
             | Self::Undone { .. }
@@ -169,9 +166,11 @@ impl HelperError {
             Self::NotRunning(_) => FaultKind::NotFound,
             Self::Running(_) => FaultKind::AlreadyExists,
             Self::AlreadyRunning | Self::SlotTaken { .. } | Self::NetworkInUse(_) => FaultKind::InUse,
-            Self::Unsafe { .. } | Self::BridgeTaken { .. } | Self::NetworkTaken | Self::Plan(_) | Self::FakeRefused => {
-                FaultKind::Refused
-            }
+            Self::Folder(FolderError::Unsafe { .. })
+            | Self::BridgeTaken { .. }
+            | Self::NetworkTaken
+            | Self::Plan(_)
+            | Self::FakeRefused => FaultKind::Refused,
         }
     }
 

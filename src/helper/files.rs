@@ -12,6 +12,10 @@ use super::error::{Doing, HelperError, Result};
 use crate::model::launch::LaunchFile;
 use crate::os::memfd;
 
+/// Most bytes that are copied into memory. It is root's memory, so no limit of the owner's holds it; an
+/// initramfs has some 10 MiB.
+const MAX_COPY: u64 = 512 << 20;
+
 /// Checks `file` and makes it fit for another uid: QEMU opens kernel and initramfs by path, as the
 /// VM's uid, so one that only its owner may read is copied into memory.
 pub fn check(what: LaunchFile, file: OwnedFd) -> Result<OwnedFd> {
@@ -25,7 +29,8 @@ pub fn check(what: LaunchFile, file: OwnedFd) -> Result<OwnedFd> {
     }
     match what {
         LaunchFile::Kernel | LaunchFile::Initramfs if seen.st_mode & 0o004 == 0 => {
-            copied(file.as_fd().try_clone_to_owned().map(File::from)).doing("copy a file into memory")
+            let copy = copied(file.as_fd().try_clone_to_owned().map(File::from)).doing("copy a file into memory")?;
+            copy.ok_or_else(|| HelperError::Files(format!("the file for {what:?} has more than {MAX_COPY} bytes")))
         }
         LaunchFile::Kernel
         | LaunchFile::Initramfs
@@ -49,7 +54,8 @@ fn opened_for(what: LaunchFile, flags: OFlags) -> bool {
     }
 }
 
-fn copied(from: io::Result<File>) -> io::Result<OwnedFd> {
+/// The file in memory; `None` when it is too large.
+fn copied(from: io::Result<File>) -> io::Result<Option<OwnedFd>> {
     let (from, mut to) = (from?, memfd::create("banger")?);
     let (mut buffer, mut at) = (vec![0; 1 << 20], 0);
     loop {
@@ -58,13 +64,16 @@ fn copied(from: io::Result<File>) -> io::Result<OwnedFd> {
             Ok(count) => {
                 to.write_all(&buffer[..count])?;
                 at += count as u64;
+                if at > MAX_COPY {
+                    return Ok(None);
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }
     memfd::seal(&to)?;
-    Ok(to.into())
+    Ok(Some(to.into()))
 }
 
 #[cfg(test)]
@@ -95,6 +104,15 @@ mod tests {
             let file = rustix::fs::open(path, OFlags::RDONLY, Mode::empty()).expect("opens");
             assert!(check(LaunchFile::Image, file).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_private_file_that_is_too_large_is_refused_before_all_of_it_is_copied() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(1 << 40).expect("sparse");
+        file.set_permissions(std::fs::Permissions::from_mode(0o600)).expect("set");
+        let refused = check(LaunchFile::Kernel, file.into());
+        assert!(matches!(refused, Err(HelperError::Files(why)) if why.contains("more than")));
     }
 
     #[test]

@@ -2,49 +2,34 @@
 //! through that, so that nobody who can rename a parent can put another in its place.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Mode, Uid};
 
 use super::authority::Root;
-use super::error::{Doing, HelperError, Result};
+use super::error::{Doing, Result};
 use crate::model::VmId;
+use crate::os::own_folder::OwnFolder;
 
 /// The opened runtime directory.
 #[derive(Debug)]
 pub struct Folder {
-    directory: OwnedFd,
+    own: OwnFolder,
     path: PathBuf,
 }
 
 impl Folder {
     /// Opens the directory at `path`, which is made if it is missing; its parent must be there.
     pub fn open(_: &Root, path: &Path) -> Result<Self> {
-        let shown = path.display().to_string();
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(HelperError::Unsafe { path: shown, defect: "is not a folder below another" });
-        };
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let parent = rustix::fs::open(parent, flags, Mode::empty()).doing(format!("open {}", parent.display()))?;
-        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            other => other.doing(format!("create folder {shown}"))?,
-        }
-        let directory = rustix::fs::openat(&parent, name, flags | OFlags::NOFOLLOW, Mode::empty())
-            .doing(format!("open {shown}"))?;
-        check_owned_by_root(&directory, &shown)?;
-        // Independent of the umask: the owner's daemon must reach the socket.
-        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o755)).doing(format!("set the mode of {shown}"))?;
-        let folder = Self { directory, path: path.to_owned() };
+        // Open to the owner's daemon, which must reach the socket.
+        let folder = Self { own: OwnFolder::open(path, 0o755)?, path: path.to_owned() };
         folder.ensure("vms")?;
         Ok(folder)
     }
 
-    /// A path below the directory that leads through its descriptor. It is short, too: a socket's
-    /// address has at most 107 bytes (unix(7)).
+    /// A path below the directory that leads through its descriptor.
     pub fn at(&self, below: &str) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/{below}", self.directory.as_raw_fd()))
+        self.own.at(below)
     }
 
     /// Where the directory is, for people.
@@ -76,7 +61,7 @@ impl Folder {
     /// Gives a file of the directory to `uid`.
     pub fn give(&self, name: &str, uid: u32) -> Result<()> {
         rustix::fs::chownat(
-            &self.directory,
+            &self.own.directory,
             name,
             Some(Uid::from_raw(uid)),
             None::<Gid>,
@@ -86,28 +71,17 @@ impl Folder {
     }
 
     fn ensure(&self, name: &str) -> Result<()> {
-        match rustix::fs::mkdirat(&self.directory, name, Mode::from_raw_mode(0o700)) {
+        match rustix::fs::mkdirat(&self.own.directory, name, Mode::from_raw_mode(0o700)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
             Err(e) => Err(io::Error::from(e)).doing(format!("create folder {}/{name}", self.path.display())),
         }
     }
 }
 
-fn check_owned_by_root(directory: &OwnedFd, path: &str) -> Result<()> {
-    let seen = rustix::fs::fstat(directory).doing(format!("look at {path}"))?;
-    let defect = if seen.st_uid != 0 {
-        "is owned by another user"
-    } else if seen.st_mode & 0o022 != 0 {
-        "can be written by others"
-    } else {
-        return Ok(());
-    };
-    Err(HelperError::Unsafe { path: path.to_owned(), defect })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::helper::error::HelperError;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn opened(path: &Path) -> Option<Result<Folder>> {
@@ -135,13 +109,13 @@ mod tests {
         std::fs::create_dir(&path).expect("made");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("set");
         let Some(refused) = opened(&path) else { return };
-        assert!(matches!(refused, Err(HelperError::Unsafe { defect: "can be written by others", .. })));
+        assert!(matches!(refused, Err(HelperError::Folder(_))));
         let link = parent.path().join("link");
         symlink("/run", &link).expect("linked");
         assert!(opened(&link).expect("root").is_err());
         let foreign = parent.path().join("foreign");
         std::fs::create_dir(&foreign).expect("made");
         std::os::unix::fs::chown(&foreign, Some(65_534), None).expect("given");
-        assert!(matches!(opened(&foreign), Some(Err(HelperError::Unsafe { .. }))));
+        assert!(matches!(opened(&foreign), Some(Err(HelperError::Folder(_)))));
     }
 }

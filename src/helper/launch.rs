@@ -1,12 +1,13 @@
 //! One boot: tap, rules, cgroup, sockets, processes, in named steps; undone backwards when one fails.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::error::{Doing, HelperError, Result};
@@ -277,9 +278,14 @@ pub fn connect(site: &Site<'_>) -> Result<[OwnedFd; 2]> {
 }
 
 fn connect_one(site: &Site<'_>, name: &str) -> Result<OwnedFd> {
-    let path = site.folder.of_vm(&site.id, name);
-    let stream = UnixStream::connect(path).doing(format!("connect to {name} of VM {}", site.id))?;
-    stream.as_fd().try_clone_to_owned().doing(format!("connect to {name} of VM {}", site.id))
+    let doing = format!("connect to {name} of VM {}", site.id);
+    let address = SocketAddrUnix::new(site.folder.of_vm(&site.id, name)).doing(&doing)?;
+    // Does not wait: a monitor whose guest took it over may have filled its own queue, and every other
+    // VM needs this thread. A full queue is an error then (`EAGAIN`, connect(2)).
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).doing(&doing)?;
+    rustix::net::connect(&socket, &address).doing(&doing)?;
+    Ok(socket)
 }
 
 fn failure_name(failure: FakeFailure) -> &'static str {

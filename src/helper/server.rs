@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::authority::Root;
 use super::connection::{Asked, Connection};
@@ -50,6 +50,9 @@ struct Ready {
 /// Serves until told to end. Monitors go on.
 pub fn serve(arguments: &[OsString]) -> Result<()> {
     let owner = parse_owner(arguments)?;
+    // A new session: what is typed at the terminal of whoever started it is not meant for it. Fails
+    // only for a process that leads one already.
+    let _ = rustix::process::setsid();
     let root = Root::claim()?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let mut server = Server::start(root, owner)?;
@@ -195,7 +198,7 @@ fn lock(folder: &Folder) -> Result<OwnedFd> {
 /// The signals that end the helper, as something to wait on.
 fn signals() -> std::io::Result<UnixStream> {
     let (read, write) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT] {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
     Ok(read)

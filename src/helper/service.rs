@@ -129,7 +129,14 @@ impl Service {
         }
         // Whatever happened to the rules meanwhile: the next request that needs them makes them anew.
         self.last_subnet = self.subnet.take();
-        self.leave_no_network(op)
+        // Whoever has VMs has the network: nobody else may take it from here on.
+        let settled =
+            if self.ledger.all().next().is_some() { self.claim.ensure(&self.root) } else { self.leave_no_network(op) };
+        // What cannot be cleared away now can be at the next release; running VMs need a helper.
+        if let Err(e) = settled {
+            log::warn!("[{op}] {}", e.line());
+        }
+        Ok(())
     }
 
     /// Takes the network away with its last VM: nothing stays on a host without VMs.
@@ -151,6 +158,7 @@ impl Service {
             netlink: &mut self.netlink,
             cgroups: &self.cgroups,
             monitors: &mut self.monitors,
+            alias: launch::alias(self.installation),
             subnet: self.subnet,
         }
     }
@@ -159,7 +167,12 @@ impl Service {
     fn ensure_network(&mut self, op: OpId, prefer: Option<Subnet>, anew: bool) -> Result<RootReply> {
         self.claim.ensure(&self.root)?;
         let alias = launch::alias(self.installation);
-        let (subnet, deed) = bridge::ensure(&self.root, &mut self.netlink, &alias, prefer)?;
+        let ensured = bridge::ensure(&self.root, &mut self.netlink, &alias, prefer);
+        if ensured.is_err() && self.ledger.all().next().is_none() {
+            // Another installation shall not find a network taken that nobody has.
+            self.claim.give_up();
+        }
+        let (subnet, deed) = ensured?;
         if anew || deed == Deed::Changed || self.subnet != Some(subnet) {
             let guests = guests(&self.ledger, subnet, |_| true);
             rules::apply(&self.root, &text::base(subnet.gateway(), &guests), "apply the rules")?;
@@ -178,9 +191,12 @@ impl Service {
             return Err(HelperError::NetworkInUse(vms));
         }
         let alias = launch::alias(self.installation);
-        if bridge::present(&mut self.netlink, &alias)?.is_none() {
+        if !bridge::is_ours(&mut self.netlink, &alias)? {
+            self.claim.give_up();
             return Ok(RootReply::Done(Deed::Unchanged));
         }
+        // Another helper of this network namespace may have the same name for its own.
+        self.claim.ensure(&self.root)?;
         rules::apply(&self.root, &text::removal(), "remove the rules")?;
         let deed = bridge::remove(&self.root, &mut self.netlink, &alias)?;
         self.subnet = None;

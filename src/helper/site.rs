@@ -37,6 +37,8 @@ pub struct Site<'a> {
     pub cgroups: &'a Cgroups,
     /// All processes.
     pub monitors: &'a mut Monitors,
+    /// What this installation's bridge is marked with.
+    pub alias: String,
     /// The guests' network, where there is one.
     pub subnet: Option<Subnet>,
 }
@@ -66,11 +68,11 @@ impl Site<'_> {
 
     /// Removes the tap.
     pub fn remove_tap(&mut self) -> Result<()> {
-        match self.slot {
-            Some(slot) if bridge::index(self.netlink)?.is_some() => {
-                tap::remove(self.root, self.netlink, TapName::of(slot))
-            }
-            Some(_) | None => Ok(()),
+        let bridge = bridge::own_index(self.netlink, &self.alias)?;
+        match (self.slot, bridge) {
+            (Some(slot), Some(bridge)) => tap::remove(self.root, self.netlink, TapName::of(slot), bridge),
+            // Without a bridge of ours there is no tap of ours: it would be another installation's.
+            (Some(_) | None, _) => Ok(()),
         }
     }
 

@@ -27,12 +27,13 @@ pub fn create(root: &Root, netlink: &mut Netlink, tap: TapName) -> Result<OwnedF
     Ok(file)
 }
 
-/// Removes `tap`; done when it is gone. It mostly is: it went with its monitor.
-pub fn remove(_: &Root, netlink: &mut Netlink, tap: TapName) -> Result<()> {
+/// Removes `tap` from `bridge`; done when it is gone. It mostly is: it went with its monitor. One that
+/// hangs elsewhere is another installation's, or was never made a port and goes with its descriptor.
+pub fn remove(_: &Root, netlink: &mut Netlink, tap: TapName, bridge: u32) -> Result<()> {
     let doing = format!("remove tap {tap}");
     match netlink.link(&tap.to_string()).doing(&doing)? {
-        Some(link) => netlink.delete_link(link.index).doing(&doing),
-        None => Ok(()),
+        Some(link) if link.master == Some(bridge) => netlink.delete_link(link.index).doing(&doing),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -18,6 +18,8 @@ pub mod memfd;
 pub(crate) mod need;
 /// Links, addresses and routes over rtnetlink.
 pub mod netlink;
+/// A folder that nobody else can change.
+pub mod own_folder;
 /// Processes that cannot be mistaken: pid and start time, pidfd.
 pub mod process;
 /// Random numbers from the kernel.

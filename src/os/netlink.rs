@@ -83,9 +83,10 @@ impl Netlink {
     }
 
     /// Makes a bridge; `AlreadyExists` when the name is taken.
-    pub fn create_bridge(&mut self, name: &str) -> io::Result<()> {
+    pub fn create_bridge(&mut self, name: &str, mac: [u8; 6]) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
         self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
             .map_err(|e| explained(e, &format!("create bridge {name}")))
@@ -358,11 +359,12 @@ mod tests {
     fn inside_a_bridge_is_made_and_removed() {
         let mut netlink = Netlink::open().expect("opens");
         assert_eq!(netlink.link("br-test").expect("answers"), None);
-        netlink.create_bridge("br-test").expect("made");
-        let again = netlink.create_bridge("br-test").expect_err("taken");
+        let mac = [2, 0, 0, 0, 0, 7];
+        netlink.create_bridge("br-test", mac).expect("made");
+        let again = netlink.create_bridge("br-test", mac).expect_err("taken");
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         let bridge = netlink.link("br-test").expect("answers").expect("there");
-        assert!(!bridge.up && bridge.mac.is_some());
+        assert!(!bridge.up && bridge.mac == Some(mac));
         netlink.set_alias(bridge.index, "banger:test").expect("written");
         netlink.add_address(bridge.index, Ipv4Addr::new(172, 30, 7, 1), 24).expect("given");
         netlink.set_up(bridge.index).expect("up");

@@ -154,9 +154,8 @@ impl Cleaner {
 }
 
 /// Takes the VM away from this process, with which the daemon would delete it.
-fn keep(_client: &mut Client, _name: &VmName) -> Result<(), Failure> {
-    // `OwnerRequest::KeepVm` belongs here. Without it the VM is only not deleted from this side.
-    Ok(())
+fn keep(client: &mut Client, name: &VmName) -> Result<(), Failure> {
+    client.ask(OwnerRequest::KeepVm { name: name.clone() }).map(|_| ())
 }
 
 fn delete(client: &mut Client, name: &VmName) -> Result<(), Failure> {
