@@ -167,12 +167,21 @@ fn empty(own: &Path, deadline: Instant) -> io::Result<()> {
     let members = fs::read_to_string(own.join("cgroup.procs"))?;
     for pid in members.lines().filter_map(|l| l.parse().ok()) {
         let Ok(member) = process::reference(pid) else { continue };
-        if let Some(pidfd) = process::open(member)? {
+        let pidfd = process::open(member)?;
+        // The pid may have been another's by the time it was looked at; what is in here now is ours.
+        if !is_member(own, pid)? {
+            continue;
+        }
+        if let Some(pidfd) = pidfd {
             process::kill(&pidfd)?;
             process::wait_for_end(&pidfd, deadline.saturating_duration_since(Instant::now()))?;
         }
     }
     wait_for_change(own)
+}
+
+fn is_member(own: &Path, pid: i32) -> io::Result<bool> {
+    Ok(fs::read_to_string(own.join("cgroup.procs"))?.lines().any(|line| line.parse() == Ok(pid)))
 }
 
 /// Waits a moment for `cgroup.events` to change: the last member may have ended and not be gone.

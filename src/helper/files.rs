@@ -27,10 +27,12 @@ pub fn check(what: LaunchFile, file: OwnedFd) -> Result<OwnedFd> {
     if !opened_for(what, flags) {
         return Err(HelperError::Files(format!("the descriptor for {what:?} was opened for something else")));
     }
+    let too_large = || HelperError::Files(format!("the file for {what:?} has more than {MAX_COPY} bytes"));
     match what {
+        LaunchFile::Kernel | LaunchFile::Initramfs if seen.st_size as u64 > MAX_COPY => Err(too_large()),
         LaunchFile::Kernel | LaunchFile::Initramfs if seen.st_mode & 0o004 == 0 => {
             let copy = copied(file.as_fd().try_clone_to_owned().map(File::from)).doing("copy a file into memory")?;
-            copy.ok_or_else(|| HelperError::Files(format!("the file for {what:?} has more than {MAX_COPY} bytes")))
+            copy.ok_or_else(too_large)
         }
         LaunchFile::Kernel
         | LaunchFile::Initramfs
@@ -54,7 +56,7 @@ fn opened_for(what: LaunchFile, flags: OFlags) -> bool {
     }
 }
 
-/// The file in memory; `None` when it is too large.
+/// The file in memory; `None` when it has grown too large meanwhile.
 fn copied(from: io::Result<File>) -> io::Result<Option<OwnedFd>> {
     let (from, mut to) = (from?, memfd::create("banger")?);
     let (mut buffer, mut at) = (vec![0; 1 << 20], 0);
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_file_that_is_too_large_is_refused_before_all_of_it_is_copied() {
+    fn a_kernel_that_is_too_large_is_refused() {
         let file = tempfile::tempfile().expect("a file");
         file.set_len(1 << 40).expect("sparse");
         file.set_permissions(std::fs::Permissions::from_mode(0o600)).expect("set");

@@ -60,8 +60,12 @@ impl Monitors {
         let doing = || format!("watch a process of VM {id}");
         let process = match process::reference(child.id() as i32) {
             Ok(process) => process,
-            // A zombie: it cannot be anything else while it is not reaped.
-            Err(_) => return Ok(Err(describe(child.wait().doing(doing())?))),
+            // Mostly a zombie, and killing one does nothing; one that lives and cannot be looked at
+            // must not be waited for.
+            Err(_) => {
+                child.kill().doing(doing())?;
+                return Ok(Err(describe(child.wait().doing(doing())?)));
+            }
         };
         match process::open(process).doing(doing())? {
             Some(pidfd) => self.watched.push(Watched { id: id.clone(), role, process, pidfd, child: Some(child) }),
@@ -98,7 +102,8 @@ impl Monitors {
     /// The pidfd and the process of a VM's living monitor.
     pub fn monitor(&self, id: &VmId) -> Option<(BorrowedFd<'_>, ProcessRef)> {
         let found = self.watched.iter().find(|w| w.id == *id && w.role == Role::Monitor)?;
-        process::is_alive(found.process).then(|| (found.pidfd.as_fd(), found.process))
+        let ended = process::wait_for_end(&found.pidfd, std::time::Duration::ZERO).unwrap_or(true);
+        (!ended).then(|| (found.pidfd.as_fd(), found.process))
     }
 
     /// Kills a VM's monitor and waits for it and for what keeps its output, which then has all of

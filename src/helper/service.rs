@@ -106,20 +106,23 @@ impl Service {
         let records: Vec<_> = self.ledger.all().cloned().collect();
         let mut gone: Vec<(VmId, Option<Slot>)> = Vec::new();
         for record in records {
-            let id = &record.id;
-            if let Some(console) = record.console {
-                self.monitors.find(id, Role::Console, console)?;
-            }
-            match record.process {
-                Some(process) if self.monitors.find(id, Role::Monitor, process)? => {
-                    log::info!("[{op}] found VM {id} running, {process}");
-                }
-                Some(_) | None => gone.push((id.clone(), Some(record.slot))),
+            match self.find(&record) {
+                Ok(true) => log::info!("[{op}] found VM {} running", record.id),
+                Ok(false) => gone.push((record.id, Some(record.slot))),
+                // Perhaps it runs: its record stays, and its release can still end it.
+                Err(e) => log::warn!("[{op}] {}", e.line()),
             }
         }
         for (id, error) in damaged {
             log::warn!("[{op}] {}", error.line());
             gone.push((id, None));
+        }
+        if !gone.is_empty()
+            && let Err(e) = self.claim.ensure(&self.root)
+        {
+            // Rules and taps may be the other's, of the same slots.
+            log::warn!("[{op}] nothing is taken back: {}", e.line());
+            return Ok(());
         }
         for (id, slot) in gone {
             match self.site(op, id.clone(), slot).release() {
@@ -137,6 +140,17 @@ impl Service {
             log::warn!("[{op}] {}", e.line());
         }
         Ok(())
+    }
+
+    /// Watches the processes of a record again; whether its monitor lives.
+    fn find(&mut self, record: &super::ledger::Record) -> Result<bool> {
+        if let Some(console) = record.console {
+            self.monitors.find(&record.id, Role::Console, console)?;
+        }
+        match record.process {
+            Some(process) => self.monitors.find(&record.id, Role::Monitor, process),
+            None => Ok(false),
+        }
     }
 
     /// Takes the network away with its last VM: nothing stays on a host without VMs.
@@ -191,7 +205,9 @@ impl Service {
             return Err(HelperError::NetworkInUse(vms));
         }
         let alias = launch::alias(self.installation);
-        if !bridge::is_ours(&mut self.netlink, &alias)? {
+        let made = self.subnet.is_some() && bridge::index(&mut self.netlink)?.is_none();
+        // A bridge that somebody else deleted leaves the rules that went with it.
+        if !made && !bridge::is_ours(&mut self.netlink, &alias)? {
             self.claim.give_up();
             return Ok(RootReply::Done(Deed::Unchanged));
         }
@@ -245,6 +261,7 @@ impl Service {
             self.leave_no_network(op)?;
             return Ok(RootReply::Done(Deed::Unchanged));
         };
+        self.claim.ensure(&self.root)?;
         if self.subnet.is_none() {
             self.subnet = bridge::present(&mut self.netlink, &launch::alias(self.installation))?;
         }
