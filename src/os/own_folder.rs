@@ -108,4 +108,18 @@ mod tests {
         let refused = OwnFolder::open(&path, 0o755);
         assert!(matches!(refused, Err(FolderError::Unsafe { defect: "can be written by others", .. })));
     }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_refused() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let foreign = parent.path().join("foreign");
+        std::fs::create_dir(&foreign).expect("made");
+        if std::os::unix::fs::chown(&foreign, Some(65_534), None).is_err() {
+            // Only root can give a folder away; then another's is at hand.
+            let refused = OwnFolder::open(Path::new("/usr/bin"), 0o755);
+            return assert!(matches!(refused, Err(FolderError::Unsafe { defect: "is owned by another user", .. })));
+        }
+        let refused = OwnFolder::open(&foreign, 0o755);
+        assert!(matches!(refused, Err(FolderError::Unsafe { defect: "is owned by another user", .. })));
+    }
 }
