@@ -6,17 +6,18 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Above this size a log file is rotated at start: one `.1` is kept.
+/// Above this size a log file is rotated: one `.1` is kept. A root helper's lies in `/run`, which is
+/// memory, and whoever may speak to it makes it write.
 const ROTATE_BYTES: u64 = 4 << 20;
 
 enum Sink {
     Journal,
-    File(Mutex<File>),
+    File(Mutex<LogFile>),
     Stderr,
 }
 
@@ -27,8 +28,11 @@ struct Logger {
 /// Installs the logger of a daemon: the journal when systemd connected stderr to it
 /// (`JOURNAL_STREAM`, systemd.exec(5)), else `file`.
 pub fn install_for_daemon(file: &Path) -> io::Result<()> {
-    let sink =
-        if std::env::var_os("JOURNAL_STREAM").is_some() { Sink::Journal } else { Sink::File(Mutex::new(open(file)?)) };
+    let sink = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        Sink::Journal
+    } else {
+        Sink::File(Mutex::new(LogFile::open(file, ROTATE_BYTES)?))
+    };
     install(sink);
     Ok(())
 }
@@ -46,11 +50,32 @@ fn install(sink: Sink) {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|m| m.len() > ROTATE_BYTES) {
-        std::fs::rename(path, path.with_extension("log.1"))?;
+/// A log file that never grows much beyond its limit.
+struct LogFile {
+    path: PathBuf,
+    limit: u64,
+    file: File,
+    size: u64,
+}
+
+impl LogFile {
+    fn open(path: &Path, limit: u64) -> io::Result<Self> {
+        if std::fs::metadata(path).is_ok_and(|m| m.len() > limit) {
+            std::fs::rename(path, path.with_extension("log.1"))?;
+        }
+        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        let file = opened.map_err(super::files::named("open", path))?;
+        let size = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), limit, file, size })
     }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(super::files::named("open", path))
+
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        if self.size > self.limit {
+            *self = Self::open(&self.path, self.limit)?;
+        }
+        self.size += line.len() as u64;
+        self.file.write_all(line.as_bytes())
+    }
 }
 
 impl Log for Logger {
@@ -63,16 +88,17 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // One line per record, whatever a guest or a peer put into it.
-        let text = record.args().to_string().replace(['\n', '\r'], " ");
+        // One line per record, and nothing that a terminal obeys, whatever a guest or a peer put in.
+        let text = record.args().to_string().replace(char::is_control, " ");
         // A log that cannot be written has nowhere to say so.
         let _ = match &self.sink {
             Sink::Journal => writeln!(io::stderr(), "<{}>{text}", priority(record.level())),
             Sink::Stderr => writeln!(io::stderr(), "{}: {text}", record.level().as_str().to_lowercase()),
             Sink::File(file) => match file.lock() {
-                Ok(mut file) => file.write_all(
-                    format!("{} {:5} {text}\n", timestamp(crate::os::clock::unix_seconds()), record.level()).as_bytes(),
-                ),
+                Ok(mut file) => {
+                    let now = timestamp(crate::os::clock::unix_seconds());
+                    file.write(&format!("{now} {:5} {text}\n", record.level()))
+                }
                 Err(_) => Ok(()),
             },
         };
@@ -107,6 +133,20 @@ pub fn timestamp(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_file_is_rotated_while_it_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.log");
+        let mut log = LogFile::open(&path, 100).expect("opens");
+        for _ in 0..100 {
+            log.write("nine bytes").expect("written");
+        }
+        for file in ["x.log", "x.log.1"] {
+            let size = std::fs::metadata(folder.path().join(file)).expect("there").len();
+            assert!((1..=110).contains(&size), "{file} has {size}");
+        }
+    }
 
     #[test]
     fn timestamps_are_iso_8601() {
