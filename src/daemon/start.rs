@@ -15,7 +15,7 @@ use smol::{Async, Executor};
 use super::{Daemon, Ending, helper, reconcile, server};
 use crate::host::config::Config;
 use crate::host::paths::Paths;
-use crate::os::files::ensure_dir;
+use crate::os::files::{Lock, ensure_dir};
 use crate::protocol::hello::BUILD;
 use crate::store::{Store, migrations};
 use crate::vmm::deadline::within;
@@ -72,6 +72,7 @@ struct Prepared {
     listener: std::os::unix::net::UnixListener,
     ending: smol::channel::Receiver<Ending>,
     signals: UnixStream,
+    _lock: Lock,
 }
 
 fn prepare() -> Result<Prepared, String> {
@@ -83,6 +84,9 @@ fn prepare() -> Result<Prepared, String> {
     }
     crate::os::logger::install_for_daemon(&paths.log()).map_err(|e| text(&e))?;
     let config = Config::load(&paths.config).map_err(|e| text(&e))?;
+    // First of all: two that start at once would take each other's socket for a leftover.
+    let lock = Lock::attempt(&paths.daemon_lock()).map_err(|e| text(&e))?;
+    let lock = lock.ok_or("another bangerd of this installation is running")?;
     // Before the store: a second daemon shall find the socket answered, not the database locked.
     let listener = crate::os::socket::listen(&paths.socket()).map_err(|e| text(&e))?;
     let store = Store::open(&paths.state).map_err(|e| text(&e))?;
@@ -99,7 +103,7 @@ fn prepare() -> Result<Prepared, String> {
         config,
         paths,
     });
-    Ok(Prepared { daemon, listener, ending, signals })
+    Ok(Prepared { daemon, listener, ending, signals, _lock: lock })
 }
 
 /// Each VM and each connection takes a few descriptors; the customary soft limit of 1024 is there for
@@ -172,7 +176,7 @@ impl Prepared {
         };
         let outcome = server::accept(&daemon, self.listener).or(told).or(signalled).await;
         info!("ends; virtual machines go on");
-        // The name goes first, so that nobody connects to a daemon that is leaving.
+        // While the lock is held: it is this daemon's own name that goes.
         let _ = std::fs::remove_file(daemon.paths.socket());
         outcome
     }

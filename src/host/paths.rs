@@ -146,6 +146,11 @@ impl Paths {
         self.root_run.join("bangerd-root.sock")
     }
 
+    /// Held by the daemon for as long as it lives.
+    pub fn daemon_lock(&self) -> PathBuf {
+        self.run.join("bangerd.lock")
+    }
+
     /// The helper's log where there is no journal.
     pub fn root_log(&self) -> PathBuf {
         self.root_run.join("bangerd-root.log")
