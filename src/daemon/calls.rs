@@ -2,7 +2,7 @@
 //! somebody decides here.
 
 use std::fs::File;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,9 @@ const SSH_PORT: u16 = 22;
 
 /// A guest on the same host answers a connection at once or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is tried while the host says that the guest cannot be reached.
+const CONNECT_ATTEMPTS: u32 = 3;
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -236,8 +239,8 @@ async fn open_shell(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
     let unreachable = |e: &std::io::Error| {
         Fault::failed(format!("VM '{name}' does not answer on ssh"), e).hint(format!("banger vm logs {name}"))
     };
-    let connect = Async::<TcpStream>::connect((address, SSH_PORT));
-    let connected = within(CONNECT_LIMIT, connect).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
+    let connected =
+        within(CONNECT_LIMIT, reach_guest(address)).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
     let socket = connected.map_err(|e| unreachable(&e))?;
     let socket = socket.into_inner().map_err(|e| unreachable(&e))?;
     // What is typed shall travel at once, and whoever takes the socket expects it to block.
@@ -258,6 +261,19 @@ async fn open_shell(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
         vmm: vm.vmm,
     };
     Ok((OwnerReply::Shell(access), vec![socket.into()]))
+}
+
+/// A connection to the guest's ssh. The address may have been another guest's a moment ago: what was
+/// still being sent to that one has the host look for it in vain, and the end of that search, some
+/// seconds later, fails every connection that waits for it, this one too. The next begins a new one.
+async fn reach_guest(address: Ipv4Addr) -> std::io::Result<Async<TcpStream>> {
+    for _ in 1..CONNECT_ATTEMPTS {
+        match Async::<TcpStream>::connect((address, SSH_PORT)).await {
+            Err(e) if e.kind() == std::io::ErrorKind::HostUnreachable => {}
+            other => return other,
+        }
+    }
+    Async::<TcpStream>::connect((address, SSH_PORT)).await
 }
 
 async fn open_console(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
