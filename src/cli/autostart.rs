@@ -67,7 +67,7 @@ pub fn start_for(account: &Account) -> Result<u8, Failure> {
 
 fn needs_root(uid: u32) -> Failure {
     let name = accounts::of_uid(uid).map_or_else(|| uid.to_string(), |a| a.name);
-    let fault = Fault::new(FaultKind::Unavailable, "the daemon does not run, and only root can start its helper");
+    let fault = Fault::new(FaultKind::Unavailable, "daemon or helper does not run, and only root can start the helper");
     fault.hint(format!("sudo banger daemon start --owner {name}")).into()
 }
 

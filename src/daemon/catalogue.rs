@@ -9,6 +9,7 @@ use std::sync::Arc;
 use log::{info, warn};
 use smol::Async;
 use smol::future::FutureExt;
+use smol::lock::MutexGuardArc;
 
 use super::Daemon;
 use super::operation::{Cancel, Op};
@@ -51,8 +52,7 @@ pub(super) async fn import_image(
     stream: OwnedFd,
 ) -> Result<ImageRecord, Fault> {
     check_source(&new.source)?;
-    let making = daemon.making(format!("image {}", new.name));
-    let _turn = op.unless_cancelled(making.lock()).await.ok_or_else(Op::cancelled)?;
+    let _turn = take_turn(daemon, op, "image", new.name.as_str()).await?;
     let name = new.name.clone();
     let there = daemon.stored(|s| s.images()).await?.into_iter().any(|image| image.name == name);
     refuse_taken(there, "image", new.name.as_str())?;
@@ -98,8 +98,7 @@ pub(super) async fn add_kernel(
     stream: OwnedFd,
 ) -> Result<KernelRecord, Fault> {
     check_source(&new.source)?;
-    let making = daemon.making(format!("kernel {}", new.name));
-    let _turn = op.unless_cancelled(making.lock()).await.ok_or_else(Op::cancelled)?;
+    let _turn = take_turn(daemon, op, "kernel", new.name.as_str()).await?;
     let name = new.name.clone();
     let there = daemon.stored(|s| s.kernels()).await?.into_iter().any(|kernel| kernel.name == name);
     refuse_taken(there, "kernel", new.name.as_str())?;
@@ -142,8 +141,7 @@ async fn write_kernel(daemon: &Daemon, op: &Op, new: &NewKernel, stream: OwnedFd
 
 /// Deletes an image that no VM uses.
 pub(super) async fn delete_image(daemon: &Arc<Daemon>, op: &Op, name: ImageName) -> Result<(), Fault> {
-    let making = daemon.making(format!("image {name}"));
-    let _turn = op.unless_cancelled(making.lock()).await.ok_or_else(Op::cancelled)?;
+    let _turn = take_turn(daemon, op, "image", name.as_str()).await?;
     let path = daemon.paths.images().join(format!("{name}.ext4"));
     // The row first: a file without a row is swept, a row without its file would be a lie.
     daemon.stored(move |s| s.remove_image(&name)).await?;
@@ -152,11 +150,16 @@ pub(super) async fn delete_image(daemon: &Arc<Daemon>, op: &Op, name: ImageName)
 
 /// Deletes a kernel that no VM uses.
 pub(super) async fn delete_kernel(daemon: &Arc<Daemon>, op: &Op, name: KernelName) -> Result<(), Fault> {
-    let making = daemon.making(format!("kernel {name}"));
-    let _turn = op.unless_cancelled(making.lock()).await.ok_or_else(Op::cancelled)?;
+    let _turn = take_turn(daemon, op, "kernel", name.as_str()).await?;
     let folder = daemon.paths.kernels().join(name.as_str());
     daemon.stored(move |s| s.remove_kernel(&name)).await?;
     smol::unblock(move || remove_tree(&folder)).await.map_err(|e| Fault::failed("cannot remove the kernel's files", &e))
+}
+
+/// The lock of one image or kernel; whoever waits for it can give up.
+async fn take_turn(daemon: &Daemon, op: &Op, what: &str, name: &str) -> Result<MutexGuardArc<()>, Fault> {
+    let lock = daemon.making(format!("{what} {name}"));
+    op.unless_cancelled(lock.lock_arc()).await.ok_or_else(Op::cancelled)
 }
 
 fn check_source(source: &str) -> Result<(), Fault> {

@@ -55,7 +55,7 @@ fn check(state: &std::path::Path) -> ExitCode {
 
 fn serve() -> ExitCode {
     // A new session, so that the terminal of whoever started it cannot signal it; it fails only
-    // for a process that leads one already.
+    // for the leader of a process group, which systemd or a shell has put where it shall be.
     let _ = rustix::process::setsid();
     match prepare() {
         Ok(prepared) => prepared.run(),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{info, warn};
-use smol::Timer;
 use smol::future::FutureExt;
 
 use super::agent::AgentLink;
@@ -22,6 +21,7 @@ use crate::protocol::guest::GuestRequest;
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind, frame};
 use crate::ssh::KnownHosts;
+use crate::vmm::deadline::within;
 use crate::vmm::{Boot, BootFiles, EndReason, Patience, Prepared, Vmm, VmmError, of_kind};
 
 /// Carries out one step on the VM `id`. Done when it was so already.
@@ -284,19 +284,12 @@ async fn await_ready(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fau
         live.ended().await;
         Waited::Ended
     };
-    let late = async {
-        Timer::after(limit).await;
-        Waited::Late
-    };
-    let cancelled = async {
-        op.cancel.wait().await;
-        Waited::Cancelled
-    };
-    let waited = ended.or(ready).or(cancelled).or(late).await;
-    // The agent's socket breaks first when a monitor dies; the process is the truth.
-    let waited = match waited {
-        Waited::AgentLost(_) if live.ends_within(Duration::from_secs(1)).await => Waited::Ended,
-        other => other,
+    let waited = match within(limit, op.unless_cancelled(ended.or(ready))).await {
+        // The agent's socket breaks first when a monitor dies; the process is the truth.
+        Some(Some(Waited::AgentLost(_))) if live.ends_within(Duration::from_secs(1)).await => Waited::Ended,
+        Some(Some(waited)) => waited,
+        Some(None) => Waited::Cancelled,
+        None => Waited::Late,
     };
     judge(daemon, op, &vm, waited, limit).await
 }

@@ -51,7 +51,7 @@ struct Ready {
 pub fn serve(arguments: &[OsString]) -> Result<()> {
     let owner = parse_owner(arguments)?;
     // A new session: what is typed at the terminal of whoever started it is not meant for it. Fails
-    // only for a process that leads one already.
+    // only for the leader of a process group, which systemd or a shell has put where it shall be.
     let _ = rustix::process::setsid();
     let root = Root::claim()?;
     rustix::process::umask(Mode::from_raw_mode(0o077));

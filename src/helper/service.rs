@@ -205,9 +205,9 @@ impl Service {
             return Err(HelperError::NetworkInUse(vms));
         }
         let alias = launch::alias(self.installation);
-        let made = self.subnet.is_some() && bridge::index(&mut self.netlink)?.is_none();
-        // A bridge that somebody else deleted leaves the rules that went with it.
-        if !made && !bridge::is_ours(&mut self.netlink, &alias)? {
+        // A bridge that somebody deleted leaves the rules that went with it.
+        let bereft = self.subnet.is_some() && bridge::index(&mut self.netlink)?.is_none();
+        if !bereft && !bridge::is_ours(&mut self.netlink, &alias)? {
             self.claim.give_up();
             return Ok(RootReply::Done(Deed::Unchanged));
         }
