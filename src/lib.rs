@@ -19,6 +19,8 @@ pub mod os;
 pub mod image;
 /// What needs no privilege of the network: address plan and rules as text.
 pub mod net;
+/// What a user runs in a guest: the seam, and the agent's carrier.
+pub mod shell;
 /// ssh sessions, quoting, keys, known hosts.
 pub mod ssh;
 /// The store: tables, codec, migrations.

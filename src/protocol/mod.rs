@@ -1,4 +1,4 @@
-//! The three languages between banger's processes, and how they are framed.
+//! The languages between banger's processes, and how they are framed.
 //!
 //! Bytes and types only: no sockets, no files. One request enum per boundary, matched without a
 //! wildcard arm on the other side. The owner and root languages are spoken between equal
@@ -20,6 +20,8 @@ pub mod hello;
 pub mod owner;
 /// Daemon to root helper.
 pub mod root;
+/// Host to guest, one channel per command.
+pub mod shell;
 
 pub use event::Event;
 pub use fault::{Fault, FaultKind};

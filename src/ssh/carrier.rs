@@ -8,11 +8,11 @@ use super::exchange::{Exchange, FAREWELL};
 use super::quote::command_line;
 use super::session::SshShell;
 use super::watchdog::{Cut, Watchdog};
-use super::{Command, Control, GuestShell, Io, Outcome, Pty, ShellError};
+use crate::shell::{Command, Control, GuestShell, Io, Outcome, Pty, ShellError};
 
 impl GuestShell for SshShell {
     fn run(&mut self, command: &Command, mut io: Io<'_>) -> Result<Outcome, ShellError> {
-        let line = command_line(command)?;
+        let line = command_line(command).map_err(|e| ShellError::Command(e.into()))?;
         if let Some(reason) = &self.lost {
             return Err(self.connection_lost(reason.clone()));
         }

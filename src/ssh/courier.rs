@@ -11,7 +11,7 @@ use ssh2::{Channel, Session};
 
 use super::quote::quote;
 use super::session::done;
-use super::shell::signal_name;
+use crate::shell::signal_name;
 
 /// For every process whose parent is ours, except ourselves: signal its group. Field 4 of
 /// `/proc/PID/stat` (proc(5)) is the parent; field 2 is in parentheses and may contain anything.

@@ -4,10 +4,11 @@
 //! The string has to be UTF-8, because libssh2's binding takes it as text; bytes that are not are
 //! written as `"$(printf '\377')"`, which every POSIX shell turns back into the byte.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use super::Command;
+use crate::protocol::shell::Tool;
+use crate::shell::{Command, Program};
 
 /// The longest command line that one ssh packet of libssh2 carries (35000 less its headers).
 pub(super) const LONGEST: usize = 34_000;
@@ -24,6 +25,9 @@ pub enum QuoteError {
     /// Not a name for a variable.
     #[error("'{0}' is not a name for an environment variable: letters, digits and '_' only, no digit first")]
     Variable(String),
+    /// Nothing in the image does it.
+    #[error("a command that runs on by itself needs banger's agent in the guest, which ssh cannot reach")]
+    NeedsAgent,
     /// Does not fit into one request.
     #[error("the command line has {0} bytes, at most {LONGEST} fit; put it into a file in the guest and run that")]
     TooLong(usize),
@@ -67,13 +71,29 @@ pub(super) fn command_line(command: &Command) -> Result<Option<String>, QuoteErr
     for (name, value) in &command.env {
         line.push_str(&export(name, value)?);
     }
-    match &command.argv {
-        Some(argv) => line.push_str(&start(argv)?),
-        None if line.is_empty() => return Ok(None),
-        None => line.push_str(r#"exec "${SHELL:-/bin/sh}" -l"#),
+    match &command.program {
+        Program::Argv(argv) => line.push_str(&start(argv)?),
+        Program::Tool(tool) => line.push_str(&start(&of_image(tool)?)?),
+        Program::Login if line.is_empty() => return Ok(None),
+        Program::Login => line.push_str(r#"exec "${SHELL:-/bin/sh}" -l"#),
     }
     if line.len() > LONGEST { Err(QuoteError::TooLong(line.len())) } else { Ok(Some(line)) }
 }
+
+/// The image's own programs that do what the agent can.
+fn of_image(tool: &Tool) -> Result<Vec<OsString>, QuoteError> {
+    let words = |words: &[&[u8]]| words.iter().map(|w| OsStr::from_bytes(w).to_owned()).collect();
+    match tool {
+        Tool::Probe { path } => Ok(words(&[b"sh", b"-c", PROBE.as_bytes(), b"sh", path])),
+        Tool::Pack { folder, name } => Ok(words(&[b"tar", b"-c", b"-f", b"-", b"-C", folder, b"--", name])),
+        Tool::Unpack { folder } => Ok(words(&[b"tar", b"-x", b"-f", b"-", b"-C", folder])),
+        Tool::Detach | Tool::Attach { .. } | Tool::Jobs => Err(QuoteError::NeedsAgent),
+    }
+}
+
+/// What [`Tool::Probe`] says.
+const PROBE: &str = "if [ -d \"$1\" ]; then echo folder; elif [ -f \"$1\" ]; then echo file; \
+    elif [ -e \"$1\" ] || [ -L \"$1\" ]; then echo other; else echo nothing; fi";
 
 /// `exec`, so that the command is the shell's process: its signals are seen as they are. A name
 /// that looks like an option would be one to `exec`; `env` takes it as a name.

@@ -11,7 +11,8 @@ use ssh_key::{Fingerprint, HashAlg, PublicKey};
 use ssh2::{BlockDirections, ErrorCode, Session};
 
 use super::watchdog::{Cut, Watchdog};
-use super::{Control, SshError, agreement};
+use super::{SshError, agreement};
+use crate::shell::{Control, Timeouts};
 
 /// libssh2's "would block", `LIBSSH2_ERROR_EAGAIN` in libssh2.h.
 const WOULD_BLOCK: ErrorCode = ErrorCode::Session(-37);
@@ -36,23 +37,6 @@ pub struct Access {
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Access").field("name", &self.name).field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
-/// How long to wait for the peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a session, and for each command to start.
-    pub connect: Duration,
-    /// Silence after which the peer is asked whether it is there; two seconds at least.
-    pub keepalive: Duration,
-    /// Time without an answer after which the connection counts as lost.
-    pub silence: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(30), keepalive: Duration::from_secs(15), silence: Duration::from_secs(60) }
     }
 }
 

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use crate::model::VmName;
 
+use super::agreement;
 use super::quote::{QuoteError, command_line};
-use super::{Command, agreement};
+use crate::shell::Command;
 
 /// What `ssh` has to know.
 #[derive(Debug, Clone, Copy)]

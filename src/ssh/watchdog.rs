@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
-use super::Control;
+use crate::shell::Control;
 
 /// What may cut a call short.
 pub(super) struct Watchdog<'c> {

@@ -18,7 +18,8 @@ use crate::os::process;
 use crate::os::tty::{self, RawMode};
 use crate::protocol::owner::{OwnerReply, OwnerRequest, ShellAccess};
 use crate::protocol::{Fault, FaultKind};
-use crate::ssh::{Access, Command, GuestShell, HostSignals, Io, Pty, SshError, SshShell, Timeouts, UserSsh};
+use crate::shell::{Command, GuestShell, HostSignals, Io, Pty, Timeouts};
+use crate::ssh::{Access, SshError, SshShell, UserSsh};
 
 /// `TERM` where the caller has none: what every terminfo database knows.
 const PLAIN_TERMINAL: &str = "dumb";

@@ -1,7 +1,7 @@
 //! How a command ended, and how the channel is left behind.
 
 use super::*;
-use crate::ssh::shell::signal_number;
+use crate::shell::signal_number;
 
 impl Exchange<'_, '_> {
     /// The outcome, once there is one and all output is written.

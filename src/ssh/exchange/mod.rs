@@ -18,10 +18,8 @@ use signal_hook::consts::{SIGKILL, SIGPIPE};
 use ssh2::{BlockDirections, Channel, Stream};
 
 use super::courier::Courier;
-use super::pulse::Pulse;
 use super::session::{SshShell, done};
-use super::streams::{Inlet, Outlet, Reader, is_ready};
-use super::{Control, ControlEvent, Io, Outcome, ShellError};
+use crate::shell::{Control, ControlEvent, Inlet, Io, Outcome, Outlet, Pulse, Reader, ShellError, is_ready};
 
 /// Buffers moved per stream and turn, so that a flood in one direction cannot starve the other.
 const ROUNDS: usize = 8;

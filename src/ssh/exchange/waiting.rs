@@ -1,7 +1,7 @@
 //! The one place where an exchange waits, and what silence there means.
 
 use super::*;
-use crate::ssh::pulse::Beat;
+use crate::shell::Beat;
 
 impl Exchange<'_, '_> {
     pub(super) fn wait(&mut self) -> Result<(), ShellError> {

@@ -7,7 +7,8 @@ use std::process::Stdio;
 use super::server::{SSHD, Server, login_name};
 use super::{output, script};
 use crate::os::need;
-use crate::ssh::{Command, GuestShell, Outcome, ShellError, UserSsh, capture, entry};
+use crate::shell::{Command, GuestShell, Outcome, ShellError, capture};
+use crate::ssh::{UserSsh, entry};
 
 #[test]
 fn exit_codes_come_back_as_they_are() {
@@ -98,7 +99,7 @@ fn a_connection_cut_after_the_end_of_output_is_no_success_and_no_endless_loop() 
 fn a_silent_peer_is_lost() {
     let Some(server) = Server::start() else { return };
     let seconds = std::time::Duration::from_secs(3);
-    let timeouts = crate::ssh::Timeouts { keepalive: seconds, silence: seconds, ..super::server::timeouts() };
+    let timeouts = crate::shell::Timeouts { keepalive: seconds, silence: seconds, ..super::server::timeouts() };
     let mut shell =
         crate::ssh::SshShell::connect(server.socket(), &server.access(), timeouts, None).expect("a session");
     let patient = output(&mut shell, &script("sleep 5; echo alive"), b"");

@@ -5,7 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::server::Server;
-use crate::ssh::{Access, SshError, SshShell, Timeouts, generate};
+use crate::shell::Timeouts;
+use crate::ssh::{Access, SshError, SshShell, generate};
 
 #[test]
 fn another_host_key_is_refused_before_the_login() {

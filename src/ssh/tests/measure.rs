@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::server::{SSHD, Server, login_name};
 use super::streams::{digest, noise, null, run};
 use crate::os::memfd;
-use crate::ssh::Command;
+use crate::shell::Command;
 
 const SIZE: usize = 100 << 20;
 

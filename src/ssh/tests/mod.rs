@@ -8,7 +8,7 @@ mod server;
 mod signals;
 mod streams;
 
-use super::{Captured, Command, GuestShell, capture};
+use crate::shell::{Captured, Command, GuestShell, capture};
 
 const LIMIT: u64 = 1 << 20;
 

@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::os::need;
-use crate::ssh::{Access, KeyPair, SshError, SshShell, Timeouts, generate};
+use crate::shell::Timeouts;
+use crate::ssh::{Access, KeyPair, SshError, SshShell, generate};
 
 pub const SSHD: &str = "/usr/sbin/sshd";
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::script;
 use super::server::{Server, timeouts};
 use super::streams::null;
-use crate::ssh::{Access, Command, Control, ControlEvent, GuestShell, Io, Outcome, Pty, SshError, SshShell, generate};
+use crate::shell::{Command, Control, ControlEvent, GuestShell, Io, Outcome, Pty};
+use crate::ssh::{Access, SshError, SshShell, generate};
 
 /// One byte is one event: a signal's number, or what stands for another event.
 struct Wire(UnixStream);
@@ -135,5 +136,5 @@ fn a_signal_before_the_start_reaches_the_command_or_ends_the_wait_for_it() {
     let (cut, time) = run_after(&mut shell, 2);
     assert_eq!(cut.exit_code(), 130);
     assert!(time < Duration::from_secs(10), "{time:?}");
-    assert!(crate::ssh::capture(&mut shell, &script("true"), b"", 9).is_err());
+    assert!(crate::shell::capture(&mut shell, &script("true"), b"", 9).is_err());
 }

@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use super::server::{Server, timeouts};
 use super::{output, script};
 use crate::os::memfd;
-use crate::ssh::{Command, GuestShell, Io, Outcome, Pty, SshShell, capture};
+use crate::shell::{Command, GuestShell, Io, Outcome, Pty, capture};
+use crate::ssh::SshShell;
 
 /// `size` bytes that do not repeat, in a file.
 pub fn noise(size: usize) -> File {

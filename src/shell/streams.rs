@@ -16,18 +16,18 @@ use super::ShellError;
 /// Payload of one data packet of libssh2.
 const INPUT: usize = 32 * 1024;
 /// What may wait for a slow reader; the guest is held back beyond it.
-pub(super) const OUTPUT: usize = 256 * 1024;
+pub const OUTPUT: usize = 256 * 1024;
 /// `PIPE_BUF` of Linux, pipe(7).
 const PIPE_BUF: usize = 4096;
 
 /// Whether `fd` is ready for `what` right now.
-pub(super) fn is_ready(fd: BorrowedFd<'_>, what: PollFlags) -> bool {
+pub fn is_ready(fd: BorrowedFd<'_>, what: PollFlags) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, what)];
     matches!(poll(&mut fds, Some(&Timespec::default())), Ok(count) if count > 0)
 }
 
 /// What goes to the command.
-pub(super) struct Inlet<'a> {
+pub struct Inlet<'a> {
     fd: BorrowedFd<'a>,
     buffer: Vec<u8>,
     sent: usize,
@@ -35,31 +35,34 @@ pub(super) struct Inlet<'a> {
 }
 
 impl<'a> Inlet<'a> {
-    pub(super) fn new(fd: BorrowedFd<'a>) -> Self {
+    /// What `fd` gives.
+    pub fn new(fd: BorrowedFd<'a>) -> Self {
         Self { fd, buffer: Vec::with_capacity(INPUT), sent: 0, ended: false }
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'a> {
+    /// What to wait on.
+    pub fn fd(&self) -> BorrowedFd<'a> {
         self.fd
     }
 
     /// What was read and not sent. Stays the same until [`Inlet::advance`]: libssh2 wants an
     /// unfinished write repeated with the same bytes.
-    pub(super) fn pending(&self) -> &[u8] {
+    pub fn pending(&self) -> &[u8] {
         &self.buffer[self.sent..]
     }
 
-    pub(super) fn advance(&mut self, count: usize) {
+    /// So many bytes of what is pending were sent.
+    pub fn advance(&mut self, count: usize) {
         self.sent += count;
     }
 
     /// Whether nothing will follow what is pending.
-    pub(super) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// Reads once if that does not wait and nothing is pending.
-    pub(super) fn refill(&mut self) -> Result<(), ShellError> {
+    pub fn refill(&mut self) -> Result<(), ShellError> {
         if self.ended || !self.pending().is_empty() || !is_ready(self.fd, PollFlags::IN) {
             return Ok(());
         }
@@ -78,7 +81,7 @@ impl<'a> Inlet<'a> {
 
 /// Whether somebody still takes the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reader {
+pub enum Reader {
     /// As far as can be known.
     Present,
     /// The pipe or socket has no reader any more.
@@ -86,7 +89,7 @@ pub(super) enum Reader {
 }
 
 /// What comes from the command.
-pub(super) struct Outlet<'a> {
+pub struct Outlet<'a> {
     fd: BorrowedFd<'a>,
     stream: &'static str,
     /// How much a ready descriptor takes without waiting.
@@ -97,29 +100,32 @@ pub(super) struct Outlet<'a> {
 }
 
 impl<'a> Outlet<'a> {
-    pub(super) fn new(fd: BorrowedFd<'a>, stream: &'static str) -> Self {
+    /// What goes to `fd`, which is called `stream` in failures.
+    pub fn new(fd: BorrowedFd<'a>, stream: &'static str) -> Self {
         let is_file = fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
         let portion = if is_file { OUTPUT } else { PIPE_BUF };
         Self { fd, stream, portion, buffer: vec![0; OUTPUT].into(), filled: 0, written: 0 }
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'a> {
+    /// What to wait on.
+    pub fn fd(&self) -> BorrowedFd<'a> {
         self.fd
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether all was written.
+    pub fn is_empty(&self) -> bool {
         self.written == self.filled
     }
 
     /// Takes over what `read` puts into an empty buffer; returns how much that was.
-    pub(super) fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+    pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         (self.filled, self.written) = (0, 0);
         self.filled = read(&mut self.buffer)?;
         Ok(self.filled)
     }
 
     /// Writes as long as that does not wait.
-    pub(super) fn flush(&mut self) -> Result<Reader, ShellError> {
+    pub fn flush(&mut self) -> Result<Reader, ShellError> {
         while !self.is_empty() && is_ready(self.fd, PollFlags::OUT) {
             let end = self.filled.min(self.written + self.portion);
             match rustix::io::write(self.fd, &self.buffer[self.written..end]) {

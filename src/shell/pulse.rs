@@ -5,14 +5,29 @@
 
 use std::time::{Duration, Instant};
 
-use super::Timeouts;
+/// How long to wait for the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a session, and for each command to start.
+    pub connect: Duration,
+    /// Silence after which the peer is asked whether it is there; two seconds at least.
+    pub keepalive: Duration,
+    /// Time without an answer after which the connection counts as lost.
+    pub silence: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(30), keepalive: Duration::from_secs(15), silence: Duration::from_secs(60) }
+    }
+}
 
 /// libssh2 sends no two keepalives within this time.
 const SHORTEST: Duration = Duration::from_secs(2);
 
 /// What the silence means.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Beat {
+pub enum Beat {
     /// Nothing yet.
     Wait,
     /// Ask now.
@@ -22,7 +37,7 @@ pub(super) enum Beat {
 }
 
 /// Since when nothing was heard.
-pub(super) struct Pulse {
+pub struct Pulse {
     keepalive: Duration,
     silence: Duration,
     heard: Instant,
@@ -30,7 +45,8 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    pub(super) fn new(timeouts: Timeouts) -> Self {
+    /// Heard just now.
+    pub fn new(timeouts: Timeouts) -> Self {
         Self {
             keepalive: timeouts.keepalive.max(SHORTEST),
             silence: timeouts.silence,
@@ -39,17 +55,18 @@ impl Pulse {
         }
     }
 
-    pub(super) fn heard(&mut self) {
+    /// Something was heard.
+    pub fn heard(&mut self) {
         (self.heard, self.asked) = (Instant::now(), None);
     }
 
     /// When to look again.
-    pub(super) fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Instant {
         self.asked.map_or(self.heard + self.keepalive, |asked| asked + self.silence)
     }
 
     /// What to do after a wait in which nothing was heard.
-    pub(super) fn beat(&mut self) -> Beat {
+    pub fn beat(&mut self) -> Beat {
         match self.asked {
             _ if Instant::now() < self.deadline() => Beat::Wait,
             Some(_) => Beat::Gone,

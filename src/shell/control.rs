@@ -62,7 +62,7 @@ impl Control for HostSignals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh::streams::is_ready;
+    use crate::shell::streams::is_ready;
     use rustix::event::PollFlags;
 
     #[test]

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::quote::QuoteError;
+use crate::protocol::shell::Tool;
 
 /// Whatever can run a command in a guest.
 pub trait GuestShell {
@@ -19,11 +19,24 @@ pub trait GuestShell {
     fn run(&mut self, command: &Command, io: Io<'_>) -> Result<Outcome, ShellError>;
 }
 
+/// A program in the guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Program {
+    /// The user's login shell.
+    #[default]
+    Login,
+    /// Program and arguments, found through the guest's `PATH`.
+    Argv(Vec<OsString>),
+    /// Something that banger's agent can do by itself. Another carrier does what the image's own
+    /// programs can, and refuses the rest.
+    Tool(Tool),
+}
+
 /// What to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Command {
-    /// Program and arguments, found through the guest's `PATH`; `None` is the user's login shell.
-    pub argv: Option<Vec<OsString>>,
+    /// The program.
+    pub program: Program,
     /// Added to the guest's environment; names are shell identifiers.
     pub env: Vec<(String, String)>,
     /// Folder to start in; `None` is the user's home. A folder that cannot be entered ends the
@@ -36,7 +49,12 @@ pub struct Command {
 impl Command {
     /// Program and arguments.
     pub fn new<A: Into<OsString>>(argv: impl IntoIterator<Item = A>) -> Self {
-        Self { argv: Some(argv.into_iter().map(Into::into).collect()), ..Self::default() }
+        Self { program: Program::Argv(argv.into_iter().map(Into::into).collect()), ..Self::default() }
+    }
+
+    /// Something that the agent can do by itself.
+    pub fn tool(tool: Tool) -> Self {
+        Self { program: Program::Tool(tool), ..Self::default() }
     }
 
     /// The login shell.
@@ -167,9 +185,9 @@ pub enum ShellError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// The command cannot be said to a shell; nothing was run.
+    /// The command cannot be said to the guest; nothing was run.
     #[error("cannot pass the command to the guest")]
-    Command(#[from] QuoteError),
+    Command(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A local stream failed.
     #[error("cannot {verb} {stream} of the command")]
     Stream {
@@ -212,11 +230,11 @@ const SIGNALS: [(&str, i32); 24] = [
 ];
 
 /// Linux's number of the signal called `name`, without `SIG`.
-pub(super) fn signal_number(name: &str) -> Option<i32> {
+pub fn signal_number(name: &str) -> Option<i32> {
     SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 /// The name of signal `number`, without `SIG`.
-pub(super) fn signal_name(number: i32) -> Option<&'static str> {
+pub fn signal_name(number: i32) -> Option<&'static str> {
     SIGNALS.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
 }
