@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("guest", &["model", "protocol", "os"]),
     ("daemon", &["model", "protocol", "os", "host", "store", "shell", "ssh", "net", "image", "vmm"]),
     ("cli", &["model", "protocol", "os", "host", "shell", "ssh", "image"]),
+    ("carriers", &["protocol", "os", "guest", "shell", "ssh"]),
     ("personality", &["cli", "daemon", "helper", "guest"]),
     ("main", &[]),
     ("lib", &[]),

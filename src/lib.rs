@@ -37,3 +37,7 @@ pub mod helper;
 
 /// The command line.
 pub mod cli;
+
+/// The same tests over each carrier of the guest shell.
+#[cfg(test)]
+mod carriers;

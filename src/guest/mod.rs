@@ -18,6 +18,8 @@ mod fake;
 mod init;
 /// How a guest ends.
 mod power;
+/// Running what the host says.
+pub mod shell;
 /// The few calls that no safe crate offers.
 #[allow(unsafe_code)]
 mod sys;

@@ -75,7 +75,8 @@ fn parse_owner(arguments: &[OsString]) -> Result<u32> {
 
 /// The runtime directory for `owner`. One that no account database knows has no home.
 fn open_folder(root: &Root, owner: u32) -> Result<Folder> {
-    let nobody = || Account { name: owner.to_string(), uid: owner, gid: owner, home: "/".into() };
+    let nobody =
+        || Account { name: owner.to_string(), uid: owner, gid: owner, home: "/".into(), shell: "/bin/sh".into() };
     let account = accounts::of_uid(owner).unwrap_or_else(nobody);
     let path = Paths::new(&Environment::of_account(&account)).root_run;
     if let (0, Some(parent)) = (owner, path.parent()) {

@@ -13,6 +13,8 @@ pub struct Account {
     pub gid: u32,
     /// Home folder.
     pub home: PathBuf,
+    /// Login shell; `/bin/sh` where none is named (passwd(5)).
+    pub shell: PathBuf,
 }
 
 /// The account called `name`, or, when `name` is a number, of that uid.
@@ -33,7 +35,8 @@ fn parse(line: &str) -> Option<Account> {
     let uid = fields.nth(1)?.parse().ok()?;
     let gid = fields.next()?.parse().ok()?;
     let home = fields.nth(1)?.into();
-    Some(Account { name, uid, gid, home })
+    let shell = fields.next().filter(|s| !s.is_empty()).unwrap_or("/bin/sh").into();
+    Some(Account { name, uid, gid, home, shell })
 }
 
 #[cfg(test)]
@@ -44,6 +47,8 @@ mod tests {
     fn reads_a_line_of_passwd() {
         let account = parse("bob:x:1000:1001:Bob,,,:/home/bob:/bin/bash").expect("parses");
         assert_eq!((account.uid, account.gid, account.home), (1000, 1001, "/home/bob".into()));
+        assert_eq!(account.shell, PathBuf::from("/bin/bash"));
+        assert_eq!(parse("bob:x:1:1::/:").expect("parses").shell, PathBuf::from("/bin/sh"));
         assert!(parse("bob:x:nan").is_none());
     }
 }

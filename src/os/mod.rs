@@ -5,6 +5,8 @@
 
 /// The account database, read without NSS.
 pub mod accounts;
+/// A folder as a tar stream and back.
+pub mod archive;
 /// Clocks.
 pub mod clock;
 /// Files that are whole or not there.

@@ -5,6 +5,7 @@
 //! the rest of an earlier conversation. Everything that a guest says is hostile: frames are
 //! bounded, strings and lists are cut to their limits by the daemon.
 
+use super::shell::Token;
 use crate::model::OpId;
 
 /// Sent raw before the first frame of a connection.
@@ -14,7 +15,10 @@ pub const PREAMBLE: &[u8; 16] = b"\0banger-guest-1\n";
 pub const PROTOCOL_MIN: u32 = 1;
 
 /// Newest guest protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 1;
+pub const PROTOCOL_MAX: u32 = 2;
+
+/// The first protocol with [`GuestRequest::OpenShell`].
+pub const PROTOCOL_SHELL: u32 = 2;
 
 /// Name of the virtio-serial port (`/dev/virtio-ports/NAME` under udev;
 /// `/sys/class/virtio-ports/*/name` without).
@@ -114,6 +118,11 @@ pub enum GuestRequest {
         /// The host's clock.
         now_ns: u64,
     },
+    /// Have a channel wait for a host that says this token (`super::shell`). Since [`PROTOCOL_SHELL`].
+    OpenShell {
+        /// Random.
+        token: Token,
+    },
 }
 
 /// What an agent answers.
@@ -127,6 +136,11 @@ pub enum GuestReply {
     Ports(Vec<ListeningPort>),
     /// To `Stats`.
     Stats(GuestStats),
+    /// To `OpenShell`.
+    Shell {
+        /// The number of the channel that waits.
+        channel: u8,
+    },
 }
 
 /// How a guest is.

@@ -35,6 +35,31 @@ pub fn channel_name(number: u8) -> String {
     format!("org.banger.shell.{number}")
 }
 
+/// Skips what an earlier conversation left, up to and with the token.
+#[derive(Debug)]
+pub struct Hunt {
+    token: Token,
+    tail: Vec<u8>,
+}
+
+impl Hunt {
+    /// Looks for `token`.
+    pub fn new(token: Token) -> Self {
+        Self { token, tail: Vec::new() }
+    }
+
+    /// What follows the token, once `bytes`, the next of the stream, complete it.
+    pub fn hear(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.tail.extend_from_slice(bytes);
+        if let Some(at) = self.tail.windows(TOKEN).position(|w| w == self.token) {
+            return Some(self.tail.split_off(at + TOKEN));
+        }
+        let surplus = self.tail.len().saturating_sub(TOKEN - 1);
+        self.tail.drain(..surplus);
+        None
+    }
+}
+
 /// Host to guest.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum ToShell {
@@ -239,6 +264,24 @@ mod tests {
             assert_eq!(bytes(&value), pinned, "{value:?}");
             assert_eq!(decode::<FromShell>(&pinned), Ok(value));
         }
+    }
+
+    #[test]
+    fn a_token_is_found_wherever_the_stream_is_cut() {
+        let token: Token = *b"0123456789abcdef";
+        let stream = [b"01234567 left over 0123456789abcde".as_slice(), &token, b"rest"].concat();
+        for cut in 0..=stream.len() {
+            let mut hunt = Hunt::new(token);
+            let first = hunt.hear(&stream[..cut]);
+            let rest = match first {
+                Some(rest) => [&rest, &stream[cut..]].concat(),
+                None => hunt.hear(&stream[cut..]).expect("found"),
+            };
+            assert_eq!(rest, b"rest", "{cut}");
+        }
+        let mut hunt = Hunt::new(token);
+        assert_eq!(hunt.hear(&vec![b'0'; 1 << 20]), None);
+        assert!(hunt.tail.len() < TOKEN);
     }
 
     #[test]

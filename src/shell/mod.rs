@@ -4,6 +4,10 @@
 //! wait has a deadline or ends with its peer. The ssh carrier is the room `ssh`; the agent's is here,
 //! because it needs nothing beyond the guest's language. `CARRIER.md` says how it works.
 
+/// The agent's carrier.
+mod agent;
+/// What signals mean while a command runs.
+mod attention;
 /// Running a command for its output.
 mod capture;
 /// This process's signals as events.
@@ -15,6 +19,8 @@ mod seam;
 /// The local ends of a command's streams.
 mod streams;
 
+pub use agent::{AgentShell, begin};
+pub use attention::{Attention, Heed};
 pub use capture::{Captured, capture};
 pub use control::HostSignals;
 pub use pulse::{Beat, Pulse, Timeouts};

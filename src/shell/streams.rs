@@ -94,7 +94,7 @@ pub struct Outlet<'a> {
     stream: &'static str,
     /// How much a ready descriptor takes without waiting.
     portion: usize,
-    buffer: Box<[u8]>,
+    buffer: Vec<u8>,
     filled: usize,
     written: usize,
 }
@@ -104,7 +104,7 @@ impl<'a> Outlet<'a> {
     pub fn new(fd: BorrowedFd<'a>, stream: &'static str) -> Self {
         let is_file = fstat(fd).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
         let portion = if is_file { OUTPUT } else { PIPE_BUF };
-        Self { fd, stream, portion, buffer: vec![0; OUTPUT].into(), filled: 0, written: 0 }
+        Self { fd, stream, portion, buffer: Vec::new(), filled: 0, written: 0 }
     }
 
     /// What to wait on.
@@ -120,8 +120,15 @@ impl<'a> Outlet<'a> {
     /// Takes over what `read` puts into an empty buffer; returns how much that was.
     pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         (self.filled, self.written) = (0, 0);
+        self.buffer.resize(OUTPUT, 0);
         self.filled = read(&mut self.buffer)?;
         Ok(self.filled)
+    }
+
+    /// Takes `bytes` over in the place of an empty buffer.
+    pub fn put(&mut self, bytes: Vec<u8>) {
+        (self.filled, self.written) = (bytes.len(), 0);
+        self.buffer = bytes;
     }
 
     /// Writes as long as that does not wait.

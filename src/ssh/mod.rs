@@ -16,7 +16,7 @@ mod user_ssh;
 mod watchdog;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use error::SshError;
 pub use keys::{KeyPair, generate};

@@ -35,6 +35,7 @@ pub fn ask(asked: &VmQuestion, question: AgentQuestion) -> Result<(), Failure> {
         (GuestReply::Ports(ports), false) => render::text(&ports_text(&ports)),
         (GuestReply::Stats(stats), true) => render::json(&stats),
         (GuestReply::Stats(stats), false) => render::text(&stats_text(&stats)),
+        (other @ GuestReply::Shell { .. }, _) => Err(unexpected(&OwnerReply::Agent(other))),
     }
 }
 

@@ -40,6 +40,8 @@ use self::requests::{Facts, Hands, Worker};
 use super::console::{say, uptime};
 use super::error::{Doing, GuestError, chain};
 use super::init::TROUBLES_PATH;
+use super::shell::channels::Channels;
+use super::shell::{jobs, tools};
 use crate::protocol::guest::Announcement;
 
 /// Stack of a thread: none here is deep.
@@ -60,10 +62,22 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     match arguments {
         [word] if word == KEEPER => keeper::run(),
         [word] if word == GUEST => attend(),
+        [flag, word] if flag == tools::FLAG => tools::run(word),
+        [flag, number] if flag == jobs::FLAG => keep_job(number),
         _ => {
             // A closed standard error leaves nobody to tell.
             let _ = writeln!(std::io::stderr(), "banger-agent: it belongs into a guest, where init starts it");
             ExitCode::from(70)
+        }
+    }
+}
+
+fn keep_job(number: &OsString) -> ExitCode {
+    match jobs::keep(&number.to_string_lossy()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("trouble: job {}: {error}", number.to_string_lossy()));
+            ExitCode::FAILURE
         }
     }
 }
@@ -88,7 +102,7 @@ fn live() -> Result<(), GuestError> {
     mouth.announce(ready(ssh));
     say(&format!("ready, ssh {}", if ssh { "answers" } else { "has no server in this image" }));
     start("button", || button::watch(shutdown::begin));
-    let worker = Worker::start(mouth.clone(), facts, Hands::Guest);
+    let worker = Worker::start(mouth.clone(), facts, Hands::Guest(Channels::default()));
     let talker = mouth.clone();
     start("port", move || report("port", port::talk(&talker, &worker)));
     // SIGHUP is what a vanished terminal sends: no reason to end.

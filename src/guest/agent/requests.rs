@@ -8,6 +8,7 @@ use super::{listeners, shutdown, start, stats};
 use crate::guest::console::say;
 use crate::guest::error::chain;
 use crate::guest::init::set_clock;
+use crate::guest::shell::channels::Channels;
 use crate::model::OpId;
 use crate::protocol::guest::{GuestReply, GuestRequest, Health};
 
@@ -24,10 +25,10 @@ pub struct Facts {
 }
 
 /// Whose machine it is: what a request may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Hands {
-    /// A guest of its own.
-    Guest,
+    /// A guest of its own, with its channels.
+    Guest(Channels),
     /// The monitor of the tests, on somebody's host: nothing is changed.
     Fake {
         /// Whether `Shutdown` ends the process.
@@ -56,7 +57,7 @@ impl Worker {
         let speaker = mouth.clone();
         start("worker", move || {
             for task in queue {
-                perform(task, &facts, hands, &speaker);
+                perform(task, &facts, &hands, &speaker);
             }
         });
         Self { tasks, mouth }
@@ -74,7 +75,7 @@ impl Worker {
     }
 }
 
-fn perform(task: Task, facts: &Facts, hands: Hands, mouth: &Mouth) {
+fn perform(task: Task, facts: &Facts, hands: &Hands, mouth: &Mouth) {
     let shutdown = task.request == GuestRequest::Shutdown;
     let reply = answer(&task, facts, hands);
     mouth.reply(task.conversation, task.number, reply);
@@ -85,15 +86,19 @@ fn perform(task: Task, facts: &Facts, hands: Hands, mouth: &Mouth) {
     }
 }
 
-fn answer(task: &Task, facts: &Facts, hands: Hands) -> Result<GuestReply, String> {
+fn answer(task: &Task, facts: &Facts, hands: &Hands) -> Result<GuestReply, String> {
     match task.request {
         GuestRequest::Ping | GuestRequest::Shutdown => Ok(GuestReply::Done),
         GuestRequest::Health => Ok(GuestReply::Health(health(facts))),
         GuestRequest::Ports => Ok(GuestReply::Ports(listeners::list())),
         GuestRequest::Stats => stats::stats().map(GuestReply::Stats).map_err(|e| chain(&e)),
         GuestRequest::SetClock { now_ns } => match hands {
-            Hands::Guest => set_clock(now_ns).map(|()| GuestReply::Done).map_err(|e| chain(&e)),
+            Hands::Guest(_) => set_clock(now_ns).map(|()| GuestReply::Done).map_err(|e| chain(&e)),
             Hands::Fake { .. } => Ok(GuestReply::Done),
+        },
+        GuestRequest::OpenShell { token } => match hands {
+            Hands::Guest(channels) => channels.open(token).map(|channel| GuestReply::Shell { channel }),
+            Hands::Fake { .. } => Err("the monitor of the tests runs no commands".to_owned()),
         },
     }
 }
@@ -110,9 +115,9 @@ fn health(facts: &Facts) -> Health {
     }
 }
 
-fn end(hands: Hands) {
+fn end(hands: &Hands) {
     match hands {
-        Hands::Guest => shutdown::begin(),
+        Hands::Guest(_) => shutdown::begin(),
         Hands::Fake { ends: true } => std::process::exit(0),
         Hands::Fake { ends: false } => {}
     }

@@ -79,13 +79,13 @@ fn play(options: &Options) -> Result<(), GuestError> {
 
 /// One host at a time, like a port.
 fn play_guest(port: &UnixListener, fail: Option<FakeFailure>) -> std::io::Result<()> {
-    let hands = Hands::Fake { ends: fail != Some(FakeFailure::IgnoresShutdown) };
+    let ends = fail != Some(FakeFailure::IgnoresShutdown);
     loop {
         let (mut host, _) = port.accept()?;
         match fail {
             Some(FakeFailure::SilentGuest) => ignore(&mut host),
             Some(FakeFailure::AfterHello) => say_hello_and_die(&mut host),
-            Some(FakeFailure::AtSpawn | FakeFailure::IgnoresShutdown) | None => converse(host, hands)?,
+            Some(FakeFailure::AtSpawn | FakeFailure::IgnoresShutdown) | None => converse(host, Hands::Fake { ends })?,
         }
     }
 }

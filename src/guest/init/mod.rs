@@ -24,6 +24,7 @@ mod switch;
 /// What the image's systemd must leave alone.
 mod systemd;
 
+pub use self::handover::PATH;
 pub use self::personal::set_clock;
 pub use self::pid1::NAME as PID1_NAME;
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 
 use rustix::ioctl::{Getter, Setter, ioctl, opcode};
 use rustix::process::{Pid, Signal, kill_process};
@@ -40,6 +42,19 @@ pub fn tell_systemd_to_power_off() -> io::Result<()> {
     // this process's handlers or masks, nor those that its libc reserves (32, 33, 34), is touched.
     let signal = unsafe { Signal::from_raw_unchecked(SIGNAL_POWEROFF) };
     Ok(kill_process(Pid::INIT, signal)?)
+}
+
+/// Starts `command` as the leader of a session of its own, whose terminal its standard input is.
+pub fn spawn_on_terminal(command: &mut Command) -> io::Result<Child> {
+    let lead = || {
+        rustix::process::setsid()?;
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe functions may run: `lead` makes two system
+    // calls and allocates nothing, and its errors are plain numbers.
+    unsafe { command.pre_exec(lead) };
+    command.spawn()
 }
 
 /// Takes over a descriptor that was inherited by number. Call once per number, before any other

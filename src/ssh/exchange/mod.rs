@@ -19,12 +19,10 @@ use ssh2::{BlockDirections, Channel, Stream};
 
 use super::courier::Courier;
 use super::session::{SshShell, done};
-use crate::shell::{Control, ControlEvent, Inlet, Io, Outcome, Outlet, Pulse, Reader, ShellError, is_ready};
+use crate::shell::{Attention, Heed, Inlet, Io, Outcome, Outlet, Pulse, Reader, ShellError, is_ready};
 
 /// Buffers moved per stream and turn, so that a flood in one direction cannot starve the other.
 const ROUNDS: usize = 8;
-/// The signal that ends the wait: one is asking, two is insisting, three is leaving.
-const PATIENCE: u8 = 3;
 /// How long a command that is given up may take to be told.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -44,11 +42,10 @@ pub(super) struct Exchange<'s, 'io> {
     has_pty: bool,
     stdin: Inlet<'io>,
     outputs: [Output<'io>; 2],
-    control: Option<&'io mut dyn Control>,
+    attention: Attention<'io>,
     courier: Courier,
     pulse: Pulse,
     resize: Option<(u16, u16)>,
-    signals: u8,
     eof_sent: bool,
     abandoned: Option<Abandoned>,
     /// The guest has closed the channel: it has said all, its exit status included.
@@ -77,11 +74,10 @@ impl<'s, 'io> Exchange<'s, 'io> {
             has_pty,
             stdin: Inlet::new(io.stdin),
             outputs,
-            control: io.control,
+            attention: Attention::new(io.control, has_pty),
             courier: Courier::new(),
             pulse: Pulse::new(shell.timeouts),
             resize: None,
-            signals: 0,
             eof_sent: false,
             abandoned: None,
             closed: false,
@@ -121,22 +117,12 @@ impl<'s, 'io> Exchange<'s, 'io> {
     }
 
     fn hear_control(&mut self) {
-        while let Some(event) = self.control.as_mut().and_then(|control| control.next()) {
-            match event {
-                ControlEvent::Resize { cols, rows } => self.resize = Some((cols, rows)),
-                ControlEvent::Abandon(signal) => self.abandon(signal),
-                ControlEvent::Signal(signal) => self.hear_signal(signal),
+        while let Some(heed) = self.attention.next() {
+            match heed {
+                Heed::Resize { cols, rows } => self.resize = Some((cols, rows)),
+                Heed::Leave(signal) => self.abandon(signal),
+                Heed::Pass(signal) => self.courier.accept(signal),
             }
-        }
-    }
-
-    /// A terminal's own keys arrive as bytes: a signal beside them means this process is to end.
-    fn hear_signal(&mut self, signal: i32) {
-        self.signals = self.signals.saturating_add(1);
-        if self.has_pty || self.signals >= PATIENCE {
-            self.abandon(signal);
-        } else {
-            self.courier.accept(signal);
         }
     }
 

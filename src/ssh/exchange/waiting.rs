@@ -32,9 +32,7 @@ impl Exchange<'_, '_> {
         for Output { outlet, .. } in self.outputs.iter().filter(|output| !output.outlet.is_empty()) {
             fds.push(PollFd::from_borrowed_fd(outlet.fd(), PollFlags::OUT));
         }
-        if let Some(control) = &self.control {
-            fds.push(PollFd::from_borrowed_fd(control.descriptor(), PollFlags::IN));
-        }
+        fds.extend(self.attention.descriptor().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
     }
 
     /// Whether there is a use for what the guest may say: room for its output, input that waits

@@ -1,67 +1,12 @@
 //! What a command is, and how it ends.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::process::Stdio;
 
 use super::server::{SSHD, Server, login_name};
 use super::{output, script};
 use crate::os::need;
-use crate::shell::{Command, GuestShell, Outcome, ShellError, capture};
+use crate::shell::{Command, GuestShell, ShellError, capture};
 use crate::ssh::{UserSsh, entry};
-
-#[test]
-fn exit_codes_come_back_as_they_are() {
-    let Some(server) = Server::start() else { return };
-    let mut shell = server.shell();
-    for code in [0, 1, 2, 42, 126, 127, 255] {
-        let ended = output(&mut shell, &script(&format!("exit {code}")), b"");
-        assert_eq!(ended.outcome, Outcome::Exited(code));
-    }
-    let table = [("kill -9 $$", 137, "KILL"), ("kill $$", 143, "TERM"), ("kill -2 $$", 130, "INT")];
-    for (text, code, name) in table {
-        let ended = output(&mut shell, &script(text), b"").outcome;
-        assert_eq!(ended.exit_code(), code);
-        assert_eq!(ended, Outcome::Signaled { name: name.into(), number: i32::from(code) - 128 });
-    }
-    let table = [("/no/such/program", 127), ("/etc/passwd", 126), ("-x", 127)];
-    for (program, code) in table {
-        assert_eq!(output(&mut shell, &Command::new([program]), b"").outcome, Outcome::Exited(code), "{program}");
-    }
-}
-
-#[test]
-fn arguments_arrive_byte_for_byte() {
-    let Some(server) = Server::start() else { return };
-    let arguments: Vec<Vec<u8>> = vec![
-        b"".into(),
-        b"two words".into(),
-        b"it's \"quoted\" $HOME `id` \\ !1 *".into(),
-        b"line\nbreak\n".into(),
-        (1..=255).collect(),
-        "Grüße 🦀".into(),
-    ];
-    let mut argv: Vec<OsString> = vec!["printf".into(), r"%s\0".into()];
-    argv.extend(arguments.iter().cloned().map(OsString::from_vec));
-    let said = output(&mut server.shell(), &Command::new(argv), b"").stdout;
-    let expected: Vec<u8> = arguments.iter().flat_map(|a| [a.as_slice(), b"\0"].concat()).collect();
-    assert_eq!(said, expected);
-}
-
-#[test]
-fn folder_and_environment_are_as_asked() {
-    let Some(server) = Server::start() else { return };
-    let mut shell = server.shell();
-    let command = script("pwd; printf %s \"$GREETING\"").in_folder("/usr/lib").with_env("GREETING", "it's\n$me");
-    assert_eq!(output(&mut shell, &command, b"").stdout, b"/usr/lib\nit's\n$me");
-    let nowhere = output(&mut shell, &script("echo ran").in_folder("/no/such folder"), b"");
-    assert_eq!((nowhere.outcome, nowhere.stdout.as_slice()), (Outcome::Exited(125), &b""[..]));
-    assert!(!nowhere.stderr.is_empty());
-    let login = Command::login().in_folder("/").with_env("A", "b");
-    assert_eq!(output(&mut shell, &login, b"echo $A; pwd; exit 7\n").stdout, b"b\n/\n");
-    let plain = output(&mut shell, &Command::login(), b"exit 6\n");
-    assert_eq!(plain.outcome, Outcome::Exited(6));
-}
 
 #[test]
 fn the_longest_command_line_passes_and_a_longer_one_is_refused_here() {

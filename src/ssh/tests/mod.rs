@@ -1,22 +1,23 @@
 //! The carrier against a real OpenSSH server, which speaks over a socket pair (`sshd -i`): no
-//! port, no network, no daemon. Where there is no sshd these tests say so and do nothing.
+//! port, no network, no daemon. Where there is no sshd these tests say so and do nothing. What is true
+//! of every carrier is tested in the room `carriers`.
 
 mod commands;
 mod hostile;
 mod measure;
-mod server;
-mod signals;
-mod streams;
+pub mod server;
+pub mod signals;
+pub mod streams;
 
 use crate::shell::{Captured, Command, GuestShell, capture};
 
 const LIMIT: u64 = 1 << 20;
 
 /// Runs `script` in the guest's shell.
-fn script(text: &str) -> Command {
+pub fn script(text: &str) -> Command {
     Command::new(["sh", "-c", text])
 }
 
-fn output(shell: &mut dyn GuestShell, command: &Command, stdin: &[u8]) -> Captured {
+pub fn output(shell: &mut dyn GuestShell, command: &Command, stdin: &[u8]) -> Captured {
     capture(shell, command, stdin, LIMIT).expect("the command runs")
 }

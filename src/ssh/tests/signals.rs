@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use super::script;
 use super::server::{Server, timeouts};
 use super::streams::null;
-use crate::shell::{Command, Control, ControlEvent, GuestShell, Io, Outcome, Pty};
+use crate::shell::{Command, Control, ControlEvent, GuestShell, Io, Outcome};
 use crate::ssh::{Access, SshError, SshShell, generate};
 
 /// One byte is one event: a signal's number, or what stands for another event.
-struct Wire(UnixStream);
+pub struct Wire(UnixStream);
 
-const RESIZE: u8 = 200;
-const ABANDON: u8 = 201;
+pub const RESIZE: u8 = 200;
+pub const ABANDON: u8 = 201;
 
 impl Control for Wire {
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -38,7 +38,7 @@ impl Control for Wire {
 }
 
 /// Runs `command`; each line it says is answered with the next of `events`. Returns its lines too.
-fn converse(shell: &mut SshShell, command: &Command, events: &'static [u8]) -> (Outcome, Vec<String>) {
+pub fn converse(shell: &mut dyn GuestShell, command: &Command, events: &'static [u8]) -> (Outcome, Vec<String>) {
     let (mut wire, control) = UnixStream::pair().expect("a pair");
     control.set_nonblocking(true).expect("set");
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -58,42 +58,6 @@ fn converse(shell: &mut SshShell, command: &Command, events: &'static [u8]) -> (
     let outcome = shell.run(command, io).expect("runs");
     drop(writer);
     (outcome, listener.join().expect("listened"))
-}
-
-#[test]
-fn a_signal_reaches_the_command_and_all_its_group() {
-    let Some(server) = Server::start() else { return };
-    let mut shell = server.shell();
-    let (ended, _) = converse(&mut shell, &script("echo ready; sleep 60; echo no"), &[15]);
-    assert_eq!(ended, Outcome::Signaled { name: "TERM".into(), number: 15 });
-    let (ended, _) =
-        converse(&mut shell, &script("trap 'exit 3' INT; echo ready; sleep 60 >/dev/null 2>&1 & wait"), &[2]);
-    assert_eq!(ended, Outcome::Exited(3));
-    let (ended, said) = converse(&mut shell, &script("trap 'echo heard' INT; echo ready; sleep 60; exit 4"), &[2]);
-    assert_eq!((ended, said), (Outcome::Exited(4), vec!["ready".to_owned(), "heard".into()]));
-}
-
-#[test]
-fn the_third_signal_and_abandoning_end_the_wait() {
-    let Some(server) = Server::start() else { return };
-    let deaf = script("trap 'echo no' INT TERM; echo ready; while :; do sleep 60; done");
-    let (ended, _) = converse(&mut server.shell(), &deaf, &[2, 2, 2]);
-    assert_eq!(ended.exit_code(), 130);
-    let started = Instant::now();
-    let (ended, _) = converse(&mut server.shell(), &deaf, &[ABANDON]);
-    assert_eq!(ended.exit_code(), 143);
-    assert!(started.elapsed() < Duration::from_secs(10));
-}
-
-#[test]
-fn a_terminal_is_resized_and_hung_up() {
-    let Some(server) = Server::start() else { return };
-    let pty = || Pty { term: "dumb".into(), cols: 80, rows: 24 };
-    let sizes = script("trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 1; done").on_pty(pty());
-    let (ended, said) = converse(&mut server.shell(), &sizes, &[RESIZE]);
-    assert_eq!((ended, said), (Outcome::Exited(0), vec!["ready".to_owned(), "33 44".into()]));
-    let (ended, _) = converse(&mut server.shell(), &script("echo ready; sleep 60").on_pty(pty()), &[1]);
-    assert_eq!(ended.exit_code(), 129);
 }
 
 /// A control on which `event` waits already.

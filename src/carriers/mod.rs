@@ -1,0 +1,113 @@
+//! The same tests over each carrier of the guest shell: what a command is, its streams, its signals.
+//!
+//! Only tests, and a room of its own, because nothing else may know both ends of a carrier. ssh talks
+//! to a real sshd over a socket pair, the agent's carrier to the guest's own end of it in a thread.
+
+mod commands;
+mod signals;
+mod streams;
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::guest::shell::session;
+use crate::guest::shell::wire::{Kind, Wire};
+use crate::protocol::shell::Token;
+use crate::shell::{AgentShell, GuestShell, Timeouts};
+use crate::ssh::SshShell;
+use crate::ssh::tests::server::{Server, timeouts};
+use crate::ssh::tests::{output, script};
+
+/// Something to run commands in.
+trait Guest {
+    /// A connection.
+    fn shell(&self) -> Box<dyn GuestShell>;
+    /// Cuts the last connection after a while.
+    fn cut_after(&self, time: Duration);
+}
+
+struct OverSsh(Server, RefCell<Option<UnixStream>>);
+
+impl Guest for OverSsh {
+    fn shell(&self) -> Box<dyn GuestShell> {
+        let socket = UnixStream::from(self.0.socket());
+        *self.1.borrow_mut() = Some(socket.try_clone().expect("a copy"));
+        Box::new(SshShell::connect(socket.into(), &self.0.access(), timeouts(), None).expect("a session"))
+    }
+
+    fn cut_after(&self, time: Duration) {
+        cut(self.1.take(), time);
+    }
+}
+
+struct OverAgent(RefCell<Option<UnixStream>>);
+
+const TOKEN: Token = *b"a token of tests";
+
+impl Guest for OverAgent {
+    fn shell(&self) -> Box<dyn GuestShell> {
+        let (near, far) = UnixStream::pair().expect("a pair");
+        *self.0.borrow_mut() = Some(near.try_clone().expect("a copy"));
+        std::thread::spawn(move || {
+            let mut wire = Wire::new(File::from(OwnedFd::from(far)), Kind::Connection).expect("a wire");
+            assert!(wire.begin(TOKEN, Duration::from_secs(5)).expect("begun"), "nobody came");
+            session::serve(&mut wire).expect("served");
+        });
+        Box::new(AgentShell::open(near.into(), TOKEN, "box", Timeouts::default()).expect("a channel"))
+    }
+
+    fn cut_after(&self, time: Duration) {
+        cut(self.0.take(), time);
+    }
+}
+
+fn cut(socket: Option<UnixStream>, time: Duration) {
+    let socket = socket.expect("a connection");
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        socket.shutdown(std::net::Shutdown::Both).expect("cut");
+    });
+}
+
+/// Each of the tests over both carriers.
+macro_rules! over_both {
+    ($($room:ident::$test:ident,)*) => {
+        mod ssh {
+            $(#[test]
+            fn $test() {
+                if let Some(server) = super::Server::start() {
+                    super::$room::$test(&super::OverSsh(server, Default::default()));
+                }
+            })*
+        }
+        mod agent {
+            $(#[test]
+            fn $test() {
+                super::$room::$test(&super::OverAgent(Default::default()));
+            })*
+        }
+    };
+}
+
+over_both! {
+    commands::exit_codes_come_back_as_they_are,
+    commands::arguments_arrive_byte_for_byte,
+    commands::folder_and_environment_are_as_asked,
+    commands::a_cut_connection_is_never_a_success,
+    commands::many_commands_run_over_one_connection,
+    commands::a_background_process_does_not_hold_up_the_end,
+    streams::bytes_stay_bytes_and_the_outputs_stay_apart,
+    streams::a_large_file_there_and_back_is_the_same_file,
+    streams::a_slow_reader_gets_everything,
+    streams::waiting_for_a_reader_after_the_end_costs_nothing,
+    streams::a_command_that_does_not_read_ends_all_the_same,
+    streams::a_closed_output_ends_the_command_as_a_broken_pipe,
+    streams::an_output_beyond_the_limit_is_an_error,
+    streams::a_terminal_is_one,
+    signals::a_signal_reaches_the_command_and_all_its_group,
+    signals::the_third_signal_and_abandoning_end_the_wait,
+    signals::a_terminal_is_resized_and_hung_up,
+}

@@ -1,0 +1,106 @@
+//! The channels of a guest: which are in use, and the thread that serves each.
+//!
+//! A channel is free again only once its host was seen to go, so that a late farewell of one host
+//! cannot end the conversation of the next.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::session;
+use super::wire::{Kind, Wire};
+use crate::guest::agent;
+use crate::guest::console::say;
+use crate::protocol::shell::{CHANNELS, Token, channel_name};
+
+/// How long a host that has announced itself may take to come.
+const COMING: Duration = Duration::from_secs(10);
+
+const CLASS: &str = "/sys/class/virtio-ports";
+
+/// All channels.
+#[derive(Debug, Default)]
+pub struct Channels {
+    known: Mutex<Vec<Channel>>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    orders: Sender<Token>,
+    busy: Arc<Mutex<bool>>,
+}
+
+impl Channels {
+    /// Has a channel wait for `token`; its number, or why there is none.
+    pub fn open(&self, token: Token) -> Result<u8, String> {
+        let mut known = lock(&self.known);
+        if let Some(at) = known.iter().position(|c| !*lock(&c.busy)) {
+            *lock(&known[at].busy) = true;
+            known[at].orders.send(token).map_err(|_| format!("channel {at} is broken"))?;
+            return u8::try_from(at).map_err(|e| e.to_string());
+        }
+        let number = u8::try_from(known.len()).ok().filter(|n| *n < CHANNELS);
+        let number = number.ok_or_else(|| format!("all {CHANNELS} channels are in use"))?;
+        known.push(Channel::make(number, token)?);
+        Ok(number)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A thread that panicked has ended the process (`panic = "abort"`).
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Channel {
+    fn make(number: u8, token: Token) -> Result<Self, String> {
+        let path = find(Path::new(CLASS), &channel_name(number)).ok_or("this monitor has no more channels")?;
+        let open = OpenOptions::new().read(true).write(true).open(&path);
+        let file = open.map_err(|e| format!("cannot open {}: {e}", path.display()))?;
+        let (orders, queue) = channel();
+        let busy = Arc::new(Mutex::new(true));
+        let shared = busy.clone();
+        if !agent::start("shell", move || attend(file, &queue, &shared)) || orders.send(token).is_err() {
+            return Err("there is no thread for another channel".into());
+        }
+        Ok(Self { orders, busy })
+    }
+}
+
+/// The device of the port called `name`.
+fn find(class: &Path, name: &str) -> Option<PathBuf> {
+    let named = |port: &fs::DirEntry| fs::read_to_string(port.path().join("name")).is_ok_and(|n| n.trim() == name);
+    let port = fs::read_dir(class).ok()?.flatten().find(named)?;
+    Some(Path::new("/dev").join(port.file_name()))
+}
+
+/// Serves one host after the other. A channel that breaks stays busy for ever.
+fn attend(file: File, orders: &Receiver<Token>, busy: &Mutex<bool>) {
+    let mut wire = match Wire::new(file, Kind::Port) {
+        Ok(wire) => wire,
+        Err(e) => return say(&format!("trouble: a channel cannot be watched: {e}")),
+    };
+    for token in orders {
+        let served = wire.begin(token, COMING).and_then(|came| if came { session::serve(&mut wire) } else { Ok(()) });
+        if let Err(e) = served {
+            say(&format!("trouble: a conversation over a channel broke: {e}"));
+        }
+        if let Err(e) = wire.wait_until_gone() {
+            return say(&format!("trouble: a channel cannot be used any more: {e}"));
+        }
+        *lock(busy) = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_without_channels_says_so() {
+        assert!(find(Path::new("/no/such/class"), "x").is_none());
+        let why = Channels::default().open([0; 16]).expect_err("none");
+        assert!(why.contains("channels"), "{why}");
+    }
+}
