@@ -58,6 +58,8 @@ pub struct AgentLink {
 #[derive(Default)]
 struct State {
     ready: Option<Ready>,
+    /// The newest protocol that both sides speak, once it has said hello.
+    protocol: Option<u32>,
     troubles: Vec<String>,
     ended: Option<String>,
     waiting: HashMap<u64, Sender<Result<GuestReply, String>>>,
@@ -92,6 +94,24 @@ impl AgentLink {
             }
             listener.await;
         }
+    }
+
+    /// The newest protocol that both sides speak. Waits for a hello that must be on its way: a link
+    /// that was just made has not heard it yet.
+    pub async fn protocol(&self) -> Option<u32> {
+        let heard = async {
+            loop {
+                let listener = self.changed.listen();
+                {
+                    let state = self.state();
+                    if state.protocol.is_some() || state.ended.is_some() {
+                        return state.protocol;
+                    }
+                }
+                listener.await;
+            }
+        };
+        within(ANSWER_LIMIT, heard).await.flatten()
     }
 
     /// Whether ssh answers, as far as the agent has said.
@@ -237,7 +257,12 @@ fn encode<T: bincode::Encode>(value: &T) -> io::Result<Vec<u8>> {
 fn take_heard(link: &AgentLink, heard: Heard<FromGuest>) -> io::Result<()> {
     match heard {
         // A second greeting is the answer to a hasty predecessor: see `protocol::ear`.
-        Heard::Preamble | Heard::Hello(_) => Ok(()),
+        Heard::Preamble => Ok(()),
+        Heard::Hello(hello) => {
+            link.state().protocol = hello.common();
+            link.changed.notify(usize::MAX);
+            Ok(())
+        }
         Heard::Message(message) => {
             let few = link.take(message);
             few.then_some(()).ok_or_else(|| io::Error::other("the guest's agent talks without being asked"))

@@ -2,19 +2,16 @@
 //! somebody decides here.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use log::info;
-use smol::Async;
 
 use super::catalogue::{self, NewImage, NewKernel};
 use super::operation::Op;
 use super::server::{Outcome, status};
 use super::vm_files::VmFiles;
-use super::{Daemon, keeper, lifecycle, reconcile};
+use super::{Daemon, keeper, lifecycle, reconcile, shells};
 use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_sizes};
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
@@ -26,19 +23,9 @@ use crate::os::process;
 use crate::os::socket::Peer;
 use crate::protocol::guest::GuestRequest;
 use crate::protocol::hello::BUILD;
-use crate::protocol::owner::{AgentQuestion, Overview, OwnerReply, OwnerRequest, ShellAccess, VmDefaults};
+use crate::protocol::owner::{AgentQuestion, Overview, OwnerReply, OwnerRequest, VmDefaults};
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
-use crate::vmm::deadline::within;
-
-/// Port of ssh in a guest.
-const SSH_PORT: u16 = 22;
-
-/// A guest on the same host answers a connection at once or not at all.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-
-/// How often it is tried while the host says that the guest cannot be reached.
-const CONNECT_ATTEMPTS: u32 = 3;
 
 /// Answers one request.
 pub(super) async fn answer(
@@ -67,7 +54,7 @@ pub(super) async fn answer(
         OwnerRequest::DeleteVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Gone).await?),
         OwnerRequest::ListVms => plain(OwnerReply::Vms(d.stored(|s| s.vms()).await?)),
         OwnerRequest::ShowVm { name } => plain(OwnerReply::Vm(Box::new(d.vm(&name).await?))),
-        OwnerRequest::OpenShell { name } => open_shell(d, &name).await,
+        OwnerRequest::OpenShell { name, carriers } => shells::open(d, &op, &name, &carriers).await,
         OwnerRequest::OpenConsole { name } => open_console(d, &name).await,
         OwnerRequest::AskAgent { name, question } => ask_agent(d, &op, &name, question).await,
         OwnerRequest::ListImages => plain(OwnerReply::Images(d.stored(|s| s.images()).await?)),
@@ -217,63 +204,14 @@ async fn keep(daemon: &Daemon, name: &VmName) -> Result<(), Fault> {
     daemon.stored(move |s| s.update_vm(&id, |vm| vm.keeper = None)).await.map(|_| ())
 }
 
-async fn running(daemon: &Daemon, name: &VmName) -> Result<VmRecord, Fault> {
+/// The VM called `name`, which must run.
+pub(super) async fn running(daemon: &Daemon, name: &VmName) -> Result<VmRecord, Fault> {
     let vm = daemon.vm(name).await?;
     if vm.state == VmState::Running || (vm.state == VmState::Error && vm.process.is_some()) {
         return Ok(vm);
     }
     let fault = Fault::new(FaultKind::InUse, format!("VM '{name}' is not running"));
     Err(fault.cause(format!("it is {}", vm.state)).hint(format!("banger vm start {name}")))
-}
-
-async fn open_shell(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
-    reconcile::ensure(daemon).await?;
-    let vm = running(daemon, name).await?;
-    if daemon.machine(&vm.id).live().and_then(|l| l.agent.ssh_answers()) == Some(false) {
-        let fault = Fault::new(FaultKind::OperationFailed, format!("VM '{name}' has no ssh server"));
-        return Err(fault.cause(format!("image '{}' brings none", vm.spec.image)));
-    }
-    let Some(address) = vm.address else {
-        return Err(Fault::new(FaultKind::OperationFailed, format!("VM '{name}' has no address")));
-    };
-    let unreachable = |e: &std::io::Error| {
-        Fault::failed(format!("VM '{name}' does not answer on ssh"), e).hint(format!("banger vm logs {name}"))
-    };
-    let connected =
-        within(CONNECT_LIMIT, reach_guest(address)).await.unwrap_or(Err(std::io::ErrorKind::TimedOut.into()));
-    let socket = connected.map_err(|e| unreachable(&e))?;
-    let socket = socket.into_inner().map_err(|e| unreachable(&e))?;
-    // What is typed shall travel at once, and whoever takes the socket expects it to block.
-    socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(false)).map_err(|e| unreachable(&e))?;
-    let files = VmFiles::new(&daemon.paths.vms(), &vm.id);
-    let reading = files.clone();
-    let keys =
-        smol::unblock(move || reading.keys()).await.map_err(|e| Fault::failed("cannot read the VM's keys", &e))?;
-    let access = ShellAccess {
-        name: name.clone(),
-        address,
-        port: SSH_PORT,
-        user: "root".to_owned(),
-        private_key: keys.client_private,
-        host_key: keys.host_public,
-        identity_file: files.identity().display().to_string(),
-        known_hosts_file: daemon.paths.known_hosts().display().to_string(),
-        vmm: vm.vmm,
-    };
-    Ok((OwnerReply::Shell(access), vec![socket.into()]))
-}
-
-/// A connection to the guest's ssh. The address may have been another guest's a moment ago: what was
-/// still being sent to that one has the host look for it in vain, and the end of that search, some
-/// seconds later, fails every connection that waits for it, this one too. The next begins a new one.
-async fn reach_guest(address: Ipv4Addr) -> std::io::Result<Async<TcpStream>> {
-    for _ in 1..CONNECT_ATTEMPTS {
-        match Async::<TcpStream>::connect((address, SSH_PORT)).await {
-            Err(e) if e.kind() == std::io::ErrorKind::HostUnreachable => {}
-            other => return other,
-        }
-    }
-    Async::<TcpStream>::connect((address, SSH_PORT)).await
 }
 
 async fn open_console(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {

@@ -24,6 +24,8 @@ mod operation;
 mod reconcile;
 /// Accepting and serving connections.
 mod server;
+/// The way into a guest.
+mod shells;
 /// Start, readiness, signals, end.
 mod start;
 /// The steps that plans consist of.

@@ -26,6 +26,7 @@ use crate::model::launch::{FakeFailure, FakeLaunch, Launch, QemuLaunch};
 use crate::model::{MacAddr, ProcessRef, Slot, Subnet, TapName, VmId};
 use crate::net::rules::{self as text, Guest};
 use crate::os::process;
+use crate::protocol::shell::CHANNELS;
 
 /// How long a monitor may take until it answers. Beyond it the launch goes on, because others wait:
 /// the daemon has the pidfd, and the end of a slow one is logged with what it said.
@@ -34,6 +35,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Names of the sockets in a VM's folder.
 const CONTROL: &str = "qmp.sock";
 const AGENT: &str = "agent.sock";
+
+fn shell_socket(channel: u8) -> String {
+    format!("shell-{channel}.sock")
+}
 
 /// What a launch needs and collects.
 pub struct Launching<'a> {
@@ -46,9 +51,17 @@ pub struct Launching<'a> {
     files: Vec<OwnedFd>,
     tap: Option<OwnedFd>,
     joins: Vec<OwnedFd>,
-    listeners: Option<(UnixListener, UnixListener)>,
+    listeners: Option<Listeners>,
     process: Option<ProcessRef>,
     connected: Option<[OwnedFd; 2]>,
+}
+
+/// What a monitor listens on.
+struct Listeners {
+    control: OwnedFd,
+    agent: OwnedFd,
+    /// For commands: none with a monitor that runs none.
+    shells: Vec<OwnedFd>,
 }
 
 /// A running monitor's process and its two sockets, connected.
@@ -120,9 +133,15 @@ impl<'a> Launching<'a> {
     fn listen(&mut self) -> Result<()> {
         let listen = |name: &str| {
             let path = self.site.folder.of_vm(&self.site.id, name);
-            crate::os::files::remove_file(&path).and_then(|()| UnixListener::bind(&path)).doing(format!("make {name}"))
+            let made = crate::os::files::remove_file(&path).and_then(|()| UnixListener::bind(&path));
+            made.map(OwnedFd::from).doing(format!("make {name}"))
         };
-        self.listeners = Some((listen(CONTROL)?, listen(AGENT)?));
+        let channels = match &self.launch {
+            Launch::Qemu(_) => CHANNELS,
+            Launch::Fake(_) => 0,
+        };
+        let shells = (0..channels).map(|channel| listen(&shell_socket(channel))).collect::<Result<_>>()?;
+        self.listeners = Some(Listeners { control: listen(CONTROL)?, agent: listen(AGENT)?, shells });
         Ok(())
     }
 
@@ -155,9 +174,8 @@ impl<'a> Launching<'a> {
     }
 
     fn start_monitor(&mut self, serial: &OwnedFd, errors: OwnedFd) -> Result<ProcessRef> {
-        let (control, agent) = self.listeners.take().ok_or_else(|| HelperError::NotRunning(self.site.id.clone()))?;
-        let (control, agent): (OwnedFd, OwnedFd) = (control.into(), agent.into());
-        let channels = Channels { serial, control: &control, agent: &agent };
+        let listeners = self.listeners.take().ok_or_else(|| HelperError::NotRunning(self.site.id.clone()))?;
+        let channels = Channels { serial, listeners: &listeners };
         let (order, keep) = match &self.launch {
             Launch::Qemu(launch) => self.qemu_order(launch, &channels)?,
             Launch::Fake(launch) => self.fake_order(launch, &channels)?,
@@ -175,6 +193,8 @@ impl<'a> Launching<'a> {
         let program = find_program(QEMU).ok_or(HelperError::Missing(QEMU))?;
         let tap = self.tap.as_ref().ok_or_else(|| HelperError::NotRunning(self.site.id.clone()))?;
         let file = |at: usize| self.files[at].as_raw_fd();
+        let shells: Vec<RawFd> = channels.listeners.shells.iter().map(AsRawFd::as_raw_fd).collect();
+        let shells = shells.try_into().map_err(|_| HelperError::NotRunning(self.site.id.clone()))?;
         let numbers = Numbers {
             kernel: file(0),
             initramfs: file(1),
@@ -183,11 +203,13 @@ impl<'a> Launching<'a> {
             image: file(4),
             modules: launch.modules_drive.then(|| file(5)),
             tap: tap.as_raw_fd(),
-            control: channels.control.as_raw_fd(),
-            agent: channels.agent.as_raw_fd(),
+            control: channels.listeners.control.as_raw_fd(),
+            agent: channels.listeners.agent.as_raw_fd(),
+            shells,
         };
         let arguments = qemu::arguments(&self.site.id, MacAddr::of(self.slot), launch, numbers, tsc::kilohertz());
-        let mut keep = vec![channels.serial, channels.control, channels.agent, tap];
+        let mut keep = channels.all();
+        keep.push(tap);
         keep.extend(self.files.iter().enumerate().filter(|(at, _)| *at != self.console_index()).map(|(_, f)| f));
         let view = if launch.accel == Accel::Kvm { View::SystemKvm } else { View::System };
         Ok((self.order(view, keep.clone(), Program::Path(program), arguments), keep))
@@ -196,11 +218,11 @@ impl<'a> Launching<'a> {
     /// The monitor of the tests holds its tap, too, though it does nothing with it.
     fn fake_order<'s>(&'s self, launch: &FakeLaunch, channels: &Channels<'s>) -> Result<(Order, Vec<&'s OwnedFd>)> {
         let tap = self.tap.as_ref().ok_or_else(|| HelperError::NotRunning(self.site.id.clone()))?;
-        let keep = vec![channels.serial, channels.control, channels.agent, tap];
+        let mut keep = channels.all();
+        keep.push(tap);
+        let Listeners { control, agent, .. } = channels.listeners;
         let mut arguments = Vec::new();
-        for (flag, fd) in
-            [("--qmp-fd", channels.control), ("--agent-fd", channels.agent), ("--console-fd", channels.serial)]
-        {
+        for (flag, fd) in [("--qmp-fd", control), ("--agent-fd", agent), ("--console-fd", channels.serial)] {
             arguments.extend([flag.to_owned(), fd.as_raw_fd().to_string()]);
         }
         if let Some(failure) = launch.fail {
@@ -260,8 +282,14 @@ impl<'a> Launching<'a> {
 /// What a monitor speaks through.
 struct Channels<'s> {
     serial: &'s OwnedFd,
-    control: &'s OwnedFd,
-    agent: &'s OwnedFd,
+    listeners: &'s Listeners,
+}
+
+impl<'s> Channels<'s> {
+    fn all(&self) -> Vec<&'s OwnedFd> {
+        let Listeners { control, agent, shells } = self.listeners;
+        [self.serial, control, agent].into_iter().chain(shells).collect()
+    }
 }
 
 /// The monitor's standard error, as far as it is kept.
@@ -275,6 +303,11 @@ fn open_errors(site: &Site<'_>) -> Result<OwnedFd> {
 /// Fresh connections to a running monitor's two sockets.
 pub fn connect(site: &Site<'_>) -> Result<[OwnedFd; 2]> {
     Ok([connect_one(site, CONTROL)?, connect_one(site, AGENT)?])
+}
+
+/// A fresh connection to a running monitor's channel for a command.
+pub fn connect_channel(site: &Site<'_>, channel: u8) -> Result<OwnedFd> {
+    connect_one(site, &shell_socket(channel))
 }
 
 fn connect_one(site: &Site<'_>, name: &str) -> Result<OwnedFd> {

@@ -45,6 +45,7 @@ pub fn check(caller: Caller, phase: &Phase, request: &RootRequest) -> Result<(),
         RootRequest::AttachVm { .. } => (true, true, false),
         RootRequest::ReleaseVm { .. } => (true, true, false),
         RootRequest::Inventory => (true, true, false),
+        RootRequest::OpenChannel { .. } => (true, true, false),
     };
     let permitted = match caller {
         Caller::Owner => owner,
@@ -82,6 +83,7 @@ pub fn summary(op: OpId, request: &RootRequest) -> String {
         RootRequest::AttachVm { id } => format!("[{op}] attach VM {id}"),
         RootRequest::ReleaseVm { id } => format!("[{op}] release VM {id}"),
         RootRequest::Inventory => format!("[{op}] inventory"),
+        RootRequest::OpenChannel { id, channel } => format!("[{op}] open channel {channel} of VM {id}"),
     }
 }
 
@@ -102,7 +104,8 @@ mod tests {
             RootRequest::RemoveNetwork,
             RootRequest::LaunchVm { id: id.clone(), slot, launch },
             RootRequest::AttachVm { id: id.clone() },
-            RootRequest::ReleaseVm { id },
+            RootRequest::ReleaseVm { id: id.clone() },
+            RootRequest::OpenChannel { id, channel: 0 },
             RootRequest::Inventory,
         ]
     }

@@ -10,6 +10,7 @@ use crate::model::choice::Accel;
 use crate::model::launch::QemuLaunch;
 use crate::model::{MacAddr, VmId};
 use crate::protocol::guest::PORT_NAME;
+use crate::protocol::shell::{CHANNELS, channel_name};
 
 /// The numbers under which the monitor finds what it was given.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,8 @@ pub struct Numbers {
     pub control: RawFd,
     /// Listening socket for the guest's agent.
     pub agent: RawFd,
+    /// Listening sockets for the channels of commands.
+    pub shells: [RawFd; CHANNELS as usize],
 }
 
 /// What the guest's kernel is told of its clock, where it cannot find out by itself.
@@ -140,11 +143,15 @@ fn disks(words: &mut Words, fds: Numbers) {
     }
 }
 
-/// Both sockets listen, so that a restarted daemon gets a fresh connection.
+/// All sockets listen, so that a restarted daemon, and each command, gets a fresh connection.
 fn channels(words: &mut Words, fds: Numbers) {
     words.pair("-device", "virtio-serial-device");
     words.pair("-chardev", format!("socket,id=agent,fd={},server=on,wait=off", fds.agent));
     words.pair("-device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
+    for (number, fd) in (0..).zip(fds.shells) {
+        words.pair("-chardev", format!("socket,id=shell{number},fd={fd},server=on,wait=off"));
+        words.pair("-device", format!("virtserialport,chardev=shell{number},name={}", channel_name(number)));
+    }
     words.pair("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", fds.control));
     words.pair("-mon", "chardev=qmp,mode=control");
 }
@@ -165,6 +172,7 @@ mod tests {
         tap: 16,
         control: 17,
         agent: 18,
+        shells: [20, 21, 22, 23, 24, 25, 26, 27],
     };
 
     fn line(launch: &QemuLaunch, fds: Numbers) -> Vec<String> {

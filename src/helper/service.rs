@@ -18,6 +18,7 @@ use crate::net::rules as text;
 use crate::os::netlink::Netlink;
 use crate::protocol::hello::{BUILD, PROTOCOL};
 use crate::protocol::root::{Deed, Entry, RootCall, RootReply, RootRequest};
+use crate::protocol::shell::CHANNELS;
 
 /// What comes back, and the descriptors beside it.
 pub type Outcome = Result<(RootReply, Vec<OwnedFd>)>;
@@ -77,6 +78,7 @@ impl Service {
             RootRequest::AttachVm { id } => self.attach(op, id),
             RootRequest::ReleaseVm { id } => alone(self.release(op, id)?),
             RootRequest::Inventory => alone(self.inventory()),
+            RootRequest::OpenChannel { id, channel } => self.open_channel(op, id, channel),
         }
     }
 
@@ -246,6 +248,14 @@ impl Service {
         let Some((_, process)) = self.monitors.monitor(&id) else { return Err(HelperError::NotRunning(id)) };
         let sockets = launch::connect(&self.site(op, id.clone(), None))?;
         self.monitor_reply(&id, (process, sockets))
+    }
+
+    fn open_channel(&mut self, op: OpId, id: VmId, channel: u8) -> Outcome {
+        if self.monitors.monitor(&id).is_none() || channel >= CHANNELS {
+            return Err(HelperError::NotRunning(id));
+        }
+        let socket = launch::connect_channel(&self.site(op, id, None), channel)?;
+        Ok((RootReply::Channel, vec![socket]))
     }
 
     fn monitor_reply(&self, id: &VmId, (process, sockets): launch::Attached) -> Outcome {

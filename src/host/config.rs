@@ -46,6 +46,8 @@ pub struct Config {
     pub vmm: VmmSetting,
     /// What it runs on; absent: chosen by what the machine can do.
     pub accel: AccelSetting,
+    /// What carries commands into guests.
+    pub exec: ExecSetting,
     /// Image where none is named.
     pub default_image: Option<ImageName>,
     /// Kernel where none is named.
@@ -105,6 +107,19 @@ impl AccelSetting {
             Self::Tcg => Some(Accel::Tcg),
         }
     }
+}
+
+/// `exec = "auto" | "agent" | "ssh"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExecSetting {
+    /// The agent where it is there, else ssh.
+    #[default]
+    Auto,
+    /// banger's agent.
+    Agent,
+    /// ssh.
+    Ssh,
 }
 
 /// `[vm_defaults]`.
@@ -181,6 +196,7 @@ impl Config {
         }
         set(&mut self.vmm, "BANGER_VMM", variable("BANGER_VMM"))?;
         set(&mut self.accel, "BANGER_ACCEL", variable("BANGER_ACCEL"))?;
+        set(&mut self.exec, "BANGER_EXEC", variable("BANGER_EXEC"))?;
         set(&mut self.default_image, "BANGER_DEFAULT_IMAGE", variable("BANGER_DEFAULT_IMAGE"))?;
         set(&mut self.default_kernel, "BANGER_DEFAULT_KERNEL", variable("BANGER_DEFAULT_KERNEL"))
     }

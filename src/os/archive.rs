@@ -62,14 +62,17 @@ fn at(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ArchiveError
     move |source| ArchiveError::File { verb, path: path.display().to_string(), source }
 }
 
-/// Writes `name` of `folder`, and all below it, to `out` under the name `as_name`; a `name` of `.` is
-/// the folder's content. Links are not followed.
+/// Writes `name` of `folder`, and all below it, to `out` under the name `as_name`; without a name
+/// to give, a `name` of `.` is the folder's content. `name` may be a link; those below it are not
+/// followed.
 pub fn pack(folder: &Path, name: &OsStr, as_name: &OsStr, out: impl Write) -> Result<Moved, ArchiveError> {
     let mut packing = Packing { builder: Builder::new(out), moved: Moved::default() };
-    if name == "." {
-        packing.add_content(folder, Path::new(""))?;
+    let path = folder.join(name);
+    let path = fs::canonicalize(&path).map_err(at("find", &path))?;
+    if as_name.is_empty() {
+        packing.add_content(&path, Path::new(""))?;
     } else {
-        packing.add(&folder.join(name), Path::new(as_name))?;
+        packing.add(&path, Path::new(as_name))?;
     }
     let mut out = packing.builder.into_inner().map_err(ArchiveError::Stream)?;
     out.flush().map_err(ArchiveError::Stream)?;
@@ -368,6 +371,10 @@ mod tests {
         assert_eq!(fs::read(to.path().join("other/link")).expect("read"), b"content");
         let mut content = Vec::new();
         pack(&tree, ".".as_ref(), "".as_ref(), &mut content).expect("packed");
+        let mut linked = Vec::new();
+        pack(&tree, "link".as_ref(), "file".as_ref(), &mut linked).expect("packed");
+        unpack(to.path(), None, linked.as_slice()).expect("unpacked");
+        assert!(fs::symlink_metadata(to.path().join("file")).expect("there").is_file());
         unpack(&there, None, content.as_slice()).expect("a second time");
     }
 

@@ -7,6 +7,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::shell::Token;
 use super::{Event, Fault};
 use crate::model::choice::{VmmChoice, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
@@ -79,10 +80,12 @@ pub enum OwnerRequest {
         /// Which.
         name: VmName,
     },
-    /// What is needed to open a shell; the reply carries a connected socket.
+    /// What is needed to run something in a guest; the reply carries a connected socket.
     OpenShell {
         /// Which.
         name: VmName,
+        /// What is to carry it, most wanted first.
+        carriers: Vec<Carrier>,
     },
     /// The serial console's log; the reply carries the file, read only.
     OpenConsole {
@@ -200,7 +203,7 @@ pub enum OwnerReply {
     Vm(Box<VmRecord>),
     /// Several VMs.
     Vms(Vec<VmRecord>),
-    /// To [`OwnerRequest::OpenShell`]; one descriptor: a socket connected to the guest's ssh.
+    /// To [`OwnerRequest::OpenShell`] over ssh; one descriptor: a socket connected to the guest's ssh.
     Shell(ShellAccess),
     /// To [`OwnerRequest::OpenConsole`]; one descriptor: the log, read only.
     Console,
@@ -214,6 +217,20 @@ pub enum OwnerReply {
     Kernels(Vec<KernelRecord>),
     /// One kernel.
     Kernel(Box<KernelRecord>),
+    /// To [`OwnerRequest::OpenShell`] over the agent; one descriptor: a channel (`super::shell`).
+    Channel {
+        /// What each side of it says first.
+        token: Token,
+    },
+}
+
+/// What carries a command into a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Carrier {
+    /// banger's agent.
+    Agent,
+    /// An ssh server.
+    Ssh,
 }
 
 /// The daemon's surroundings.

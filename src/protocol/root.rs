@@ -55,6 +55,13 @@ pub enum RootRequest {
     },
     /// What the helper's ledger holds.
     Inventory,
+    /// Connect to a running monitor's channel for a command.
+    OpenChannel {
+        /// The VM.
+        id: VmId,
+        /// Which of them, below [`CHANNELS`](super::shell::CHANNELS).
+        channel: u8,
+    },
 }
 
 impl RootRequest {
@@ -68,6 +75,7 @@ impl RootRequest {
             | Self::RemoveNetwork
             | Self::AttachVm { .. }
             | Self::ReleaseVm { .. }
+            | Self::OpenChannel { .. }
             | Self::Inventory => 0,
         }
     }
@@ -99,6 +107,8 @@ pub enum RootReply {
     },
     /// To [`RootRequest::Inventory`].
     Inventory(Vec<Entry>),
+    /// To [`RootRequest::OpenChannel`]; one descriptor: a connected socket.
+    Channel,
 }
 
 /// What came of an idempotent deed.

@@ -43,7 +43,7 @@ impl<'io> Attention<'io> {
     }
 
     /// The next thing to do; `None` when there is none for now.
-    pub fn next(&mut self) -> Option<Heed> {
+    pub fn next_heed(&mut self) -> Option<Heed> {
         Some(match self.control.as_mut()?.next()? {
             ControlEvent::Resize { cols, rows } => Heed::Resize { cols, rows },
             ControlEvent::Abandon(signal) => Heed::Leave(signal),

@@ -85,11 +85,16 @@ fn of_image(tool: &Tool) -> Result<Vec<OsString>, QuoteError> {
     let words = |words: &[&[u8]]| words.iter().map(|w| OsStr::from_bytes(w).to_owned()).collect();
     match tool {
         Tool::Probe { path } => Ok(words(&[b"sh", b"-c", PROBE.as_bytes(), b"sh", path])),
-        Tool::Pack { folder, name } => Ok(words(&[b"tar", b"-c", b"-f", b"-", b"-C", folder, b"--", name])),
+        Tool::Pack { folder, name } if name == b"." => Ok(words(&[b"tar", b"-c", b"-f", b"-", b"-C", folder, b"."])),
+        Tool::Pack { folder, name } => Ok(words(&[b"sh", b"-c", PACK.as_bytes(), b"sh", folder, name])),
         Tool::Unpack { folder } => Ok(words(&[b"tar", b"-x", b"-f", b"-", b"-C", folder])),
         Tool::Detach | Tool::Attach { .. } | Tool::Jobs => Err(QuoteError::NeedsAgent),
     }
 }
+
+/// What [`Tool::Pack`] does: the name may be a link.
+const PACK: &str =
+    "p=$(readlink -f -- \"$1/$2\") && exec tar -c -f - -C \"$(dirname -- \"$p\")\" -- \"$(basename -- \"$p\")\"";
 
 /// What [`Tool::Probe`] says.
 const PROBE: &str = "if [ -d \"$1\" ]; then echo folder; elif [ -f \"$1\" ]; then echo file; \

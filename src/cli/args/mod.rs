@@ -20,7 +20,7 @@ pub use daemon::DaemonCommand;
 pub use image::{ImageCommand, ImagePull};
 pub use kernel::{KernelCommand, KernelImport};
 pub use usage::Usage;
-pub use vm::{ListFlags, VmCommand, VmFlags, VmQuestion};
+pub use vm::{ListFlags, VmAttach, VmCommand, VmFlags, VmQuestion};
 
 /// A whole command line, understood.
 #[derive(Debug, PartialEq)]

@@ -12,7 +12,7 @@ use super::usage::{Usage, nearest};
 const ALIASES: [(&str, &str); 2] = [("ls", "list"), ("rm", "delete")];
 
 /// Commands that take `-- CMD` for the guest.
-const WITH_GUEST_COMMAND: [&[&str]; 2] = [&["vm", "run"], &["vm", "ssh"]];
+const WITH_GUEST_COMMAND: [&[&str]; 3] = [&["vm", "run"], &["vm", "ssh"], &["vm", "exec"]];
 
 /// An argv made plain.
 #[derive(Debug, Default, PartialEq)]

@@ -14,6 +14,9 @@ pub enum VmCommand {
     List(VmList),
     Show(VmShow),
     Ssh(VmSsh),
+    Exec(VmExec),
+    Attach(VmAttach),
+    Cp(VmCp),
     Logs(VmLogs),
     Start(VmStart),
     Stop(VmStop),
@@ -233,6 +236,76 @@ pub struct VmSsh {
     /// the VM
     #[argh(positional, arg_name = "name")]
     pub name: VmName,
+}
+
+/// `vm exec`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "exec",
+    description = "run a command in a running VM",
+    usage = "NAME [-d] -- CMD...",
+    help_triggers("-h", "--help"),
+    example = "banger vm exec box -- make test\nbanger vm exec box -- sh -c 'exit 42'; echo $?\nsome-program | banger vm exec box -- sort",
+    example = "A command that goes on without you, and what it says:\n  id=$(banger vm exec -d box -- make world)\n  banger vm attach box $id",
+    note = "The exit code is that of CMD; 128+N when signal N ended it; 125 when banger\nitself failed. A shell to type in: banger vm ssh NAME.",
+    note = "Carried by banger's agent in the guest, else by ssh; `exec = \"agent\"` or \"ssh\"\nin config.toml, or BANGER_EXEC, chooses one."
+)]
+pub struct VmExec {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// let it go on, and print its number for `vm attach`
+    #[argh(switch, short = 'd')]
+    pub detach: bool,
+}
+
+/// `vm attach`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "attach",
+    description = "what a command of `vm exec -d` says, from its start",
+    usage = "NAME [ID] [--from N] [--no-follow]",
+    help_triggers("-h", "--help"),
+    example = "banger vm attach box        which commands there are\nbanger vm attach box 1      what it says, until it ends\nbanger vm attach box 1 --from 4096 --no-follow",
+    note = "Ends with the command, with its exit code. Ctrl-C ends only the looking on.",
+    note = "The last 4 MiB of a command's output are kept, of the last 32 commands, until\nthe VM stops."
+)]
+pub struct VmAttach {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// the command's number
+    #[argh(positional, arg_name = "id")]
+    pub id: Option<u32>,
+    /// begin at this byte of its output
+    #[argh(option, arg_name = "n", default = "0")]
+    pub from: u64,
+    /// print what there is now, and do not wait for more
+    #[argh(switch)]
+    pub no_follow: bool,
+}
+
+/// `vm cp`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "cp",
+    description = "copy files and folders into a VM, and out of it",
+    usage = "SRC DST",
+    help_triggers("-h", "--help"),
+    example = "banger vm cp ./app box:/opt\nbanger vm cp box:/var/log/syslog .\nbanger vm cp ./app/. box:/opt/app      the folder's content\ntar c . | banger vm cp - box:/srv      a tar stream, either way",
+    note = "One of both is NAME:PATH; a path without `/` in front is below /root. Into a\nfolder that is there, under its own name; else as DST.",
+    note = "What arrives belongs to whoever copies, without set-id bits; devices, sockets\nand pipes are left out."
+)]
+pub struct VmCp {
+    /// what: a path, NAME:PATH, or `-`
+    #[argh(positional, arg_name = "src")]
+    pub src: String,
+    /// where: a path, NAME:PATH, or `-`
+    #[argh(positional, arg_name = "dst")]
+    pub dst: String,
 }
 
 /// `vm logs`.

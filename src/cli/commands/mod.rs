@@ -1,7 +1,9 @@
 //! One file per group of commands: each turns arguments into requests and replies into text.
 
 mod agent;
+mod copy;
 mod daemon;
+mod exec;
 mod images;
 mod kernels;
 mod list;
@@ -36,6 +38,9 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
     match command {
         VmCommand::Run(run) => return run::run(&run.flags(), run.rm, guest_command),
         VmCommand::Ssh(ssh) => return session::ssh(&ssh.name, guest_command),
+        VmCommand::Exec(exec) => return exec::exec(&exec.name, exec.detach, guest_command),
+        VmCommand::Attach(attach) => return exec::attach(&attach),
+        VmCommand::Cp(cp) => copy::copy(&cp.src, &cp.dst)?,
         VmCommand::Create(create) => vms::create(&create.flags(), !create.no_start)?,
         VmCommand::List(list) => list::list(ListFlags { all: true, quiet: list.quiet, json: list.json })?,
         VmCommand::Show(show) => list::show(&VmQuestion { name: show.name, json: show.json })?,

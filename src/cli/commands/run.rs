@@ -21,6 +21,7 @@ use crate::protocol::{Fault, FaultKind};
 pub fn run(flags: &VmFlags, remove: bool, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
     resolve::check_alone(flags)?;
     let paths = Paths::current();
+    let carriers = session::carriers(&paths, command.as_deref())?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
     let spec = vms::prepare(&mut client, &paths, flags, &mut progress)?;
@@ -35,9 +36,9 @@ pub fn run(flags: &VmFlags, remove: bool, command: Option<Vec<OsString>>) -> Res
         return Err(cleaner.after_failed_start(&name, remove, failure));
     }
     drop(progress);
-    let opened = session::open(&mut client, &name).map_err(no_way_in);
+    let opened = session::open(&mut client, &name, carriers).map_err(no_way_in);
     drop(client);
-    let ended = opened.and_then(|(access, socket)| session::run(&access, socket, command));
+    let ended = opened.and_then(|way| session::run(way, command));
     cleaner.finish(&name, remove, ended.map_err(|failure| vms::kept(failure, &name)))
 }
 

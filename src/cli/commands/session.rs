@@ -12,13 +12,15 @@ use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::interrupt::{Interrupts, Waited, wait_readable};
 use super::super::report::Failure;
+use crate::host::config::{Config, ExecSetting};
 use crate::host::paths::Paths;
 use crate::model::VmName;
 use crate::os::process;
 use crate::os::tty::{self, RawMode};
-use crate::protocol::owner::{OwnerReply, OwnerRequest, ShellAccess};
+use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest, ShellAccess};
+use crate::protocol::shell::Token;
 use crate::protocol::{Fault, FaultKind};
-use crate::shell::{Command, GuestShell, HostSignals, Io, Pty, Timeouts};
+use crate::shell::{AgentShell, Command, GuestShell, HostSignals, Io, Pty, ShellError, Timeouts};
 use crate::ssh::{Access, SshError, SshShell, UserSsh};
 
 /// `TERM` where the caller has none: what every terminfo database knows.
@@ -27,31 +29,58 @@ const PLAIN_TERMINAL: &str = "dumb";
 /// `vm ssh`.
 pub fn ssh(name: &VmName, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
     let mut client = autostart::connect(&Paths::current())?;
-    let (access, socket) = open(&mut client, name)?;
+    let way = open(&mut client, name, vec![Carrier::Ssh])?;
     drop(client);
-    run(&access, socket, command)
+    run(way, command)
 }
 
-/// Asks for the way into `name`.
-pub fn open(client: &mut Client, name: &VmName) -> Result<(ShellAccess, OwnedFd), Failure> {
-    let request = OwnerRequest::OpenShell { name: name.clone() };
+/// A way into a guest.
+pub enum Way {
+    /// To its ssh server.
+    Ssh(Box<ShellAccess>, OwnedFd),
+    /// To its agent.
+    Agent(VmName, Token, OwnedFd),
+}
+
+/// What is to carry `command`, or a shell, as configured. A person's shell is their own ssh's, which
+/// knows terminals better than anybody else.
+pub fn carriers(paths: &Paths, command: Option<&[OsString]>) -> Result<Vec<Carrier>, Failure> {
+    let config = Config::load(&paths.config).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
+    Ok(match config.exec {
+        ExecSetting::Agent => vec![Carrier::Agent],
+        ExecSetting::Ssh => vec![Carrier::Ssh],
+        ExecSetting::Auto if command.is_none() && is_on_terminal() => vec![Carrier::Ssh, Carrier::Agent],
+        ExecSetting::Auto => vec![Carrier::Agent, Carrier::Ssh],
+    })
+}
+
+fn is_on_terminal() -> bool {
+    tty::is_terminal(io::stdin().as_fd()) && tty::is_terminal(io::stdout().as_fd())
+}
+
+/// Asks for a way into `name`.
+pub fn open(client: &mut Client, name: &VmName, carriers: Vec<Carrier>) -> Result<Way, Failure> {
+    let request = OwnerRequest::OpenShell { name: name.clone(), carriers };
     let (reply, mut files) = client.call(request, Vec::new(), &mut |_| {})?;
     match (reply, files.pop()) {
-        (OwnerReply::Shell(access), Some(socket)) if files.is_empty() => Ok((access, socket)),
+        (OwnerReply::Shell(access), Some(socket)) if files.is_empty() => Ok(Way::Ssh(Box::new(access), socket)),
+        (OwnerReply::Channel { token }, Some(socket)) if files.is_empty() => {
+            Ok(Way::Agent(name.clone(), token, socket))
+        }
         (other, _) => Err(unexpected(&other)),
     }
 }
 
 /// Runs `command`, or a login shell, to its end; returns its exit code.
-pub fn run(access: &ShellAccess, socket: OwnedFd, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
-    let on_terminal = tty::is_terminal(io::stdin().as_fd()) && tty::is_terminal(io::stdout().as_fd());
-    match (command, on_terminal) {
-        (Some(argv), _) => carried(access, socket, &Command::new(argv)),
-        (None, false) => carried(access, socket, &Command::login()),
-        (None, true) => match program_of_user("ssh") {
-            Some(program) => with_own_ssh(access, socket, &program),
-            None => carried(access, socket, &Command::login().on_pty(terminal())),
+pub fn run(way: Way, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+    match (command, is_on_terminal(), way) {
+        (Some(argv), _, way) => carried(way, &Command::new(argv)),
+        (None, false, way) => carried(way, &Command::login()),
+        (None, true, Way::Ssh(access, socket)) => match program_of_user("ssh") {
+            Some(program) => with_own_ssh(&access, socket, &program),
+            None => carried(Way::Ssh(access, socket), &Command::login().on_pty(terminal())),
         },
+        (None, true, way @ Way::Agent(..)) => carried(way, &Command::login().on_pty(terminal())),
     }
 }
 
@@ -64,24 +93,46 @@ fn terminal() -> Pty {
     Pty { term: std::env::var("TERM").unwrap_or_else(|_| PLAIN_TERMINAL.to_owned()), cols, rows }
 }
 
-/// Over banger's own carrier. Signals are passed on: how the command ends is the guest's affair.
-fn carried(access: &ShellAccess, socket: OwnedFd, command: &Command) -> Result<u8, Failure> {
-    let of_error = |e: &dyn std::error::Error| Fault::of(FaultKind::OperationFailed, e);
-    let mut signals = HostSignals::listen(io::stdout()).map_err(|e| failed("listen for signals", &e))?;
-    let keys = Access {
-        name: access.name.to_string(),
-        user: access.user.clone(),
-        private_key: access.private_key.clone(),
-        host_key: access.host_key.clone(),
-    };
-    let connected = SshShell::connect(socket, &keys, Timeouts::default(), Some(&mut signals));
-    let mut shell = connected.map_err(|e| no_session(&e))?;
+/// Over a carrier of banger's own. Signals are passed on: how the command ends is the guest's affair.
+pub fn carried(way: Way, command: &Command) -> Result<u8, Failure> {
+    let mut signals = signals()?;
+    let mut shell = connect(way, &mut signals)?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     // Not before there is a session: until then Ctrl-C is a signal, and ends the wait for it.
     let raw = command.pty.is_some().then(|| RawMode::enter(stdin.as_fd())).transpose();
     let _raw = raw.map_err(|e| failed("prepare the terminal", &e))?;
     let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
-    Ok(shell.run(command, io).map_err(|e| of_error(&e))?.exit_code())
+    Ok(shell.run(command, io).map_err(|e| of_shell(&e))?.exit_code())
+}
+
+/// This process's signals, from now on passed on.
+pub fn signals() -> Result<HostSignals, Failure> {
+    HostSignals::listen(io::stdout()).map_err(|e| failed("listen for signals", &e))
+}
+
+/// What a carrier's error is to whoever asked.
+pub fn of_shell(error: &ShellError) -> Failure {
+    Fault::of(FaultKind::OperationFailed, error).into()
+}
+
+/// The carrier, ready for commands.
+pub fn connect(way: Way, signals: &mut HostSignals) -> Result<Box<dyn GuestShell>, Failure> {
+    match way {
+        Way::Agent(name, token, socket) => {
+            let shell = AgentShell::open(socket, token, name.as_str(), Timeouts::default());
+            Ok(Box::new(shell.map_err(|e| of_shell(&e))?))
+        }
+        Way::Ssh(access, socket) => {
+            let keys = Access {
+                name: access.name.to_string(),
+                user: access.user.clone(),
+                private_key: access.private_key.clone(),
+                host_key: access.host_key.clone(),
+            };
+            let connected = SshShell::connect(socket, &keys, Timeouts::default(), Some(signals));
+            Ok(Box::new(connected.map_err(|e| no_session(&e))?))
+        }
+    }
 }
 
 /// What there is without a session: a signal, a guest that let nobody in, or a failure.

@@ -206,7 +206,7 @@ fn on_terminal(command: &mut Command, terminal: &Terminal) -> io::Result<Started
     // The command's own copies must be the only ones, or its end would not hang the terminal up.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let stdin = unblocked(master.try_clone()?)?;
-    Ok(Started { child, stdout: File::from(stdin.try_clone()?), stdin, stderr: None, terminal: Some(master) })
+    Ok(Started { child, stdout: stdin.try_clone()?, stdin, stderr: None, terminal: Some(master) })
 }
 
 /// Gives the terminal behind `master` another size; its command hears SIGWINCH.

@@ -46,7 +46,7 @@ pub fn serve(wire: &mut Wire) -> io::Result<()> {
 fn next_command(wire: &mut Wire) -> io::Result<Option<Begin>> {
     loop {
         wire.turn()?;
-        while let Some(frame) = wire.next().map_err(garbled)? {
+        while let Some(frame) = wire.next_frame().map_err(garbled)? {
             match frame {
                 ToShell::Begin(begin) => return Ok(Some(begin)),
                 ToShell::Ping => wire.say(&FromShell::Pong),
@@ -120,7 +120,7 @@ impl<'w> Session<'w> {
     fn converse(&mut self) -> io::Result<()> {
         loop {
             self.wire.turn()?;
-            while let Some(frame) = self.wire.next().map_err(garbled)? {
+            while let Some(frame) = self.wire.next_frame().map_err(garbled)? {
                 self.hear(frame)?;
             }
             self.feed();

@@ -124,7 +124,7 @@ impl Wire {
     }
 
     /// The next frame, if a whole one is there.
-    pub fn next(&mut self) -> Result<Option<ToShell>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<ToShell>, FrameError> {
         self.heard.next_body()?.map(|body| frame::decode(&body)).transpose()
     }
 

@@ -141,7 +141,7 @@ impl<'s, 'io> Exchange<'s, 'io> {
     }
 
     fn heed(&mut self) -> Result<(), ShellError> {
-        while let Some(heed) = self.attention.next() {
+        while let Some(heed) = self.attention.next_heed() {
             match heed {
                 Heed::Resize { cols, rows } => self.shell.say(&ToShell::Resize { cols, rows })?,
                 // The guest has not answered yet: there is nobody to be asked.

@@ -117,7 +117,7 @@ impl<'s, 'io> Exchange<'s, 'io> {
     }
 
     fn hear_control(&mut self) {
-        while let Some(heed) = self.attention.next() {
+        while let Some(heed) = self.attention.next_heed() {
             match heed {
                 Heed::Resize { cols, rows } => self.resize = Some((cols, rows)),
                 Heed::Leave(signal) => self.abandon(signal),

@@ -1,0 +1,57 @@
+//! `vm exec` and `vm attach`: a command in a running VM, with its caller or without.
+
+use std::ffi::OsString;
+use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
+
+use super::super::args::{Usage, VmAttach};
+use super::super::autostart;
+use super::super::report::Failure;
+use super::session;
+use crate::host::paths::Paths;
+use crate::model::VmName;
+use crate::os::memfd;
+use crate::protocol::owner::Carrier;
+use crate::protocol::shell::Tool;
+use crate::protocol::{Fault, FaultKind, frame};
+use crate::shell::{self, Command, Io};
+
+/// Runs `command` in `name`; returns its exit code.
+pub fn exec(name: &VmName, detach: bool, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+    let Some(command) = command else {
+        return Err(Usage::new("what is to run stands behind `--`", &["vm", "exec"]).into());
+    };
+    let paths = Paths::current();
+    let carriers = if detach { vec![Carrier::Agent] } else { session::carriers(&paths, Some(&command))? };
+    let mut client = autostart::connect(&paths)?;
+    let way = session::open(&mut client, name, carriers)?;
+    drop(client);
+    let command = Command::new(command);
+    if detach { leave(way, &command) } else { session::carried(way, &command) }
+}
+
+/// Has the guest run `command` by itself and prints its number.
+fn leave(way: session::Way, command: &Command) -> Result<u8, Failure> {
+    let begin = shell::begin(command).map_err(|e| session::of_shell(&e))?;
+    let frame = frame::encode(&begin).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
+    let failed = |e: &io::Error| Fault::failed("cannot hand the command over", e);
+    let mut stdin = memfd::create("command").map_err(|e| failed(&e))?;
+    stdin.write_all(&frame).and_then(|()| stdin.rewind()).map_err(|e| failed(&e))?;
+    let mut signals = session::signals()?;
+    let mut shell = session::connect(way, &mut signals)?;
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
+    Ok(shell.run(&Command::tool(Tool::Detach), io).map_err(|e| session::of_shell(&e))?.exit_code())
+}
+
+/// Shows what a detached command says, or which there are; returns its exit code.
+pub fn attach(asked: &VmAttach) -> Result<u8, Failure> {
+    let mut client = autostart::connect(&Paths::current())?;
+    let way = session::open(&mut client, &asked.name, vec![Carrier::Agent])?;
+    drop(client);
+    let tool = match asked.id {
+        Some(job) => Tool::Attach { job, from: asked.from, follow: !asked.no_follow },
+        None => Tool::Jobs,
+    };
+    session::carried(way, &Command::tool(tool))
+}
