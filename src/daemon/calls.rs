@@ -63,6 +63,12 @@ pub(super) async fn answer(
             let wanted = if kill { Wanted::Killed } else { Wanted::Stopped };
             one(lifecycle::reach_by_name(d, &op, &name, wanted).await?)
         }
+        OwnerRequest::RestartVm { name } => one(lifecycle::restart(d, &op, &name).await?),
+        OwnerRequest::DeleteIdleVm { name } => done(lifecycle::delete_idle(d, &op, &name).await),
+        OwnerRequest::WaitVm { name } => {
+            let idle = op.unless_cancelled(lifecycle::wait_until_idle(d, &name)).await;
+            one(idle.ok_or_else(Op::cancelled)??)
+        }
         OwnerRequest::KeepVm { name } => done(keep(d, &name).await),
         OwnerRequest::DeleteVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Gone).await?),
         OwnerRequest::ListVms => plain(OwnerReply::Vms(d.stored(|s| s.vms()).await?)),
@@ -203,11 +209,12 @@ async fn create(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecord,
     let row = vm.clone();
     daemon.stored(move |s| s.insert_vm(&row)).await?;
     daemon.machine(&vm.id).set_fail(fail);
-    let created = lifecycle::reach(daemon, op, &vm.id, Wanted::Created).await?;
     if let Some(keeper) = keeper {
         keeper::watch(daemon, vm.id.clone(), keeper);
     }
-    let reached = if start { lifecycle::reach(daemon, op, &vm.id, Wanted::Running).await? } else { created };
+    // In one turn: nobody shall take a VM that is about to start for one that is not used.
+    let goals: &[Wanted] = if start { &[Wanted::Created, Wanted::Running] } else { &[Wanted::Created] };
+    let reached = lifecycle::reach_in_turn(daemon, op, &vm.id, goals).await?;
     reached.ok_or_else(|| Fault::new(FaultKind::Cancelled, format!("VM '{}' was deleted meanwhile", vm.spec.name)))
 }
 

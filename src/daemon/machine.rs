@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use event_listener::Event as Wake;
 use smol::Async;
 
 use super::agent::AgentLink;
@@ -24,6 +25,8 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 pub struct Machine {
     /// Held by the one operation that changes it.
     pub turn: Arc<smol::lock::Mutex<()>>,
+    /// Told after its row was changed or removed.
+    pub changed: Wake,
     live: Mutex<Option<Arc<Live>>>,
     fail: Mutex<Option<FakeFailure>>,
     /// The operations that have come for this VM, waiting for their turn or at work.
@@ -44,7 +47,13 @@ pub struct Live {
 impl Machine {
     /// A VM whose monitor does not live, as far as is known.
     pub fn new() -> Self {
-        Self { turn: Arc::default(), live: Mutex::new(None), fail: Mutex::new(None), come: Mutex::default() }
+        Self {
+            turn: Arc::default(),
+            changed: Wake::new(),
+            live: Mutex::new(None),
+            fail: Mutex::new(None),
+            come: Mutex::default(),
+        }
     }
 
     /// Notes that an operation which wants `wanted` has come, until dropped, and has those that it

@@ -45,7 +45,6 @@ pub(super) async fn perform(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step
 
 /// Writes a state with its reason.
 pub(super) async fn settle(daemon: &Daemon, id: &VmId, state: VmState, reason: Option<String>) -> Result<(), Fault> {
-    let id = id.clone();
     let change = move |vm: &mut VmRecord| {
         vm.state = state;
         vm.reason = reason;
@@ -56,18 +55,25 @@ pub(super) async fn settle(daemon: &Daemon, id: &VmId, state: VmState, reason: O
             vm.started_at = Some(unix_seconds());
         }
     };
-    daemon.stored(move |s| s.update_vm(&id, change)).await.map(|_| ())
+    update(daemon, id, change).await
+}
+
+/// Changes the VM's row, and tells whoever waits for its end.
+async fn update(daemon: &Daemon, id: &VmId, change: impl FnOnce(&mut VmRecord) + Send + 'static) -> Result<(), Fault> {
+    let changing = id.clone();
+    daemon.stored(move |s| s.update_vm(&changing, change)).await?;
+    daemon.machine(id).changed.notify(usize::MAX);
+    Ok(())
 }
 
 /// Leaves the VM as it is for somebody to look at, in error, even when its asker ends.
 pub(super) async fn keep(daemon: &Daemon, id: &VmId, reason: String) -> Result<(), Fault> {
-    let id = id.clone();
     let change = move |vm: &mut VmRecord| {
         vm.state = VmState::Error;
         vm.reason = Some(reason);
         vm.keeper = None;
     };
-    daemon.stored(move |s| s.update_vm(&id, change)).await.map(|_| ())
+    update(daemon, id, change).await
 }
 
 async fn mark(daemon: &Daemon, id: &VmId, state: VmState) -> Result<(), Fault> {
@@ -133,6 +139,7 @@ async fn pin(daemon: &Daemon, vm: &VmRecord) -> Result<(), Fault> {
 async fn forget(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     let gone = id.clone();
     daemon.stored(move |s| s.remove_vm(&gone)).await?;
+    daemon.machine(id).changed.notify(usize::MAX);
     daemon.drop_machine(id);
     Ok(())
 }
@@ -333,7 +340,7 @@ pub(super) async fn why_it_ended(daemon: &Daemon, vm: &VmRecord) -> (VmState, St
     };
     let tail = || match files_of(daemon, &vm.id).console_tail().as_slice() {
         [] => String::new(),
-        lines => format!("; its console ends with: {}", lines.join(" | ")),
+        lines => format!("; its console ends with:\n{}", lines.join("\n")),
     };
     match said {
         Some(EndReason::GuestShutdown) => (VmState::Stopped, "the guest shut itself down".to_owned()),

@@ -139,6 +139,22 @@ pub enum OwnerRequest {
         /// Which.
         name: VmName,
     },
+    /// Shut a VM down and start it again; done to its end even when the asker leaves.
+    RestartVm {
+        /// Which.
+        name: VmName,
+    },
+    /// Delete a VM, provided that it does not run.
+    DeleteIdleVm {
+        /// Which.
+        name: VmName,
+    },
+    /// Wait until a VM does not run any more. The reply is [`OwnerReply::Vm`], or
+    /// [`OwnerReply::Done`] when it was deleted.
+    WaitVm {
+        /// Which.
+        name: VmName,
+    },
 }
 
 impl OwnerRequest {
@@ -162,6 +178,9 @@ impl OwnerRequest {
             | Self::DeleteImage { .. }
             | Self::ListKernels
             | Self::KeepVm { .. }
+            | Self::RestartVm { .. }
+            | Self::DeleteIdleVm { .. }
+            | Self::WaitVm { .. }
             | Self::DeleteKernel { .. } => 0,
         }
     }

@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::lifecycle::{VmPrune, VmRestart, VmWait};
 use crate::model::launch::FakeFailure;
 use crate::model::{ImageName, InitMode, KernelName, Mib, VmName, VmSpec};
 
@@ -17,8 +18,11 @@ pub enum VmCommand {
     Logs(VmLogs),
     Start(VmStart),
     Stop(VmStop),
+    Restart(VmRestart),
     Kill(VmKill),
+    Wait(VmWait),
     Delete(VmDelete),
+    Prune(VmPrune),
     Ping(VmPing),
     Health(VmHealth),
     Ports(VmPorts),

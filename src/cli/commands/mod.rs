@@ -6,12 +6,14 @@ mod images;
 mod kernels;
 mod list;
 mod logs;
+mod prune;
 mod pull;
 mod run;
 mod session;
 mod sources;
 mod version;
 mod vms;
+mod wait;
 
 use super::args::{Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
 use super::args::{ListFlags, VmQuestion};
@@ -42,7 +44,10 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Logs(logs) => logs::logs(&logs.name, logs.follow)?,
         VmCommand::Start(start) => vms::start(start.names)?,
         VmCommand::Stop(stop) => vms::stop(stop.names, false)?,
+        VmCommand::Restart(restart) => vms::restart(restart.names)?,
         VmCommand::Kill(kill) => vms::stop(kill.names, true)?,
+        VmCommand::Wait(wait) => wait::wait(wait.names, wait.json)?,
+        VmCommand::Prune(prune) => prune::prune(prune.force)?,
         VmCommand::Delete(delete) => vms::delete(delete.names)?,
         VmCommand::Ping(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Ping)?,
         VmCommand::Health(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Health)?,
@@ -102,7 +107,12 @@ fn for_each<T: std::fmt::Display>(
             }
         }
     }
-    match codes.as_slice() {
+    exit_of(&codes)
+}
+
+/// The end of a command whose failures, said already, had these exit codes.
+fn exit_of(codes: &[u8]) -> Result<(), Failure> {
+    match codes {
         [] => Ok(()),
         [first, rest @ ..] if rest.iter().all(|c| c == first) => Err(Failure::Said(*first)),
         _ => Err(Failure::Said(1)),
