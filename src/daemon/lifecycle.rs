@@ -144,6 +144,14 @@ async fn take_back(
     let settled = match left {
         Left::Nothing => steps::perform(daemon, op, id, Step::Forget).await,
         Left::AsStopped => steps::settle(daemon, id, VmState::Stopped, None).await,
+        Left::AsBefore => match vm.state {
+            VmState::Created | VmState::Stopped | VmState::Error => {
+                steps::settle(daemon, id, vm.state, vm.reason.clone()).await
+            }
+            VmState::Creating | VmState::Starting | VmState::Running | VmState::Stopping => {
+                steps::settle(daemon, id, VmState::Stopped, None).await
+            }
+        },
         Left::InError => steps::settle(daemon, id, VmState::Error, Some(fault.to_string())).await,
         Left::Kept => steps::keep(daemon, id, fault.to_string()).await,
     };
@@ -157,6 +165,7 @@ fn how_it_broke(fault: &Fault) -> Broken {
     match fault.kind {
         FaultKind::Cancelled => Broken::Cancelled,
         FaultKind::NeverReady => Broken::NeverReady,
+        FaultKind::Refused => Broken::Refused,
         _ => Broken::Failed,
     }
 }

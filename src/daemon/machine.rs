@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use event_listener::Event as Wake;
-use smol::Async;
+use smol::{Async, Task};
 
 use super::agent::AgentLink;
 use super::operation::Cancel;
@@ -29,6 +29,8 @@ pub struct Machine {
     pub changed: Wake,
     live: Mutex<Option<Arc<Live>>>,
     fail: Mutex<Option<FakeFailure>>,
+    /// Waits for the end of its lifetime; dropped with what is known of the VM.
+    alarm: Mutex<Option<Task<()>>>,
     /// The operations that have come for this VM, waiting for their turn or at work.
     come: Mutex<Vec<(Wanted, Arc<Cancel>)>>,
 }
@@ -52,6 +54,7 @@ impl Machine {
             changed: Wake::new(),
             live: Mutex::new(None),
             fail: Mutex::new(None),
+            alarm: Mutex::new(None),
             come: Mutex::default(),
         }
     }
@@ -75,6 +78,11 @@ impl Machine {
     /// Sets how the fake monitor shall fail.
     pub fn set_fail(&self, fail: Option<FakeFailure>) {
         *self.fail.lock().unwrap_or_else(PoisonError::into_inner) = fail;
+    }
+
+    /// Sets who waits for the end of its lifetime; who did before waits no longer.
+    pub fn set_alarm(&self, alarm: Option<Task<()>>) {
+        *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = alarm;
     }
 
     /// The living monitor.

@@ -14,7 +14,7 @@ use super::vm_files::VmFiles;
 use super::{Daemon, lifecycle};
 use crate::model::identity::{Identity, IdentityV1};
 use crate::model::plan::Step;
-use crate::model::{MacAddr, ProcessRef, Subnet, VmId, VmRecord, VmState};
+use crate::model::{MacAddr, Mib, ProcessRef, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
 use crate::os::files::remove_tree;
 use crate::protocol::guest::GuestRequest;
@@ -109,6 +109,13 @@ async fn make_disk(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     made.map_err(|e| Fault::failed("cannot make the VM's disk", &e))
 }
 
+/// Makes the disk of a VM that does not run larger.
+pub(super) async fn grow_disk(daemon: &Daemon, vm: &VmRecord, size: Mib) -> Result<(), Fault> {
+    let (monitor, path) = (monitor_of(vm)?, files_of(daemon, &vm.id).disk());
+    let grown = smol::unblock(move || monitor.grow_disk(&path, size)).await;
+    grown.map_err(|e| Fault::failed(format!("cannot grow the disk of VM '{}'", vm.spec.name), &e))
+}
+
 async fn remove_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     let (files, known_hosts) = (files_of(daemon, id), known_hosts(daemon));
     let name = load(daemon, id).await?.spec.name;
@@ -146,8 +153,8 @@ async fn forget(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
 
 async fn launch(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
     let subnet = ensure_network(daemon, op).await?;
-    let reserving = id.clone();
-    let place = daemon.stored(move |s| s.reserve_slot(&reserving, subnet)).await?;
+    let (reserving, limits) = (id.clone(), daemon.limits());
+    let place = daemon.stored(move |s| s.reserve_slot(&reserving, subnet, &limits)).await?;
     let vm = load(daemon, id).await?;
     pin(daemon, &vm).await?;
     let prepared = prepare(daemon, &vm, subnet).await?;

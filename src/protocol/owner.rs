@@ -11,7 +11,7 @@ use super::{Event, Fault};
 use crate::model::choice::{VmmChoice, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::launch::{FakeFailure, KernelArgs};
-use crate::model::{ImageName, InitMode, KernelName, Mib, OpId, VmName, VmRecord, VmSpec};
+use crate::model::{ImageName, InitMode, KernelName, Mib, OpId, TimeSpan, VmChange, VmName, VmRecord, VmSpec};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -52,6 +52,8 @@ pub enum OwnerRequest {
         start: bool,
         /// Delete it when the calling process ends.
         ephemeral: bool,
+        /// Delete it after this time.
+        ttl: Option<TimeSpan>,
         /// Only for the fake monitor.
         fail: Option<FakeFailure>,
     },
@@ -149,6 +151,13 @@ pub enum OwnerRequest {
         /// Which.
         name: VmName,
     },
+    /// Change a VM; all but its lifetime only while it does not run.
+    SetVm {
+        /// Which.
+        name: VmName,
+        /// What shall change.
+        change: VmChange,
+    },
     /// Wait until a VM does not run any more. The reply is [`OwnerReply::Vm`], or
     /// [`OwnerReply::Done`] when it was deleted.
     WaitVm {
@@ -180,6 +189,7 @@ impl OwnerRequest {
             | Self::KeepVm { .. }
             | Self::RestartVm { .. }
             | Self::DeleteIdleVm { .. }
+            | Self::SetVm { .. }
             | Self::WaitVm { .. }
             | Self::DeleteKernel { .. } => 0,
         }

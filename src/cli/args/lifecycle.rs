@@ -1,8 +1,9 @@
-//! `banger vm restart|wait|prune`: the rest of a VM's life.
+//! `banger vm restart|wait|prune|set`: the rest of a VM's life.
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::model::VmName;
+use super::vm::vcpus;
+use crate::model::{Lifetime, Mib, VmChange, VmName};
 
 /// `vm restart`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -56,4 +57,41 @@ pub struct VmPrune {
     /// do not ask
     #[argh(switch, short = 'f')]
     pub force: bool,
+}
+
+/// `vm set`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "set",
+    description = "change a VM that does not run; its lifetime at any time",
+    usage = "NAME [flags]",
+    help_triggers("-h", "--help"),
+    example = "banger vm stop box && banger vm set box --memory 4G --disk-size 20G\nbanger vm set box --ttl 2h\nbanger vm set box --ttl none",
+    note = "A disk only grows; the guest's filesystem grows with the next start.",
+    note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB. Times: 90s, 10m, 2h, 1d, 1h30m; a\nbare number is seconds, counted from now."
+)]
+pub struct VmSet {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// virtual CPUs
+    #[argh(option, arg_name = "n", from_str_fn(vcpus))]
+    pub vcpu: Option<u8>,
+    /// memory
+    #[argh(option, arg_name = "size")]
+    pub memory: Option<Mib>,
+    /// size of its disk
+    #[argh(option, arg_name = "size")]
+    pub disk_size: Option<Mib>,
+    /// delete it after this time, running or not; none: do not
+    #[argh(option, arg_name = "time")]
+    pub ttl: Option<Lifetime>,
+}
+
+impl VmSet {
+    /// What shall change.
+    pub fn change(&self) -> VmChange {
+        VmChange { vcpus: self.vcpu, memory: self.memory, disk: self.disk_size, lifetime: self.ttl }
+    }
 }

@@ -2,9 +2,9 @@
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::lifecycle::{VmPrune, VmRestart, VmWait};
+use super::lifecycle::{VmPrune, VmRestart, VmSet, VmWait};
 use crate::model::launch::FakeFailure;
-use crate::model::{ImageName, InitMode, KernelName, Mib, VmName, VmSpec};
+use crate::model::{ImageName, InitMode, KernelName, Mib, TimeSpan, VmName, VmSpec};
 
 /// Commands of `banger vm`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -22,6 +22,7 @@ pub enum VmCommand {
     Kill(VmKill),
     Wait(VmWait),
     Delete(VmDelete),
+    Set(VmSet),
     Prune(VmPrune),
     Ping(VmPing),
     Health(VmHealth),
@@ -39,6 +40,7 @@ pub struct VmFlags {
     pub memory: Option<Mib>,
     pub disk_size: Option<Mib>,
     pub init: Option<InitMode>,
+    pub ttl: Option<TimeSpan>,
     pub fail: Option<FakeFailure>,
 }
 
@@ -57,7 +59,7 @@ pub struct VmQuestion {
     pub json: bool,
 }
 
-fn vcpus(text: &str) -> Result<u8, String> {
+pub(super) fn vcpus(text: &str) -> Result<u8, String> {
     let max = VmSpec::MAX_VCPUS;
     let possible = |n: &u8| (1..=max).contains(n);
     text.parse().ok().filter(possible).ok_or_else(|| format!("{text:?}: between 1 and {max} are possible"))
@@ -101,6 +103,9 @@ pub struct VmRun {
     /// pid 1: the image's own (image) or banger's small one (minimal)
     #[argh(option, arg_name = "which")]
     pub init: Option<InitMode>,
+    /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
+    #[argh(option, arg_name = "time")]
+    pub ttl: Option<TimeSpan>,
     /// how the fake monitor shall fail
     #[argh(option, hidden_help)]
     pub fail: Option<FakeFailure>,
@@ -117,6 +122,7 @@ impl VmRun {
             memory: self.memory,
             disk_size: self.disk_size,
             init: self.init,
+            ttl: self.ttl,
             fail: self.fail,
         }
     }
@@ -159,6 +165,9 @@ pub struct VmCreate {
     /// pid 1: the image's own (image) or banger's small one (minimal)
     #[argh(option, arg_name = "which")]
     pub init: Option<InitMode>,
+    /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
+    #[argh(option, arg_name = "time")]
+    pub ttl: Option<TimeSpan>,
     /// how the fake monitor shall fail
     #[argh(option, hidden_help)]
     pub fail: Option<FakeFailure>,
@@ -175,6 +184,7 @@ impl VmCreate {
             memory: self.memory,
             disk_size: self.disk_size,
             init: self.init,
+            ttl: self.ttl,
             fail: self.fail,
         }
     }

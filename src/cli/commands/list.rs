@@ -74,6 +74,7 @@ fn facts(vm: &VmRecord) -> String {
     facts.extend(vm.keeper.map(|p| ("deleted with", p.to_string())));
     facts.push(("created", timestamp(vm.created_at)));
     facts.extend(vm.started_at.map(|t| ("started", timestamp(t))));
+    facts.extend(vm.expires_at.map(|t| ("deleted at", timestamp(t))));
     render::facts(&facts)
 }
 
@@ -105,6 +106,7 @@ mod tests {
             keeper: None,
             created_at: 1_000_000,
             started_at: None,
+            expires_at: None,
         }
     }
 

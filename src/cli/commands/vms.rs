@@ -1,8 +1,8 @@
-//! `vm create|start|stop|restart|kill|delete`.
+//! `vm create|start|stop|restart|kill|delete|set`.
 
 use std::time::Instant;
 
-use super::super::args::VmFlags;
+use super::super::args::{Usage, VmFlags};
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
@@ -10,7 +10,7 @@ use super::super::report::Failure;
 use super::super::{render, resolve};
 use super::{for_each, pull};
 use crate::host::paths::Paths;
-use crate::model::{VmName, VmSpec};
+use crate::model::{VmChange, VmName, VmSpec};
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 
 /// `vm create`: prints the name.
@@ -22,7 +22,7 @@ pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
     let spec = prepare(&mut client, &paths, flags, &mut progress)?;
     let begun = Instant::now();
     let name = spec.name.clone();
-    let request = OwnerRequest::CreateVm { spec, start, ephemeral: false, fail: flags.fail };
+    let request = OwnerRequest::CreateVm { spec, start, ephemeral: false, ttl: flags.ttl, fail: flags.fail };
     client.call(request, Vec::new(), &mut |event| progress.show(event)).map_err(|f| kept(f, &name))?;
     progress.clear();
     if start {
@@ -88,6 +88,16 @@ pub fn stop(names: Vec<VmName>, kill: bool) -> Result<(), Failure> {
 /// `vm delete`.
 pub fn delete(names: Vec<VmName>) -> Result<(), Failure> {
     each_vm(names, "vm delete", false, |name| OwnerRequest::DeleteVm { name })
+}
+
+/// `vm set`: prints the name.
+pub fn set(name: &VmName, change: VmChange) -> Result<(), Failure> {
+    if change.is_empty() {
+        return Err(Usage::new("nothing to change was given", &["vm", "set"]).into());
+    }
+    let mut client = autostart::connect(&Paths::current())?;
+    client.ask(OwnerRequest::SetVm { name: name.clone(), change })?;
+    render::line(name.as_str())
 }
 
 /// `boots`: when it went well the VM runs.
