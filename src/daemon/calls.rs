@@ -15,7 +15,7 @@ use super::creation::{self, Asked};
 use super::operation::Op;
 use super::server::{Outcome, status};
 use super::vm_files::VmFiles;
-use super::{Daemon, change, lifecycle, reconcile};
+use super::{Daemon, change, lifecycle, reconcile, stats};
 use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_sizes};
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
@@ -61,6 +61,7 @@ pub(super) async fn answer(
             let wanted = if kill { Wanted::Killed } else { Wanted::Stopped };
             one(lifecycle::reach_by_name(d, &op, &name, wanted).await?)
         }
+        OwnerRequest::Stats { names } => plain(OwnerReply::Stats(stats::stats(d, &op, &names).await?)),
         OwnerRequest::SetVm { name, change } => {
             plain(OwnerReply::Vm(Box::new(change::set(d, &op, &name, change).await?)))
         }
@@ -181,7 +182,7 @@ async fn keep(daemon: &Daemon, name: &VmName) -> Result<(), Fault> {
     daemon.stored(move |s| s.update_vm(&id, |vm| vm.keeper = None)).await.map(|_| ())
 }
 
-async fn running(daemon: &Daemon, name: &VmName) -> Result<VmRecord, Fault> {
+pub(super) async fn running(daemon: &Daemon, name: &VmName) -> Result<VmRecord, Fault> {
     let vm = daemon.vm(name).await?;
     if vm.state == VmState::Running || (vm.state == VmState::Error && vm.process.is_some()) {
         return Ok(vm);
@@ -263,7 +264,6 @@ async fn ask_agent(daemon: &Arc<Daemon>, op: &Op, name: &VmName, question: Agent
         AgentQuestion::Ping => GuestRequest::Ping,
         AgentQuestion::Health => GuestRequest::Health,
         AgentQuestion::Ports => GuestRequest::Ports,
-        AgentQuestion::Stats => GuestRequest::Stats,
     };
     plain(OwnerReply::Agent(live.agent.ask(op.id, request).await?))
 }

@@ -32,6 +32,8 @@ mod reconcile;
 mod server;
 /// Start, readiness, signals, end.
 mod start;
+/// What VMs use.
+mod stats;
 /// The steps that plans consist of.
 mod steps;
 /// The files of a VM.

@@ -32,6 +32,8 @@ pub mod size;
 pub mod spec;
 /// Lengths of time with units.
 pub mod time_span;
+/// How much of the host a VM uses.
+pub mod usage;
 /// What is known of a VM.
 pub mod vm;
 

@@ -5,6 +5,8 @@
 
 /// The account database, read without NSS.
 pub mod accounts;
+/// Control groups: hierarchies, and what a member uses.
+pub mod cgroup;
 /// Clocks.
 pub mod clock;
 /// Files that are whole or not there.

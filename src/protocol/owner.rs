@@ -7,10 +7,12 @@
 
 use std::net::Ipv4Addr;
 
+use super::guest::GuestStats;
 use super::{Event, Fault};
 use crate::model::choice::{VmmChoice, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::launch::{FakeFailure, KernelArgs};
+use crate::model::usage::HostUsage;
 use crate::model::{ImageName, InitMode, KernelName, Mib, OpId, TimeSpan, VmChange, VmName, VmRecord, VmSpec};
 
 /// One request.
@@ -158,6 +160,11 @@ pub enum OwnerRequest {
         /// What shall change.
         change: VmChange,
     },
+    /// What VMs use, of the host and in the guest.
+    Stats {
+        /// Which; none: all that run.
+        names: Vec<VmName>,
+    },
     /// Wait until a VM does not run any more. The reply is [`OwnerReply::Vm`], or
     /// [`OwnerReply::Done`] when it was deleted.
     WaitVm {
@@ -190,6 +197,7 @@ impl OwnerRequest {
             | Self::RestartVm { .. }
             | Self::DeleteIdleVm { .. }
             | Self::SetVm { .. }
+            | Self::Stats { .. }
             | Self::WaitVm { .. }
             | Self::DeleteKernel { .. } => 0,
         }
@@ -205,8 +213,6 @@ pub enum AgentQuestion {
     Health,
     /// Who listens?
     Ports,
-    /// How much is used?
-    Stats,
 }
 
 /// What the daemon answers. Append-only; the first variant is frozen.
@@ -243,6 +249,21 @@ pub enum OwnerReply {
     Kernels(Vec<KernelRecord>),
     /// One kernel.
     Kernel(Box<KernelRecord>),
+    /// To [`OwnerRequest::Stats`].
+    Stats(Vec<VmStats>),
+}
+
+/// What a VM uses.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct VmStats {
+    /// Which.
+    pub name: VmName,
+    /// Its virtual CPUs.
+    pub vcpus: u8,
+    /// Of the host.
+    pub host: HostUsage,
+    /// What its agent says, or why it says nothing.
+    pub guest: Result<GuestStats, String>,
 }
 
 /// The daemon's surroundings.

@@ -1,4 +1,4 @@
-//! `banger vm restart|wait|prune|set`: the rest of a VM's life.
+//! `banger vm restart|wait|prune|set|stats`: the rest of a VM's life.
 
 use argh::{ArgsInfo, FromArgs};
 
@@ -94,4 +94,24 @@ impl VmSet {
     pub fn change(&self) -> VmChange {
         VmChange { vcpus: self.vcpu, memory: self.memory, disk: self.disk_size, lifetime: self.ttl }
     }
+}
+
+/// `vm stats`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "stats",
+    description = "CPU, memory and disk that VMs use, on the host and in the guest",
+    usage = "[NAME...] [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm stats\nbanger vm stats box --json",
+    note = "Without NAME: all that run. MEM, PEAK and LIMIT are those of the VM's cgroup\non the host; a guest whose agent is silent has them too."
+)]
+pub struct VmStats {
+    /// the VMs
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<VmName>,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
 }

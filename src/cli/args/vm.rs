@@ -2,7 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
-use super::lifecycle::{VmPrune, VmRestart, VmSet, VmWait};
+use super::lifecycle::{VmPrune, VmRestart, VmSet, VmStats, VmWait};
 use crate::model::launch::FakeFailure;
 use crate::model::{ImageName, InitMode, KernelName, Mib, TimeSpan, VmName, VmSpec};
 
@@ -386,25 +386,6 @@ pub struct VmHealth {
     example = "banger vm ports box"
 )]
 pub struct VmPorts {
-    /// the VM
-    #[argh(positional, arg_name = "name")]
-    pub name: VmName,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// `vm stats`.
-#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
-#[argh(
-    subcommand,
-    name = "stats",
-    description = "memory, disk and load of a guest",
-    usage = "NAME [--json]",
-    help_triggers("-h", "--help"),
-    example = "banger vm stats box"
-)]
-pub struct VmStats {
     /// the VM
     #[argh(positional, arg_name = "name")]
     pub name: VmName,

@@ -11,12 +11,13 @@ mod pull;
 mod run;
 mod session;
 mod sources;
+mod stats;
 mod version;
 mod vms;
 mod wait;
 
 use super::args::{Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
-use super::args::{ListFlags, VmQuestion};
+use super::args::{ListFlags, Usage, VmQuestion};
 use super::report::Failure;
 use crate::protocol::owner::AgentQuestion;
 
@@ -53,7 +54,7 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Ping(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Ping)?,
         VmCommand::Health(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Health)?,
         VmCommand::Ports(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Ports)?,
-        VmCommand::Stats(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Stats)?,
+        VmCommand::Stats(stats) => stats::stats(stats.names, stats.json)?,
     }
     Ok(0)
 }
@@ -95,7 +96,7 @@ fn for_each<T: std::fmt::Display>(
     mut each: impl FnMut(&T) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     if names.is_empty() {
-        return Err(super::args::Usage::new("NAME is missing", what.split(' ').collect::<Vec<_>>().as_slice()).into());
+        return Err(no_names(what).into());
     }
     let mut codes = Vec::new();
     for name in &names {
@@ -109,6 +110,18 @@ fn for_each<T: std::fmt::Display>(
         }
     }
     exit_of(&codes)
+}
+
+/// `banger vm stop $(banger ps -q)` where nothing runs looks like a forgotten name.
+fn no_names(what: &str) -> Usage {
+    let usage = Usage::new("NAME is missing", what.split(' ').collect::<Vec<_>>().as_slice());
+    match what {
+        "vm stop" | "vm kill" | "vm restart" => {
+            usage.hint("banger ps      (shows what runs; where it is empty, nothing does)")
+        }
+        "vm start" | "vm delete" => usage.hint("banger ps -a      (shows all VMs)"),
+        _ => usage,
+    }
 }
 
 /// The end of a command whose failures, said already, had these exit codes.
