@@ -93,7 +93,7 @@ fn spec() -> VmSpec {
 }
 
 fn create(spec: VmSpec) -> OwnerRequest {
-    OwnerRequest::CreateVm { spec, start: true, ephemeral: false, fail: None }
+    OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, fail: None }
 }
 
 fn import() -> OwnerRequest {

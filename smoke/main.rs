@@ -38,6 +38,8 @@ mod hostile;
 mod images;
 /// What is left when a VM is gone.
 mod leaks;
+/// Restart, set, wait, stats, prune, limits, lifetimes.
+mod lifecycle;
 /// Who a monitor is and what it may.
 mod monitor;
 /// The one static file.
@@ -61,6 +63,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),
     Scenario::new("fake_vmm_fast", 180, fake::life_and_failures),
     Scenario::new("silent_guest", 60, fake::silent_guest_is_kept),
+    Scenario::new("lifecycle", 240, lifecycle::walk),
+    Scenario::new("no_room", 60, lifecycle::without_room),
     Scenario::new("killed_midway", 180, leaks::killed_midway_leaves_nothing),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
@@ -74,6 +78,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),
+    Scenario::new("grows_for_real", 300, lifecycle::grows_for_real),
     Scenario::new("logs_bounded", 240, guests::serial_log_is_bounded),
     Scenario::new("survives_daemon_restart", 240, daemons::vms_survive_a_killed_daemon),
     Scenario::new("kernel_import_files", 300, images::kernel_from_files_boots),

@@ -61,6 +61,12 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Writes `text` to standard error, where the answer will stand behind it.
+pub fn prompt(text: &str) {
+    // Where standard error is closed nobody is left to be asked.
+    let _ = write!(io::stderr(), "{text}");
+}
+
 /// Writes `value` as JSON to standard output.
 pub fn json<T: serde::Serialize>(value: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
@@ -76,6 +82,11 @@ pub fn plain(text: &str) -> String {
         if c.is_control() { safe.extend(c.escape_default()) } else { safe.push(c) }
     }
     safe
+}
+
+/// The lines of `text`, each like [`plain`], those behind the first set off by `indent` blanks.
+pub fn plain_lines(text: &str, indent: usize) -> String {
+    text.lines().map(plain).collect::<Vec<_>>().join(&format!("\n{:indent$}", ""))
 }
 
 /// Columns of text, each as wide as its widest cell, two blanks apart.
@@ -95,10 +106,11 @@ fn aligned(row: &[String], widths: &[usize]) -> String {
     format!("{}\n", cells.join("  ").trim_end())
 }
 
-/// `name: value` lines, aligned.
+/// `name: value` lines, aligned. One without a name goes on with the value above it.
 pub fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
-    facts.iter().map(|(name, value)| format!("{:width$}{}\n", format!("{name}:"), plain(value))).collect()
+    let label = |name: &str| if name.is_empty() { String::new() } else { format!("{name}:") };
+    facts.iter().map(|(name, value)| format!("{:width$}{}\n", label(name), plain(value))).collect()
 }
 
 /// Time from `then` to `now` (Unix seconds): `5s`, `3m`, `2h`, `4d`.

@@ -107,7 +107,7 @@ fn fault_text(fault: &Fault, op: Option<OpId>, style: render::Style) -> String {
         text.push_str(&style.dim(&format!("({op})")));
     }
     for cause in &fault.causes {
-        text.push_str(&format!("\n  because: {}", render::plain(cause)));
+        text.push_str(&format!("\n  because: {}", render::plain_lines(cause, 4)));
     }
     for hint in &fault.hints {
         text.push_str(&format!("\nhint: {}", render::plain(hint)));

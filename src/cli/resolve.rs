@@ -8,7 +8,7 @@ use crate::host::config::Config;
 use crate::host::facts::Facts;
 use crate::host::paths::Paths;
 use crate::model::choice::VmmChoice;
-use crate::model::{ImageName, KernelName, VmName, VmSpec};
+use crate::model::{ImageName, KernelName, Limits, Mib, VmName, VmSpec};
 use crate::os::random;
 use crate::protocol::owner::VmDefaults;
 use crate::protocol::{Fault, FaultKind};
@@ -76,15 +76,28 @@ pub fn defaults_of_this_host() -> String {
         Err(none) => format!("none: {}\n    {}", none.message, none.hint),
     };
     format!(
-        "\nDefaults on this host:\n  --vcpu {vcpus} --memory {}M --disk-size {}M\n  --image {image} --kernel {kernel}\n  monitor: {vmm}\n",
-        memory.0, disk.0
+        "\nDefaults on this host:\n  --vcpu {vcpus} --memory {}M --disk-size {}M\n  --image {image} --kernel {kernel}\n  monitor: {vmm}\n{}",
+        memory.0,
+        disk.0,
+        limits_text(&config.limits.on_host(facts.memory))
+    )
+}
+
+/// What all VMs may use together.
+fn limits_text(limits: &Limits) -> String {
+    let size = |limit: Option<Mib>| limit.map_or_else(|| "any".to_owned(), |l| l.to_string());
+    let vms = limits.vms.map_or_else(|| "any number of".to_owned(), |n| n.to_string());
+    format!(
+        "\nLimits:\n  {vms} VMs; {} memory of those that run; {} disk in all\n  one VM: {} memory, what this host has\n  [limits] vms, memory, disk in config.toml; read when the daemon starts\n",
+        size(limits.memory),
+        size(limits.disk),
+        limits.host_memory
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Mib;
     use crate::model::choice::{Accel, VmmKind};
 
     fn flags() -> VmFlags {

@@ -30,6 +30,7 @@ pub struct VmView<'a> {
     ephemeral: bool,
     created_at: String,
     started_at: Option<String>,
+    expires_at: Option<String>,
 }
 
 impl<'a> From<&'a VmRecord> for VmView<'a> {
@@ -52,6 +53,7 @@ impl<'a> From<&'a VmRecord> for VmView<'a> {
             ephemeral: vm.keeper.is_some(),
             created_at: timestamp(vm.created_at),
             started_at: vm.started_at.map(timestamp),
+            expires_at: vm.expires_at.map(timestamp),
         }
     }
 }

@@ -8,18 +8,16 @@ use std::sync::Arc;
 use log::info;
 
 use super::catalogue::{self, NewImage, NewKernel};
+use super::creation::{self, Asked};
 use super::operation::Op;
 use super::server::{Outcome, status};
 use super::vm_files::VmFiles;
-use super::{Daemon, keeper, lifecycle, reconcile, shells};
+use super::{Daemon, change, lifecycle, reconcile, shells, stats};
 use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_sizes};
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
-use crate::model::launch::FakeFailure;
 use crate::model::plan::Wanted;
-use crate::model::{VmId, VmName, VmRecord, VmSpec, VmState};
-use crate::os::clock::unix_seconds;
-use crate::os::process;
+use crate::model::{VmName, VmRecord, VmState};
 use crate::os::socket::Peer;
 use crate::protocol::guest::GuestRequest;
 use crate::protocol::hello::BUILD;
@@ -40,15 +38,25 @@ pub(super) async fn answer(
         OwnerRequest::Status => plain(status()),
         OwnerRequest::Shutdown { helper } => shut_down(d, &op, helper).await,
         OwnerRequest::Overview => plain(OwnerReply::Overview(Box::new(overview(d, &op).await?))),
-        OwnerRequest::CreateVm { spec, start, ephemeral, fail } => {
-            let asked = Asked { spec, start, keeper: ephemeral.then_some(peer), fail };
-            let vm = create(d, &op, asked).await?;
+        OwnerRequest::CreateVm { spec, start, ephemeral, ttl, fail } => {
+            let asked = Asked { spec, start, keeper: ephemeral.then_some(peer), ttl, fail };
+            let vm = creation::create(d, &op, asked).await?;
             plain(OwnerReply::Vm(Box::new(vm)))
         }
         OwnerRequest::StartVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Running).await?),
         OwnerRequest::StopVm { name, kill } => {
             let wanted = if kill { Wanted::Killed } else { Wanted::Stopped };
             one(lifecycle::reach_by_name(d, &op, &name, wanted).await?)
+        }
+        OwnerRequest::Stats { names } => plain(OwnerReply::Stats(stats::stats(d, &op, &names).await?)),
+        OwnerRequest::SetVm { name, change } => {
+            plain(OwnerReply::Vm(Box::new(change::set(d, &op, &name, change).await?)))
+        }
+        OwnerRequest::RestartVm { name } => one(lifecycle::restart(d, &op, &name).await?),
+        OwnerRequest::DeleteIdleVm { name } => done(lifecycle::delete_idle(d, &op, &name).await),
+        OwnerRequest::WaitVm { name } => {
+            let idle = op.unless_cancelled(lifecycle::wait_until_idle(d, &name)).await;
+            one(idle.ok_or_else(Op::cancelled)??)
         }
         OwnerRequest::KeepVm { name } => done(keep(d, &name).await),
         OwnerRequest::DeleteVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Gone).await?),
@@ -137,7 +145,7 @@ async fn overview(daemon: &Arc<Daemon>, op: &Op) -> Result<Overview, Fault> {
     })
 }
 
-fn choose(daemon: &Daemon, facts: &Facts) -> Result<VmmChoice, Fault> {
+pub(super) fn choose(daemon: &Daemon, facts: &Facts) -> Result<VmmChoice, Fault> {
     choose_vmm(&daemon.config, facts)
         .map_err(|no| Fault::new(FaultKind::OperationFailed, no.message.clone()).hint(no.hint))
 }
@@ -153,49 +161,6 @@ fn defaults(daemon: &Daemon, facts: &Facts) -> Result<VmDefaults, Fault> {
         image: config.default_image.clone().map_or_else(|| DEFAULT_IMAGE.parse().map_err(bad), Ok)?,
         kernel: config.default_kernel.clone().map_or_else(|| DEFAULT_KERNEL.parse().map_err(bad), Ok)?,
     })
-}
-
-/// A VM as asked for.
-struct Asked {
-    spec: VmSpec,
-    start: bool,
-    keeper: Option<Peer>,
-    fail: Option<FakeFailure>,
-}
-
-async fn create(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecord, Fault> {
-    let Asked { spec, start, keeper, fail } = asked;
-    spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
-    reconcile::ensure(daemon).await?;
-    let choice = choose(daemon, &Facts::see())?;
-    let image = spec.image.clone();
-    let image = daemon.stored(move |s| s.image(&image)).await.map_err(|f| f.hint("banger image list"))?;
-    spec.check_against_image(image.size).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
-    let keeper = keeper.map(|peer| process::reference(peer.pid)).transpose();
-    let keeper = keeper.map_err(|e| Fault::failed("the calling process is gone", &e))?;
-    let vm = VmRecord {
-        id: VmId::from_random(crate::os::random::number()),
-        spec,
-        slot: None,
-        address: None,
-        state: VmState::Creating,
-        reason: None,
-        vmm: choice.kind,
-        accel: choice.accel,
-        process: None,
-        keeper,
-        created_at: unix_seconds(),
-        started_at: None,
-    };
-    let row = vm.clone();
-    daemon.stored(move |s| s.insert_vm(&row)).await?;
-    daemon.machine(&vm.id).set_fail(fail);
-    let created = lifecycle::reach(daemon, op, &vm.id, Wanted::Created).await?;
-    if let Some(keeper) = keeper {
-        keeper::watch(daemon, vm.id.clone(), keeper);
-    }
-    let reached = if start { lifecycle::reach(daemon, op, &vm.id, Wanted::Running).await? } else { created };
-    reached.ok_or_else(|| Fault::new(FaultKind::Cancelled, format!("VM '{}' was deleted meanwhile", vm.spec.name)))
 }
 
 /// Lets a VM outlive the process that asked for it.
@@ -237,7 +202,6 @@ async fn ask_agent(daemon: &Arc<Daemon>, op: &Op, name: &VmName, question: Agent
         AgentQuestion::Ping => GuestRequest::Ping,
         AgentQuestion::Health => GuestRequest::Health,
         AgentQuestion::Ports => GuestRequest::Ports,
-        AgentQuestion::Stats => GuestRequest::Stats,
     };
     plain(OwnerReply::Agent(live.agent.ask(op.id, request).await?))
 }

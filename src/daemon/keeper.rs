@@ -9,12 +9,12 @@ use smol::Timer;
 use super::operation::Op;
 use super::{Daemon, lifecycle};
 use crate::model::plan::Wanted;
-use crate::model::{ProcessRef, VmId};
+use crate::model::{ProcessRef, VmId, VmRecord};
 use crate::protocol::Fault;
 
 /// Between two attempts to delete a VM whose keeper has ended: what stood in the way, a helper that
 /// is being restarted for instance, gives no sign when it is gone.
-const AGAIN: Duration = Duration::from_secs(5);
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
 
 /// Deletes the VM when `keeper` ends; at once when it has ended already.
 pub(super) fn watch(daemon: &Arc<Daemon>, id: VmId, keeper: ProcessRef) {
@@ -24,20 +24,26 @@ pub(super) fn watch(daemon: &Arc<Daemon>, id: VmId, keeper: ProcessRef) {
             warn!("VM {id}: its {keeper} cannot be watched: {e}");
             Timer::after(AGAIN).await;
         }
-        while let Err(fault) = delete(&daemon, &id, keeper).await {
-            warn!("VM {id} cannot be deleted and will be later: {fault}");
-            Timer::after(AGAIN).await;
-        }
+        info!("VM {id}: its {keeper} has ended");
+        delete_while(&daemon, &id, move |vm| vm.keeper == Some(keeper)).await;
     });
 }
 
-/// Deletes the VM, unless it is gone or somebody has let it outlive its keeper.
-async fn delete(daemon: &Arc<Daemon>, id: &VmId, keeper: ProcessRef) -> Result<(), Fault> {
+/// Deletes the VM, unless it is gone or `condition` does not hold any more: somebody may have changed
+/// his mind.
+pub(super) async fn delete_while(daemon: &Arc<Daemon>, id: &VmId, condition: impl Fn(&VmRecord) -> bool) {
+    while let Err(fault) = delete(daemon, id, &condition).await {
+        warn!("VM {id} cannot be deleted and will be later: {fault}");
+        Timer::after(AGAIN).await;
+    }
+}
+
+async fn delete(daemon: &Arc<Daemon>, id: &VmId, condition: &impl Fn(&VmRecord) -> bool) -> Result<(), Fault> {
     let wanted = id.clone();
     let vm = daemon.stored(move |s| s.vm_by_id(&wanted)).await?;
-    if vm.is_none_or(|vm| vm.keeper != Some(keeper)) {
+    if !vm.as_ref().is_some_and(condition) {
         return Ok(());
     }
-    info!("VM {id}: its {keeper} has ended, so it is deleted");
+    info!("VM {id} is deleted");
     lifecycle::reach(daemon, &Op::background(), id, Wanted::Gone).await.map(|_| ())
 }

@@ -13,17 +13,63 @@ use crate::protocol::{Fault, FaultKind};
 
 /// Brings the VM `id` to `wanted`; `None` when it is gone afterwards.
 pub(super) async fn reach(daemon: &Arc<Daemon>, op: &Op, id: &VmId, wanted: Wanted) -> Result<Option<VmRecord>, Fault> {
+    reach_in_turn(daemon, op, id, &[wanted]).await
+}
+
+/// Brings the VM `id` to each of `goals`, one after the other, without anybody coming in between.
+pub(super) async fn reach_in_turn(
+    daemon: &Arc<Daemon>,
+    op: &Op,
+    id: &VmId,
+    goals: &[Wanted],
+) -> Result<Option<VmRecord>, Fault> {
     reconcile::ensure(daemon).await?;
     let machine = daemon.machine(id);
-    let op = &if wanted.is_making() { op.clone() } else { op.to_its_end() };
-    let _come = machine.come(wanted, op.cancel.clone());
+    let of = |goal: &Wanted| (*goal, if goal.is_making() { op.clone() } else { op.to_its_end() });
+    let goals: Vec<(Wanted, Op)> = goals.iter().map(of).collect();
+    let _come: Vec<_> = goals.iter().map(|(goal, op)| machine.come(*goal, op.cancel.clone())).collect();
     let turn = machine.turn.lock();
-    let _turn = match wanted {
-        Wanted::Running => op.unless_cancelled(turn).await.ok_or_else(Op::cancelled)?,
+    let _turn = match goals.first() {
+        Some((Wanted::Running, op)) => op.unless_cancelled(turn).await.ok_or_else(Op::cancelled)?,
         // A creation that is given up still has its row to take back.
-        Wanted::Created | Wanted::Stopped | Wanted::Killed | Wanted::Gone => turn.await,
+        Some((Wanted::Created | Wanted::Stopped | Wanted::Killed | Wanted::Gone, _)) | None => turn.await,
     };
-    reach_locked(daemon, op, id, wanted).await
+    let mut reached = None;
+    for (goal, op) in &goals {
+        reached = reach_locked(daemon, op, id, *goal).await?;
+    }
+    Ok(reached)
+}
+
+/// Shuts the VM down and starts it again. Whoever asked may leave meanwhile: a VM that was to run
+/// again does. Somebody else who wants it stopped is heeded.
+pub(super) async fn restart(daemon: &Arc<Daemon>, op: &Op, name: &VmName) -> Result<Option<VmRecord>, Fault> {
+    let vm = daemon.vm(name).await?;
+    reach_in_turn(daemon, &op.to_its_end(), &vm.id, &[Wanted::Stopped, Wanted::Running]).await
+}
+
+/// Deletes the VM unless it runs, boots, or is being made: what was true when somebody looked need
+/// not be true any more.
+pub(super) async fn delete_idle(daemon: &Arc<Daemon>, op: &Op, name: &VmName) -> Result<(), Fault> {
+    reconcile::ensure(daemon).await?;
+    let id = refuse_busy(daemon.vm(name).await?)?.id;
+    let machine = daemon.machine(&id);
+    let _turn = op.unless_cancelled(machine.turn.lock()).await.ok_or_else(Op::cancelled)?;
+    if let Some(vm) = look(daemon, &id).await? {
+        refuse_busy(vm)?;
+        reach_locked(daemon, &op.to_its_end(), &id, Wanted::Gone).await?;
+    }
+    Ok(())
+}
+
+/// The VM, unless it runs or somebody is making or changing it.
+pub(super) fn refuse_busy(vm: VmRecord) -> Result<VmRecord, Fault> {
+    if !vm.may_hold_resources() && vm.state != VmState::Creating {
+        return Ok(vm);
+    }
+    let name = &vm.spec.name;
+    let fault = Fault::new(FaultKind::InUse, format!("VM '{name}' is in use")).cause(format!("it is {}", vm.state));
+    Err(fault.hint(format!("banger vm stop {name}")))
 }
 
 /// The same for whoever holds the VM's lock.
@@ -98,6 +144,14 @@ async fn take_back(
     let settled = match left {
         Left::Nothing => steps::perform(daemon, op, id, Step::Forget).await,
         Left::AsStopped => steps::settle(daemon, id, VmState::Stopped, None).await,
+        Left::AsBefore => match vm.state {
+            VmState::Created | VmState::Stopped | VmState::Error => {
+                steps::settle(daemon, id, vm.state, vm.reason.clone()).await
+            }
+            VmState::Creating | VmState::Starting | VmState::Running | VmState::Stopping => {
+                steps::settle(daemon, id, VmState::Stopped, None).await
+            }
+        },
         Left::InError => steps::settle(daemon, id, VmState::Error, Some(fault.to_string())).await,
         Left::Kept => steps::keep(daemon, id, fault.to_string()).await,
     };
@@ -111,6 +165,7 @@ fn how_it_broke(fault: &Fault) -> Broken {
     match fault.kind {
         FaultKind::Cancelled => Broken::Cancelled,
         FaultKind::NeverReady => Broken::NeverReady,
+        FaultKind::Refused => Broken::Refused,
         _ => Broken::Failed,
     }
 }
@@ -162,6 +217,21 @@ pub(super) async fn wait_for_end(process: ProcessRef) -> std::io::Result<()> {
         smol::Async::new(pidfd)?.readable().await?;
     }
     Ok(())
+}
+
+/// Ends when the VM does not run and is not about to, with what is left of it; `None` when nothing is.
+pub(super) async fn wait_until_idle(daemon: &Arc<Daemon>, name: &VmName) -> Result<Option<VmRecord>, Fault> {
+    reconcile::ensure(daemon).await?;
+    let id = daemon.vm(name).await?.id;
+    let machine = daemon.machine(&id);
+    loop {
+        // Before it is looked at: what changes in between is told.
+        let changed = machine.changed.listen();
+        match look(daemon, &id).await? {
+            Some(vm) if vm.may_hold_resources() || vm.state == VmState::Creating => changed.await,
+            idle => return Ok(idle),
+        }
+    }
 }
 
 /// The id behind a name, and then `wanted`.

@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use smol::Async;
+use event_listener::Event as Wake;
+use smol::{Async, Task};
 
 use super::agent::AgentLink;
 use super::operation::Cancel;
@@ -24,8 +25,12 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 pub struct Machine {
     /// Held by the one operation that changes it.
     pub turn: Arc<smol::lock::Mutex<()>>,
+    /// Told after its row was changed or removed.
+    pub changed: Wake,
     live: Mutex<Option<Arc<Live>>>,
     fail: Mutex<Option<FakeFailure>>,
+    /// Waits for the end of its lifetime; dropped with what is known of the VM.
+    alarm: Mutex<Option<Task<()>>>,
     /// The operations that have come for this VM, waiting for their turn or at work.
     come: Mutex<Vec<(Wanted, Arc<Cancel>)>>,
 }
@@ -44,7 +49,14 @@ pub struct Live {
 impl Machine {
     /// A VM whose monitor does not live, as far as is known.
     pub fn new() -> Self {
-        Self { turn: Arc::default(), live: Mutex::new(None), fail: Mutex::new(None), come: Mutex::default() }
+        Self {
+            turn: Arc::default(),
+            changed: Wake::new(),
+            live: Mutex::new(None),
+            fail: Mutex::new(None),
+            alarm: Mutex::new(None),
+            come: Mutex::default(),
+        }
     }
 
     /// Notes that an operation which wants `wanted` has come, until dropped, and has those that it
@@ -66,6 +78,11 @@ impl Machine {
     /// Sets how the fake monitor shall fail.
     pub fn set_fail(&self, fail: Option<FakeFailure>) {
         *self.fail.lock().unwrap_or_else(PoisonError::into_inner) = fail;
+    }
+
+    /// Sets who waits for the end of its lifetime; who did before waits no longer.
+    pub fn set_alarm(&self, alarm: Option<Task<()>>) {
+        *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = alarm;
     }
 
     /// The living monitor.

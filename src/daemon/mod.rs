@@ -10,6 +10,12 @@ mod agent;
 mod calls;
 /// Images and kernels.
 mod catalogue;
+/// Changing a VM.
+mod change;
+/// Making a VM.
+mod creation;
+/// VMs with a lifetime.
+mod expiry;
 /// The conversation with the root helper.
 mod helper;
 /// VMs that end with the process that asked for them.
@@ -28,6 +34,8 @@ mod server;
 mod shells;
 /// Start, readiness, signals, end.
 mod start;
+/// What VMs use.
+mod stats;
 /// The steps that plans consist of.
 mod steps;
 /// The files of a VM.
@@ -45,8 +53,9 @@ use smol::Executor;
 use smol::future::Boxed;
 
 use crate::host::config::Config;
+use crate::host::facts::host_memory;
 use crate::host::paths::Paths;
-use crate::model::{VmId, VmName, VmRecord};
+use crate::model::{Limits, VmId, VmName, VmRecord};
 use crate::protocol::{Fault, FaultKind};
 use crate::store::{Store, StoreError};
 
@@ -139,6 +148,11 @@ impl Daemon {
         machines.entry(id.clone()).or_insert_with(|| Arc::new(machine::Machine::new())).clone()
     }
 
+    /// What all VMs may use together.
+    fn limits(&self) -> Limits {
+        self.config.limits.on_host(host_memory())
+    }
+
     /// Forgets the VM in memory.
     fn drop_machine(&self, id: &VmId) {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
@@ -150,11 +164,15 @@ fn store_fault(error: &StoreError) -> Fault {
         StoreError::NameTaken { .. } => FaultKind::AlreadyExists,
         StoreError::NotFound { .. } => FaultKind::NotFound,
         StoreError::InUse { .. } => FaultKind::InUse,
-        StoreError::NoSlot => FaultKind::Refused,
+        StoreError::NoSlot | StoreError::Limit(_) => FaultKind::Refused,
         StoreError::Newer(_) => FaultKind::BadVersion,
         StoreError::Database { .. } | StoreError::Io(_) | StoreError::Damaged { .. } | StoreError::Lost { .. } => {
             FaultKind::OperationFailed
         }
     };
-    Fault::of(kind, error)
+    let fault = Fault::of(kind, error);
+    match error {
+        StoreError::Limit(limit) => fault.hint(limit.hint()),
+        _ => fault,
+    }
 }

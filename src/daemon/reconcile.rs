@@ -8,7 +8,7 @@ use log::{info, warn};
 use smol::channel::Sender;
 
 use super::operation::Op;
-use super::{Daemon, keeper, lifecycle, steps};
+use super::{Daemon, expiry, keeper, lifecycle, steps};
 use crate::model::plan::{Step, Wanted};
 use crate::model::{VmId, VmRecord, VmState};
 use crate::os::files::{remove_file, remove_tree};
@@ -49,6 +49,9 @@ async fn ensure_telling(daemon: &Arc<Daemon>, settled: Option<Sender<()>>) -> Re
                 warn!("VM {} cannot be reconciled: {fault}", vm.spec.name);
             }
             drop(turn);
+            if vm.state != VmState::Creating {
+                expiry::watch(&daemon, &vm.id, vm.expires_at);
+            }
             if let Some(process) = vm.keeper {
                 // After the turn: it may want to delete the VM at once.
                 keeper::watch(&daemon, vm.id, process);

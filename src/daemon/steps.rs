@@ -14,7 +14,7 @@ use super::vm_files::VmFiles;
 use super::{Daemon, lifecycle};
 use crate::model::identity::{Identity, IdentityV1};
 use crate::model::plan::Step;
-use crate::model::{MacAddr, ProcessRef, Subnet, VmId, VmRecord, VmState};
+use crate::model::{MacAddr, Mib, ProcessRef, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
 use crate::os::files::remove_tree;
 use crate::protocol::guest::GuestRequest;
@@ -45,7 +45,6 @@ pub(super) async fn perform(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step
 
 /// Writes a state with its reason.
 pub(super) async fn settle(daemon: &Daemon, id: &VmId, state: VmState, reason: Option<String>) -> Result<(), Fault> {
-    let id = id.clone();
     let change = move |vm: &mut VmRecord| {
         vm.state = state;
         vm.reason = reason;
@@ -56,18 +55,25 @@ pub(super) async fn settle(daemon: &Daemon, id: &VmId, state: VmState, reason: O
             vm.started_at = Some(unix_seconds());
         }
     };
-    daemon.stored(move |s| s.update_vm(&id, change)).await.map(|_| ())
+    update(daemon, id, change).await
+}
+
+/// Changes the VM's row, and tells whoever waits for its end.
+async fn update(daemon: &Daemon, id: &VmId, change: impl FnOnce(&mut VmRecord) + Send + 'static) -> Result<(), Fault> {
+    let changing = id.clone();
+    daemon.stored(move |s| s.update_vm(&changing, change)).await?;
+    daemon.machine(id).changed.notify(usize::MAX);
+    Ok(())
 }
 
 /// Leaves the VM as it is for somebody to look at, in error, even when its asker ends.
 pub(super) async fn keep(daemon: &Daemon, id: &VmId, reason: String) -> Result<(), Fault> {
-    let id = id.clone();
     let change = move |vm: &mut VmRecord| {
         vm.state = VmState::Error;
         vm.reason = Some(reason);
         vm.keeper = None;
     };
-    daemon.stored(move |s| s.update_vm(&id, change)).await.map(|_| ())
+    update(daemon, id, change).await
 }
 
 async fn mark(daemon: &Daemon, id: &VmId, state: VmState) -> Result<(), Fault> {
@@ -103,6 +109,13 @@ async fn make_disk(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     made.map_err(|e| Fault::failed("cannot make the VM's disk", &e))
 }
 
+/// Makes the disk of a VM that does not run larger.
+pub(super) async fn grow_disk(daemon: &Daemon, vm: &VmRecord, size: Mib) -> Result<(), Fault> {
+    let (monitor, path) = (monitor_of(vm)?, files_of(daemon, &vm.id).disk());
+    let grown = smol::unblock(move || monitor.grow_disk(&path, size)).await;
+    grown.map_err(|e| Fault::failed(format!("cannot grow the disk of VM '{}'", vm.spec.name), &e))
+}
+
 async fn remove_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     let (files, known_hosts) = (files_of(daemon, id), known_hosts(daemon));
     let name = load(daemon, id).await?.spec.name;
@@ -133,14 +146,15 @@ async fn pin(daemon: &Daemon, vm: &VmRecord) -> Result<(), Fault> {
 async fn forget(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     let gone = id.clone();
     daemon.stored(move |s| s.remove_vm(&gone)).await?;
+    daemon.machine(id).changed.notify(usize::MAX);
     daemon.drop_machine(id);
     Ok(())
 }
 
 async fn launch(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
     let subnet = ensure_network(daemon, op).await?;
-    let reserving = id.clone();
-    let place = daemon.stored(move |s| s.reserve_slot(&reserving, subnet)).await?;
+    let (reserving, limits) = (id.clone(), daemon.limits());
+    let place = daemon.stored(move |s| s.reserve_slot(&reserving, subnet, &limits)).await?;
     let vm = load(daemon, id).await?;
     pin(daemon, &vm).await?;
     let prepared = prepare(daemon, &vm, subnet).await?;
@@ -333,7 +347,7 @@ pub(super) async fn why_it_ended(daemon: &Daemon, vm: &VmRecord) -> (VmState, St
     };
     let tail = || match files_of(daemon, &vm.id).console_tail().as_slice() {
         [] => String::new(),
-        lines => format!("; its console ends with: {}", lines.join(" | ")),
+        lines => format!("; its console ends with:\n{}", lines.join("\n")),
     };
     match said {
         Some(EndReason::GuestShutdown) => (VmState::Stopped, "the guest shut itself down".to_owned()),

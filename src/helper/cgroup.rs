@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::authority::Root;
 use super::error::{Doing, HelperError, Result};
 use crate::model::{Mib, OpId, VmId};
+use crate::os::cgroup::{self, Hierarchy, Kind};
 use crate::os::process;
 
 /// What a monitor needs beside the guest's memory: its own, the translated code of software
@@ -31,21 +32,6 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 /// The parent of all.
 const PARENT: &str = "banger";
 
-/// One mounted hierarchy that matters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Hierarchy {
-    root: PathBuf,
-    kind: Kind,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
-    /// Version 2.
-    Unified,
-    /// Version 1, with the controllers that are mounted there.
-    Legacy(Vec<String>),
-}
-
 /// The hierarchies of this host.
 #[derive(Debug)]
 pub struct Cgroups {
@@ -55,8 +41,7 @@ pub struct Cgroups {
 impl Cgroups {
     /// Looks at what is mounted.
     pub fn see() -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").doing("read /proc/self/mountinfo")?;
-        Ok(Self { hierarchies: hierarchies(&mounts) })
+        Ok(Self { hierarchies: cgroup::see().doing("read /proc/self/mountinfo")? })
     }
 
     /// Makes a VM's cgroup; returns what a process writes `0` into to join it, one per hierarchy.
@@ -202,59 +187,9 @@ fn ensure(path: &Path) -> Result<()> {
     }
 }
 
-/// The hierarchies that matter, of `/proc/self/mountinfo` (proc(5)): fields 5 (mount point), and
-/// behind the lone `-` the type, the source, and the options, among which v1 names its controllers.
-fn hierarchies(mounts: &str) -> Vec<Hierarchy> {
-    let mut found: Vec<Hierarchy> = Vec::new();
-    for hierarchy in mounts.lines().filter_map(hierarchy) {
-        let same = |h: &Hierarchy| h.root == hierarchy.root || h.kind == hierarchy.kind;
-        if !found.iter().any(same) {
-            found.push(hierarchy);
-        }
-    }
-    found
-}
-
-fn hierarchy(line: &str) -> Option<Hierarchy> {
-    let (left, right) = line.split_once(" - ")?;
-    let root = PathBuf::from(left.split(' ').nth(4)?);
-    let mut right = right.split(' ');
-    match right.next()? {
-        "cgroup2" => Some(Hierarchy { root, kind: Kind::Unified }),
-        "cgroup" => {
-            let wanted = ["memory", "pids", "cpu", "cpuacct", "name=systemd"];
-            let options = right.nth(1)?.split(',').filter(|o| wanted.contains(o));
-            let controllers: Vec<String> = options.map(str::to_owned).collect();
-            (!controllers.is_empty()).then_some(Hierarchy { root, kind: Kind::Legacy(controllers) })
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_unified_host_has_one_hierarchy() {
-        let mounts = "25 1 0:23 / /sys rw - sysfs sysfs rw\n\
-            30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-        let expected = Hierarchy { root: "/sys/fs/cgroup".into(), kind: Kind::Unified };
-        assert_eq!(hierarchies(mounts), [expected]);
-    }
-
-    #[test]
-    fn a_mixed_host_has_those_that_matter_once_each() {
-        let mounts = "31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
-            32 30 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
-            33 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
-            34 30 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-            35 30 0:30 / /elsewhere/memory rw - cgroup cgroup rw,memory\n\
-            36 30 0:31 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer\n";
-        let found: Vec<_> = hierarchies(mounts).into_iter().map(|h| h.root).collect();
-        let expected = ["unified", "systemd", "cpu,cpuacct", "memory"].map(|n| Path::new("/sys/fs/cgroup").join(n));
-        assert_eq!(found, expected);
-    }
 
     #[test]
     fn a_member_is_killed_and_the_cgroup_removed() {

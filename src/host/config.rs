@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::model::choice::{Accel, VmmKind};
-use crate::model::{ImageName, KernelName, Mib, Subnet};
+use crate::model::{ImageName, KernelName, Limits, Mib, Subnet};
 
 /// Most bytes of a configuration file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -56,6 +56,8 @@ pub struct Config {
     pub vm_defaults: VmDefaultsSetting,
     /// The bridge's network.
     pub network: NetworkSetting,
+    /// What all VMs may use together.
+    pub limits: LimitsSetting,
 }
 
 /// `vmm = "auto" | "firecracker" | "qemu" | "fake"`.
@@ -143,6 +145,27 @@ pub struct NetworkSetting {
     /// The bridge's network; absent: chosen so that it meets no route of the host.
     #[serde(deserialize_with = "subnet")]
     pub subnet: Option<Subnet>,
+}
+
+/// `[limits]`; what is absent is not limited.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsSetting {
+    /// VMs that exist.
+    pub vms: Option<u32>,
+    /// Memory of all VMs that run.
+    #[serde(deserialize_with = "size")]
+    pub memory: Option<Mib>,
+    /// Sizes of all VMs' disks.
+    #[serde(deserialize_with = "size")]
+    pub disk: Option<Mib>,
+}
+
+impl LimitsSetting {
+    /// The limits on a host with this much memory.
+    pub fn on_host(&self, host_memory: Mib) -> Limits {
+        Limits { vms: self.vms, memory: self.memory, disk: self.disk, host_memory }
+    }
 }
 
 fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Mib>, D::Error> {
@@ -254,6 +277,15 @@ mod tests {
     fn an_unknown_key_names_the_nearest_and_its_line() {
         let error = parse("vmm = \"qemu\"\n[vm_defaults]\nmemroy = \"2G\"\n").expect_err("refused");
         assert_eq!(error, "config.toml:3: unknown key `memroy`; did you mean `memory`?");
+    }
+
+    #[test]
+    fn limits_are_sizes_and_numbers_and_what_is_absent_is_not_limited() {
+        let limits = parse("[limits]\nvms = 16\nmemory = \"16G\"\n").expect("parses").limits.on_host(Mib(1));
+        assert_eq!((limits.vms, limits.memory, limits.disk), (Some(16), Some(Mib(16 << 10)), None));
+        assert!(parse("[limits]\nvms = -1\n").is_err());
+        let error = parse("[limits]\ndisks = \"1T\"\n").expect_err("refused");
+        assert_eq!(error, "config.toml:2: unknown key `disks`; did you mean `disk`?");
     }
 
     #[test]

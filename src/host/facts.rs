@@ -30,10 +30,9 @@ impl Facts {
     /// Looks at this machine.
     pub fn see() -> Self {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         Self {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get().min(u16::MAX.into()) as u16),
-            memory: total_memory(&meminfo).unwrap_or(Mib(1024)),
+            memory: host_memory(),
             kvm_opens: std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok(),
             cpu_virtualises: cfg!(target_arch = "aarch64") || virtualises(&cpuinfo),
             qemu: find_program(QEMU),
@@ -41,6 +40,12 @@ impl Facts {
             jailer: find_program("jailer"),
         }
     }
+}
+
+/// Memory of the host; little where it cannot be told.
+pub fn host_memory() -> Mib {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    total_memory(&meminfo).unwrap_or(Mib(1024))
 }
 
 /// The program called `name` in the system's own folders; the caller's `PATH` is not asked, since

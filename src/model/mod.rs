@@ -6,6 +6,8 @@
 
 /// Addresses derived from a slot.
 pub mod address;
+/// What shall become different about a VM.
+pub mod change;
 /// Which machine monitor runs a VM and how.
 pub mod choice;
 /// Identifiers that banger chooses.
@@ -16,6 +18,8 @@ pub mod identity;
 pub mod image;
 /// What one boot of one VM needs, as handed to the helper.
 pub mod launch;
+/// What all VMs may use together.
+pub mod limits;
 /// Names that people choose.
 pub mod name;
 /// Decisions as data: wanted × seen → steps, and their undo.
@@ -26,15 +30,22 @@ pub mod process;
 pub mod size;
 /// What a user asked for.
 pub mod spec;
+/// Lengths of time with units.
+pub mod time_span;
+/// How much of the host a VM uses.
+pub mod usage;
 /// What is known of a VM.
 pub mod vm;
 
 pub use address::{MacAddr, Subnet, TapName};
+pub use change::{Lifetime, VmChange};
 pub use id::{OpId, Slot, VmId};
+pub use limits::{LimitError, Limits};
 pub use name::{ImageName, KernelName, NameError, VmName};
 pub use process::ProcessRef;
 pub use size::{Mib, SizeError};
 pub use spec::{InitMode, VmSpec};
+pub use time_span::TimeSpan;
 pub use vm::{VmRecord, VmState};
 
 /// Implements bincode's traits for a string newtype through its checked constructor.

@@ -157,6 +157,8 @@ pub enum Broken {
     Cancelled,
     /// The guest runs and its ssh never answered.
     NeverReady,
+    /// A limit or policy forbids it.
+    Refused,
     /// A step failed.
     Failed,
 }
@@ -177,6 +179,8 @@ pub enum Left {
     Nothing,
     /// Not running, as if nothing had been asked.
     AsStopped,
+    /// In the state that it was in, if it did not run then; else not running.
+    AsBefore,
     /// In error, with the reason.
     InError,
     /// The same, and kept for somebody to look at even where it was to end with its asker.
@@ -186,9 +190,10 @@ pub enum Left {
 /// Decides what follows when the plan for `wanted` broke after `done`.
 pub fn aftermath(wanted: Wanted, done: &[Step], broken: Broken) -> Aftermath {
     let left = match (wanted, broken) {
-        (Wanted::Created, Broken::Cancelled | Broken::NeverReady | Broken::Failed) => Left::Nothing,
+        (Wanted::Created, Broken::Cancelled | Broken::NeverReady | Broken::Refused | Broken::Failed) => Left::Nothing,
         (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::Cancelled) => Left::AsStopped,
         (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::NeverReady) => Left::Kept,
+        (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::Refused) => Left::AsBefore,
         (Wanted::Running | Wanted::Stopped | Wanted::Killed | Wanted::Gone, Broken::Failed) => Left::InError,
     };
     // A guest whose ssh never answered is left as it is: somebody will want to look.
@@ -251,6 +256,12 @@ mod tests {
         assert_eq!(aftermath(Wanted::Running, &done, Broken::NeverReady), kept);
         let stopped = Aftermath { undo: vec![Step::Release], left: Left::AsStopped };
         assert_eq!(aftermath(Wanted::Running, &done, Broken::Cancelled), stopped);
+    }
+
+    #[test]
+    fn a_start_that_was_refused_leaves_the_vm_as_it_was() {
+        let before = Aftermath { undo: vec![Step::Release], left: Left::AsBefore };
+        assert_eq!(aftermath(Wanted::Running, &[Step::Launch], Broken::Refused), before);
     }
 
     #[test]

@@ -54,6 +54,14 @@ pub enum SpecError {
     /// Too small or too large a disk.
     #[error("disk of {0}: between {min} and {max} is possible", min = VmSpec::MIN_DISK, max = VmSpec::MAX_DISK)]
     Disk(Mib),
+    /// Smaller than it is.
+    #[error("disk of {disk}: it has {has}, and a disk only grows")]
+    DiskShrinks {
+        /// What was asked for.
+        disk: Mib,
+        /// What it has.
+        has: Mib,
+    },
     /// Smaller than its image.
     #[error("disk of {disk} is smaller than its image `{image}` ({needs})")]
     DiskBelowImage {
@@ -92,6 +100,15 @@ impl VmSpec {
         Ok(())
     }
 
+    /// Checks whether a VM that is like this can become like `wanted`.
+    pub fn check_change(&self, wanted: &Self) -> Result<(), SpecError> {
+        wanted.check()?;
+        if wanted.disk < self.disk {
+            return Err(SpecError::DiskShrinks { disk: wanted.disk, has: self.disk });
+        }
+        Ok(())
+    }
+
     /// Checks the disk against the image's size.
     pub fn check_against_image(&self, image: Mib) -> Result<(), SpecError> {
         if self.disk < image {
@@ -123,6 +140,14 @@ mod tests {
         assert_eq!(VmSpec { vcpus: 0, ..spec() }.check(), Err(SpecError::Vcpus(0)));
         assert_eq!(VmSpec { memory: Mib(1), ..spec() }.check(), Err(SpecError::Memory(Mib(1))));
         assert_eq!(VmSpec { disk: Mib(1), ..spec() }.check(), Err(SpecError::Disk(Mib(1))));
+    }
+
+    #[test]
+    fn a_disk_only_grows_and_the_rest_is_checked_as_ever() {
+        assert_eq!(spec().check_change(&VmSpec { disk: Mib(8192), memory: Mib(256), ..spec() }), Ok(()));
+        let shrunk = spec().check_change(&VmSpec { disk: Mib(2048), ..spec() }).expect_err("refused");
+        assert_eq!(shrunk.to_string(), "disk of 2 GiB: it has 4 GiB, and a disk only grows");
+        assert_eq!(spec().check_change(&VmSpec { vcpus: 0, ..spec() }), Err(SpecError::Vcpus(0)));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct VmRecord {
     pub created_at: u64,
     /// Unix seconds of the last start.
     pub started_at: Option<u64>,
+    /// Unix seconds at which it is deleted, running or not.
+    pub expires_at: Option<u64>,
 }
 
 impl VmRecord {

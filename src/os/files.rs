@@ -50,6 +50,12 @@ pub fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Bytes that this process may still write to the filesystem of `path` (statvfs(3)).
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let about = rustix::fs::statvfs(path).map_err(io::Error::from).map_err(named("look at the filesystem of", path))?;
+    Ok(about.f_bavail.saturating_mul(about.f_frsize))
+}
+
 /// Removes a folder with all in it, without following links; done when it is gone already.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {

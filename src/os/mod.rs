@@ -7,6 +7,8 @@
 pub mod accounts;
 /// A folder as a tar stream and back.
 pub mod archive;
+/// Control groups: hierarchies, and what a member uses.
+pub mod cgroup;
 /// Clocks.
 pub mod clock;
 /// Files that are whole or not there.

@@ -7,12 +7,14 @@
 
 use std::net::Ipv4Addr;
 
+use super::guest::GuestStats;
 use super::shell::Token;
 use super::{Event, Fault};
 use crate::model::choice::{VmmChoice, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::launch::{FakeFailure, KernelArgs};
-use crate::model::{ImageName, InitMode, KernelName, Mib, OpId, VmName, VmRecord, VmSpec};
+use crate::model::usage::HostUsage;
+use crate::model::{ImageName, InitMode, KernelName, Mib, OpId, TimeSpan, VmChange, VmName, VmRecord, VmSpec};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -53,6 +55,8 @@ pub enum OwnerRequest {
         start: bool,
         /// Delete it when the calling process ends.
         ephemeral: bool,
+        /// Delete it after this time.
+        ttl: Option<TimeSpan>,
         /// Only for the fake monitor.
         fail: Option<FakeFailure>,
     },
@@ -142,6 +146,34 @@ pub enum OwnerRequest {
         /// Which.
         name: VmName,
     },
+    /// Shut a VM down and start it again; done to its end even when the asker leaves.
+    RestartVm {
+        /// Which.
+        name: VmName,
+    },
+    /// Delete a VM, provided that it does not run.
+    DeleteIdleVm {
+        /// Which.
+        name: VmName,
+    },
+    /// Change a VM; all but its lifetime only while it does not run.
+    SetVm {
+        /// Which.
+        name: VmName,
+        /// What shall change.
+        change: VmChange,
+    },
+    /// What VMs use, of the host and in the guest.
+    Stats {
+        /// Which; none: all that run.
+        names: Vec<VmName>,
+    },
+    /// Wait until a VM does not run any more. The reply is [`OwnerReply::Vm`], or
+    /// [`OwnerReply::Done`] when it was deleted.
+    WaitVm {
+        /// Which.
+        name: VmName,
+    },
 }
 
 impl OwnerRequest {
@@ -165,6 +197,11 @@ impl OwnerRequest {
             | Self::DeleteImage { .. }
             | Self::ListKernels
             | Self::KeepVm { .. }
+            | Self::RestartVm { .. }
+            | Self::DeleteIdleVm { .. }
+            | Self::SetVm { .. }
+            | Self::Stats { .. }
+            | Self::WaitVm { .. }
             | Self::DeleteKernel { .. } => 0,
         }
     }
@@ -179,8 +216,6 @@ pub enum AgentQuestion {
     Health,
     /// Who listens?
     Ports,
-    /// How much is used?
-    Stats,
 }
 
 /// What the daemon answers. Append-only; the first variant is frozen.
@@ -222,6 +257,8 @@ pub enum OwnerReply {
         /// What each side of it says first.
         token: Token,
     },
+    /// To [`OwnerRequest::Stats`].
+    Stats(Vec<VmStats>),
 }
 
 /// What carries a command into a guest.
@@ -231,6 +268,19 @@ pub enum Carrier {
     Agent,
     /// An ssh server.
     Ssh,
+}
+
+/// What a VM uses.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct VmStats {
+    /// Which.
+    pub name: VmName,
+    /// Its virtual CPUs.
+    pub vcpus: u8,
+    /// Of the host.
+    pub host: HostUsage,
+    /// What its agent says, or why it says nothing.
+    pub guest: Result<GuestStats, String>,
 }
 
 /// The daemon's surroundings.

@@ -1,10 +1,13 @@
 //! Rows and their versions: bincode stays behind this file and `protocol::frame`.
 
+use std::net::Ipv4Addr;
+
 use bincode::{Decode, Encode};
 
 use super::StoreError;
-use crate::model::VmRecord;
+use crate::model::choice::{Accel, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
+use crate::model::{ProcessRef, Slot, VmId, VmRecord, VmSpec, VmState};
 
 /// Most bytes of a row.
 const MAX_ROW: usize = 1 << 20;
@@ -18,7 +21,48 @@ const CONFIG: bincode::config::Configuration<
 /// A VM's row, by version.
 #[derive(Encode, Decode)]
 pub(super) enum VmRow {
-    V1(VmRecord),
+    V1(VmRecordV1),
+    V2(VmRecord),
+}
+
+/// A VM's row before `0002-vm-expiry`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmRecordV1 {
+    pub id: VmId,
+    pub spec: VmSpec,
+    pub slot: Option<Slot>,
+    pub address: Option<Ipv4Addr>,
+    pub state: VmState,
+    pub reason: Option<String>,
+    pub vmm: VmmKind,
+    pub accel: Accel,
+    pub process: Option<ProcessRef>,
+    pub keeper: Option<ProcessRef>,
+    pub created_at: u64,
+    pub started_at: Option<u64>,
+}
+
+impl From<VmRow> for VmRecord {
+    fn from(row: VmRow) -> Self {
+        match row {
+            VmRow::V2(vm) => vm,
+            VmRow::V1(old) => Self {
+                id: old.id,
+                spec: old.spec,
+                slot: old.slot,
+                address: old.address,
+                state: old.state,
+                reason: old.reason,
+                vmm: old.vmm,
+                accel: old.accel,
+                process: old.process,
+                keeper: old.keeper,
+                created_at: old.created_at,
+                started_at: old.started_at,
+                expires_at: None,
+            },
+        }
+    }
 }
 
 /// An image's row, by version.
@@ -50,13 +94,12 @@ pub(super) fn decode<T: Decode<()>>(table: &'static str, key: &str, bytes: &[u8]
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::model::choice::{Accel, VmmKind};
-    use crate::model::{Mib, VmId, VmSpec, VmState};
+    use crate::model::Mib;
 
-    fn row() -> VmRow {
-        VmRow::V1(VmRecord {
+    pub(crate) fn row_of_version_one() -> VmRow {
+        VmRow::V1(VmRecordV1 {
             id: VmId::from_random(0x0123_4567_89ab),
             spec: VmSpec {
                 name: "box".parse().expect("a name"),
@@ -82,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_version_one_are_pinned() {
-        let bytes = encode("vms", &row()).expect("encodes");
+        let bytes = encode("vms", &row_of_version_one()).expect("encodes");
         let mut expected = vec![0, 12];
         expected.extend(b"0123456789ab");
         expected.extend([3, b'b', b'o', b'x', 6]);
@@ -92,8 +135,16 @@ mod tests {
     }
 
     #[test]
+    fn version_two_is_version_one_and_an_end() {
+        let old = encode("vms", &row_of_version_one()).expect("encodes");
+        let vm = VmRecord { expires_at: Some(7), ..row_of_version_one().into() };
+        let bytes = encode("vms", &VmRow::V2(vm)).expect("encodes");
+        assert_eq!(bytes, [&[1], &old[1..], &[1, 7]].concat());
+    }
+
+    #[test]
     fn every_truncation_and_any_tail_is_refused_without_panic() {
-        let bytes = encode("vms", &row()).expect("encodes");
+        let bytes = encode("vms", &row_of_version_one()).expect("encodes");
         for length in 0..bytes.len() {
             assert!(decode::<VmRow>("vms", "x", &bytes[..length]).is_err());
         }

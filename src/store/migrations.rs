@@ -17,7 +17,10 @@ pub(super) struct Migration {
 }
 
 /// All steps, oldest first.
-const HISTORY: [Migration; 1] = [Migration { id: "0001-initial", apply: |_| Ok(()) }];
+const HISTORY: [Migration; 2] = [
+    Migration { id: "0001-initial", apply: |_| Ok(()) },
+    Migration { id: "0002-vm-expiry", apply: super::vms::rewrite_rows },
+];
 
 /// Most bytes of `schema.json`.
 const MAX_MIRROR: u64 = 1 << 16;
@@ -108,8 +111,11 @@ mod tests {
         write_mirror(folder.path(), &[]).expect("written");
         assert_eq!(code(), 1);
         write_mirror(folder.path(), &["0001-initial".into()]).expect("written");
+        assert_eq!(code(), 1);
+        let all: Vec<String> = HISTORY.iter().map(|m| m.id.to_owned()).collect();
+        write_mirror(folder.path(), &all).expect("written");
         assert_eq!(code(), 0);
-        write_mirror(folder.path(), &["0001-initial".into(), "0002-from-tomorrow".into()]).expect("written");
+        write_mirror(folder.path(), &["0001-initial".into(), "0999-from-tomorrow".into()]).expect("written");
         assert_eq!(code(), 2);
     }
 

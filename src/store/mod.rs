@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use crate::model::LimitError;
+
 pub use operations::OperationRecord;
 pub use vms::Reserved;
 
@@ -103,6 +105,9 @@ pub enum StoreError {
     /// All places for running VMs are taken.
     #[error("all {} places for running VMs are taken", crate::model::Slot::COUNT)]
     NoSlot,
+    /// A limit of the owner or of the host forbids it.
+    #[error("{0}")]
+    Limit(#[from] LimitError),
 }
 
 impl StoreError {
@@ -118,7 +123,8 @@ impl StoreError {
             | Self::NameTaken { .. }
             | Self::NotFound { .. }
             | Self::InUse { .. }
-            | Self::NoSlot => false,
+            | Self::NoSlot
+            | Self::Limit(_) => false,
         }
     }
 }
@@ -282,6 +288,29 @@ mod tests {
         drop(store);
         std::fs::remove_file(folder.path().join("schema.json")).expect("removed");
         assert!(matches!(Store::open(folder.path()), Err(StoreError::Newer(_))));
+    }
+
+    #[test]
+    fn a_store_of_version_one_is_brought_up_and_keeps_its_vms() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).expect("opens");
+        let old = codec::encode("vms", &codec::tests::row_of_version_one()).expect("encodes");
+        let first = vec!["0001-initial".to_owned()];
+        store
+            .write(|tx| {
+                tx.open_table(VMS)?.insert("0123456789ab", old.as_slice())?;
+                tx.open_table(META)?.insert("migrations", codec::encode("meta", &first)?.as_slice())?;
+                Ok(())
+            })
+            .expect("written");
+        drop(store);
+        migrations::write_mirror(folder.path(), &first).expect("written");
+        assert_eq!(migrations::check(folder.path()).expect("reads").exit_code(), 1);
+        let store = Store::open(folder.path()).expect("opens");
+        assert_eq!(migrations::check(folder.path()).expect("reads").exit_code(), 0);
+        assert_eq!(store.vms().expect("read"), [codec::tests::row_of_version_one().into()]);
+        let version = store.read(|tx| Ok(tx.open_table(VMS)?.get("0123456789ab")?.map(|row| row.value()[0])));
+        assert_eq!(version.expect("read"), Some(1), "the row is still of version one");
     }
 
     #[test]

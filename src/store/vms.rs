@@ -6,7 +6,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::codec::{VmRow, decode, encode};
 use super::{Failure, IMAGES, KERNELS, Store, StoreError, VMS};
-use crate::model::{Slot, Subnet, VmId, VmName, VmRecord};
+use crate::model::{Limits, Slot, Subnet, VmChange, VmId, VmName, VmRecord};
 
 /// A place taken for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +39,15 @@ impl Store {
         })
     }
 
-    /// Reserves the name: writes the row, provided that name and id are free and image and kernel are there.
-    pub fn insert_vm(&self, vm: &VmRecord) -> Result<(), StoreError> {
+    /// Reserves the name: writes the row, provided that name and id are free, image and kernel are there,
+    /// and `limits` admit it beside the others; with `starts`, its start too.
+    pub fn insert_vm(&self, vm: &VmRecord, starts: bool, limits: &Limits) -> Result<(), StoreError> {
         self.write(|tx| {
-            if all(&tx.open_table(VMS)?)?.iter().any(|other| other.spec.name == vm.spec.name || other.id == vm.id) {
+            let others = all(&tx.open_table(VMS)?)?;
+            if others.iter().any(|other| other.spec.name == vm.spec.name || other.id == vm.id) {
                 return Err(StoreError::NameTaken { what: "VM", name: vm.spec.name.to_string() }.into());
             }
+            limits.admit_new(&vm.spec, starts, &others).map_err(StoreError::from)?;
             require(tx, IMAGES, "image", vm.spec.image.as_str())?;
             require(tx, KERNELS, "kernel", vm.spec.kernel.as_str())?;
             put(tx, vm)
@@ -65,15 +68,28 @@ impl Store {
         })
     }
 
-    /// Takes a place for a start of the VM and marks it as starting: its last one if that is free, else one that no other VM
-    /// had last, else any free one.
-    pub fn reserve_slot(&self, id: &VmId, subnet: Subnet) -> Result<Reserved, StoreError> {
+    /// Changes what a VM is, provided that `limits` admit it beside the others; its row as it is then.
+    pub fn change_vm(&self, id: &VmId, limits: &Limits, change: &VmChange, now: u64) -> Result<VmRecord, StoreError> {
         self.write(|tx| {
-            let vms = all(&tx.open_table(VMS)?)?;
-            let (mut own, others): (Vec<_>, Vec<_>) = vms.into_iter().partition(|vm| vm.id == *id);
-            let Some(mut vm) = own.pop() else {
-                return Err(StoreError::NotFound { what: "VM", name: id.to_string() }.into());
-            };
+            let (mut vm, others) = apart(tx, id)?;
+            if change.touches_machine() {
+                vm.spec = change.applied_to(&vm.spec);
+                limits.admit_change(&vm.spec, &others).map_err(StoreError::from)?;
+            }
+            if let Some(lifetime) = change.lifetime {
+                vm.expires_at = lifetime.end(now);
+            }
+            put(tx, &vm)?;
+            Ok(vm)
+        })
+    }
+
+    /// Takes a place for a start of the VM and marks it as starting, provided that `limits` admit it: its last
+    /// place if that is free, else one that no other VM had last, else any free one.
+    pub fn reserve_slot(&self, id: &VmId, subnet: Subnet, limits: &Limits) -> Result<Reserved, StoreError> {
+        self.write(|tx| {
+            let (mut vm, others) = apart(tx, id)?;
+            limits.admit_start(vm.spec.memory, &others).map_err(StoreError::from)?;
             let slot = choose_slot(vm.slot, &others).ok_or(StoreError::NoSlot)?;
             let reserved = Reserved { slot, address: subnet.address(slot) };
             vm.slot = Some(slot);
@@ -89,6 +105,20 @@ impl Store {
     pub fn remove_vm(&self, id: &VmId) -> Result<bool, StoreError> {
         self.write(|tx| Ok(tx.open_table(VMS)?.remove(id.as_str())?.is_some()))
     }
+}
+
+/// The VM of this id, and all others.
+fn apart(tx: &WriteTransaction, id: &VmId) -> Result<(VmRecord, Vec<VmRecord>), Failure> {
+    let vms = all(&tx.open_table(VMS)?)?;
+    let (mut own, others): (Vec<_>, Vec<_>) = vms.into_iter().partition(|vm| vm.id == *id);
+    let vm = own.pop().ok_or_else(|| StoreError::NotFound { what: "VM", name: id.to_string() })?;
+    Ok((vm, others))
+}
+
+/// Writes every row anew, in its present version.
+pub(super) fn rewrite_rows(tx: &WriteTransaction) -> Result<(), Failure> {
+    let vms = all(&tx.open_table(VMS)?)?;
+    vms.iter().try_for_each(|vm| put(tx, vm))
 }
 
 fn choose_slot(last: Option<Slot>, others: &[VmRecord]) -> Option<Slot> {
@@ -114,7 +144,7 @@ fn require(tx: &WriteTransaction, table: super::Rows, what: &'static str, name: 
 }
 
 fn put(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
-    let row = encode("vms", &VmRow::V1(vm.clone()))?;
+    let row = encode("vms", &VmRow::V2(vm.clone()))?;
     tx.open_table(VMS)?.insert(vm.id.as_str(), row.as_slice())?;
     Ok(())
 }
@@ -129,8 +159,7 @@ fn all(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<Vm
 }
 
 fn record(key: &str, bytes: &[u8]) -> Result<VmRecord, StoreError> {
-    let VmRow::V1(vm) = decode("vms", key, bytes)?;
-    Ok(vm)
+    decode::<VmRow>("vms", key, bytes).map(VmRecord::from)
 }
 
 #[cfg(test)]
@@ -162,7 +191,12 @@ mod tests {
             keeper: None,
             created_at: 0,
             started_at: None,
+            expires_at: None,
         }
+    }
+
+    fn limits() -> Limits {
+        Limits { vms: None, memory: Some(Mib(1200)), disk: None, host_memory: Mib(4096) }
     }
 
     pub(crate) fn with_catalogue() -> (tempfile::TempDir, Store) {
@@ -196,8 +230,8 @@ mod tests {
     #[test]
     fn a_name_is_reserved_once() {
         let (_folder, store) = with_catalogue();
-        store.insert_vm(&vm("box", 1)).expect("free");
-        assert!(matches!(store.insert_vm(&vm("box", 2)), Err(StoreError::NameTaken { .. })));
+        store.insert_vm(&vm("box", 1), true, &limits()).expect("free");
+        assert!(matches!(store.insert_vm(&vm("box", 2), true, &limits()), Err(StoreError::NameTaken { .. })));
         assert_eq!(store.vms().expect("read").len(), 1);
     }
 
@@ -206,7 +240,7 @@ mod tests {
         let (_folder, store) = with_catalogue();
         let mut odd = vm("box", 1);
         odd.spec.image = "nothing".parse().expect("a name");
-        assert!(matches!(store.insert_vm(&odd), Err(StoreError::NotFound { what: "image", .. })));
+        assert!(matches!(store.insert_vm(&odd, true, &limits()), Err(StoreError::NotFound { what: "image", .. })));
         assert!(store.vms().expect("read").is_empty());
     }
 
@@ -215,14 +249,33 @@ mod tests {
         let (_folder, store) = with_catalogue();
         let subnet: Subnet = "172.30.0.0/24".parse().expect("a subnet");
         for (name, number) in [("a", 1), ("b", 2)] {
-            store.insert_vm(&vm(name, number)).expect("free");
+            store.insert_vm(&vm(name, number), true, &limits()).expect("free");
         }
         let (a, b) = (VmId::from_random(1), VmId::from_random(2));
-        let first = store.reserve_slot(&a, subnet).expect("free");
-        let second = store.reserve_slot(&b, subnet).expect("free");
+        let first = store.reserve_slot(&a, subnet, &limits()).expect("free");
+        let second = store.reserve_slot(&b, subnet, &limits()).expect("free");
         assert_ne!(first, second);
         store.update_vm(&b, |vm| vm.state = VmState::Stopped).expect("written");
-        assert_eq!(store.reserve_slot(&b, subnet).expect("free"), second);
+        assert_eq!(store.reserve_slot(&b, subnet, &limits()).expect("free"), second);
+    }
+
+    #[test]
+    fn two_starts_do_not_share_what_is_left_and_a_refused_one_changes_nothing() {
+        let (_folder, store) = with_catalogue();
+        let subnet: Subnet = "172.30.0.0/24".parse().expect("a subnet");
+        for (name, number) in [("a", 1), ("b", 2), ("c", 3)] {
+            let stopped = VmRecord { state: VmState::Stopped, ..vm(name, number) };
+            store.insert_vm(&stopped, false, &limits()).expect("admitted");
+        }
+        for number in [1, 2] {
+            store.reserve_slot(&VmId::from_random(number), subnet, &limits()).expect("admitted");
+        }
+        let refused = store.reserve_slot(&VmId::from_random(3), subnet, &limits());
+        assert!(matches!(refused, Err(StoreError::Limit(_))), "{refused:?}");
+        let third = store.vm(&"c".parse().expect("a name")).expect("there");
+        assert_eq!((third.state, third.slot), (VmState::Stopped, None));
+        let full = store.insert_vm(&vm("d", 4), true, &limits());
+        assert!(matches!(full, Err(StoreError::Limit(_))), "{full:?}");
     }
 
     #[test]
@@ -238,7 +291,7 @@ mod tests {
     #[test]
     fn an_image_in_use_is_kept_and_its_user_named() {
         let (_folder, store) = with_catalogue();
-        store.insert_vm(&vm("box", 1)).expect("free");
+        store.insert_vm(&vm("box", 1), true, &limits()).expect("free");
         let refused = store.remove_image(&"debian".parse().expect("a name")).map_err(|e| e.to_string());
         assert_eq!(refused, Err("image 'debian' is used by VM 'box'".into()));
         assert!(store.remove_vm(&VmId::from_random(1)).expect("written"));

@@ -46,6 +46,14 @@ pub enum VmmError {
         /// Its last words.
         said: String,
     },
+    /// The VM's disk is not as banger made it.
+    #[error("{path} is not a disk that banger made: {why}")]
+    ForeignDisk {
+        /// The disk.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The control socket said something else than its protocol allows, or ended.
     #[error("the monitor's control socket: {0}")]
     Control(String),
@@ -136,6 +144,8 @@ pub trait Vmm: Send + Sync {
     fn patience(&self, accel: Accel) -> Patience;
     /// Makes the copy-on-write disk of `size` at `path`. Blocks; constant time.
     fn make_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError>;
+    /// Makes the disk at `path` larger; nobody may have it open. Blocks; constant time.
+    fn grow_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError>;
     /// Turns files into what the helper needs. Blocks; opens files.
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError>;
     /// Speaks through the control socket that the helper handed back. `spawn` runs its reader.

@@ -8,6 +8,7 @@
 mod daemon;
 mod image;
 mod kernel;
+mod lifecycle;
 mod rewrite;
 mod usage;
 mod vm;
@@ -85,7 +86,7 @@ pub enum Command {
     usage = "<command> [...]",
     help_triggers("-h", "--help"),
     example = "banger vm run --rm -- cat /etc/os-release\nbanger vm run --name box\nbanger vm ssh box\nbanger vm delete box",
-    note = "start boots a stopped VM; stop shuts one down gracefully; kill ends one at\nonce, when stop hangs; delete removes it with its disk, for ever."
+    note = "start boots a stopped VM; stop shuts one down gracefully; restart is both;\nkill ends one at once, when stop hangs; delete removes it with its disk, for\never; prune does so with all that do not run."
 )]
 pub struct VmGroup {
     /// which

@@ -3,10 +3,12 @@
 //! It walks the same table of commands and flags that argh parses by, so that both agree.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 
-use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind};
+use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
 use super::usage::{Usage, nearest};
+use crate::ssh::quote;
 
 /// Other words for a command.
 const ALIASES: [(&str, &str); 2] = [("ls", "list"), ("rm", "delete")];
@@ -29,10 +31,14 @@ pub struct Line {
 pub fn read(top: &CommandInfoWithArgs, arguments: Vec<OsString>) -> Result<Line, Usage> {
     let (typed, rest) = split(arguments);
     let mut line = Line::default();
-    let mut reader = Reader { at: top, line: &mut line, help: false };
+    let whole = (rest.is_none()).then(|| typed.clone());
+    let mut reader = Reader { at: top, line: &mut line, help: false, positionals: 0, for_guest_at: None };
     let read = typed.into_iter().map(into_text).collect::<Result<Vec<_>, _>>().and_then(|words| reader.words(words));
-    let (help, groups) = (reader.help, !reader.at.commands.is_empty());
+    let (help, groups, for_guest_at) = (reader.help, !reader.at.commands.is_empty(), reader.for_guest_at);
     let for_guest = WITH_GUEST_COMMAND.contains(&line.path.as_slice());
+    if let (Some(whole), Some(at), true, false) = (whole, for_guest_at, for_guest, help) {
+        return Err(without_dashes(&line.path, &whole, at));
+    }
     let finished = read.and_then(|()| finish(&mut line, rest.clone(), help, groups, for_guest));
     // Whoever passes a command reads its exit code: a wrong command line must not look like it.
     finished.map_err(|usage| usage.before_guest_command(for_guest && rest.is_some())).map(|()| line)
@@ -46,6 +52,16 @@ fn split(mut arguments: Vec<OsString>) -> (Vec<OsString>, Option<Vec<OsString>>)
         }
         None => (arguments, None),
     }
+}
+
+/// A command for the guest, from word `at` on, that does not stand behind `--`.
+fn without_dashes(path: &[&'static str], typed: &[OsString], at: usize) -> Usage {
+    let quoted = |word: &OsString| quote(word.as_bytes()).unwrap_or_default();
+    let mut words: Vec<String> = typed.iter().map(quoted).collect();
+    let message = format!("`{}` does not take {:?}", with_program(path), typed[at].to_string_lossy());
+    words.insert(at, "--".to_owned());
+    let meant = format!("banger {}      (a command for the guest stands behind `--`)", words.join(" "));
+    Usage::new(message, path).hint(meant)
 }
 
 fn into_text(word: OsString) -> Result<String, Usage> {
@@ -91,6 +107,12 @@ pub fn incomplete(path: &[&'static str]) -> Usage {
     Usage::new(format!("`{}` needs a command", with_program(path)), path)
 }
 
+/// `vm run` for `run`: the first group that has the command.
+fn deeper(at: &CommandInfoWithArgs, word: &str) -> Option<String> {
+    let group = at.commands.iter().find(|group| group.command.commands.iter().any(|c| c.name == word))?;
+    Some(format!("{} {word}", group.name))
+}
+
 /// `banger vm run`.
 pub fn with_program(path: &[&str]) -> String {
     std::iter::once(&"banger").chain(path).copied().collect::<Vec<_>>().join(" ")
@@ -100,23 +122,39 @@ struct Reader<'a, 'l> {
     at: &'a CommandInfoWithArgs,
     line: &'l mut Line,
     help: bool,
+    /// Words that are neither commands nor flags.
+    positionals: usize,
+    /// The first of them that the command does not take.
+    for_guest_at: Option<usize>,
 }
 
 impl Reader<'_, '_> {
     fn words(&mut self, words: Vec<String>) -> Result<(), Usage> {
+        let count = words.len();
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
-            if word == "-h" || word == "--help" {
+            let before_commands = self.line.path.is_empty() && word == "help";
+            if before_commands || word == "-h" || word == "--help" {
                 self.help = true;
             } else if word.len() > 1 && word.starts_with('-') {
                 self.flag(&word, &mut words)?;
             } else if self.at.commands.is_empty() {
-                self.line.words.push(word);
+                self.positional(word, count - words.len() - 1);
             } else {
                 self.command(&word)?;
             }
         }
         Ok(())
+    }
+
+    fn positional(&mut self, word: String, at: usize) {
+        let takes = self.at.positionals.len();
+        let repeats = self.at.positionals.iter().any(|p| matches!(p.optionality, Optionality::Repeating));
+        self.positionals += 1;
+        if self.positionals > takes && !repeats {
+            self.for_guest_at.get_or_insert(at);
+        }
+        self.line.words.push(word);
     }
 
     fn command(&mut self, word: &str) -> Result<(), Usage> {
@@ -132,7 +170,8 @@ impl Reader<'_, '_> {
             None => {
                 let known = at.commands.iter().map(|c| c.name).chain(ALIASES.iter().map(|(alias, _)| *alias));
                 let message = format!("`{}` has no command {word:?}", with_program(&self.line.path));
-                Err(Usage::new(message, &self.line.path).suggest(nearest(word, known)))
+                let meant = deeper(at, canonical).or_else(|| nearest(word, known).map(str::to_owned));
+                Err(Usage::new(message, &self.line.path).suggest(meant.as_deref()))
             }
         }
     }

@@ -121,8 +121,7 @@ fn a_slip_is_answered_with_the_nearest_word() {
 #[test]
 fn what_a_command_does_not_take_is_refused() {
     for words in [
-        &["vm", "run", "./repo"][..],
-        &["vm", "run", "--rm=yes"],
+        &["vm", "run", "--rm=yes"][..],
         &["vm", "run", "--name"],
         &["vm", "run", "--name", "a", "--name", "b"],
         &["vm", "run", "--fast"],
@@ -141,6 +140,36 @@ fn what_a_command_does_not_take_is_refused() {
     assert_eq!(refused(&["vm", "ssh"]).message, "NAME is missing");
     assert_eq!(refused(&["vm", "run", "./repo"]).message, "`banger vm run` does not take \"./repo\"");
     assert_eq!(refused(&["vm", "run", "--name", "a", "--name", "b"]).message, "--name: given twice");
+}
+
+#[test]
+fn a_command_of_a_group_is_found_without_its_group() {
+    for (word, meant) in [("run", "`vm run`"), ("ssh", "`vm ssh`"), ("pull", "`image pull`"), ("ls", "`vm list`")] {
+        let usage = refused(&[word]);
+        assert!(usage.message.contains(meant), "{}", usage.message);
+    }
+}
+
+#[test]
+fn a_forgotten_double_dash_is_put_where_it_belongs() {
+    for (words, meant) in [
+        (&["vm", "ssh", "box", "echo", "a b"][..], "banger vm ssh box -- echo 'a b' "),
+        (&["vm", "ssh", "box", "ls", "-la"], "banger vm ssh box -- ls -la "),
+        (&["vm", "run", "--rm", "--name", "x", "uname", "-a"], "banger vm run --rm --name x -- uname -a "),
+    ] {
+        let usage = refused(words);
+        assert!(usage.hint.starts_with(meant), "{words:?}: {}", usage.hint);
+    }
+    assert!(refused(&["vm", "show", "a", "b"]).hint.ends_with("--help"));
+}
+
+#[test]
+fn help_before_a_command_is_its_page() {
+    for words in [&["vm", "run"][..], &["vm"], &["kernel", "import"], &[]] {
+        let page = parse_words(&[words, &["--help"]].concat()).expect("a page");
+        assert_eq!(parse_words(&[&["help"], words].concat()).expect("a page"), page, "{words:?}");
+    }
+    assert!(refused(&["help", "vm", "lst"]).message.contains("`list`"));
 }
 
 #[test]

@@ -29,6 +29,11 @@ impl Usage {
         self
     }
 
+    /// Another next step than the page of help.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: hint.into(), ..self }
+    }
+
     /// Notes whether a command for the guest was given.
     pub fn before_guest_command(self, guest_command: bool) -> Self {
         Self { guest_command, ..self }

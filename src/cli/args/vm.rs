@@ -2,8 +2,9 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::lifecycle::{VmPrune, VmRestart, VmSet, VmStats, VmWait};
 use crate::model::launch::FakeFailure;
-use crate::model::{ImageName, InitMode, KernelName, Mib, VmName, VmSpec};
+use crate::model::{ImageName, InitMode, KernelName, Mib, TimeSpan, VmName, VmSpec};
 
 /// Commands of `banger vm`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -20,8 +21,12 @@ pub enum VmCommand {
     Logs(VmLogs),
     Start(VmStart),
     Stop(VmStop),
+    Restart(VmRestart),
     Kill(VmKill),
+    Wait(VmWait),
     Delete(VmDelete),
+    Set(VmSet),
+    Prune(VmPrune),
     Ping(VmPing),
     Health(VmHealth),
     Ports(VmPorts),
@@ -38,6 +43,7 @@ pub struct VmFlags {
     pub memory: Option<Mib>,
     pub disk_size: Option<Mib>,
     pub init: Option<InitMode>,
+    pub ttl: Option<TimeSpan>,
     pub fail: Option<FakeFailure>,
 }
 
@@ -56,7 +62,7 @@ pub struct VmQuestion {
     pub json: bool,
 }
 
-fn vcpus(text: &str) -> Result<u8, String> {
+pub(super) fn vcpus(text: &str) -> Result<u8, String> {
     let max = VmSpec::MAX_VCPUS;
     let possible = |n: &u8| (1..=max).contains(n);
     text.parse().ok().filter(possible).ok_or_else(|| format!("{text:?}: between 1 and {max} are possible"))
@@ -100,6 +106,9 @@ pub struct VmRun {
     /// pid 1: the image's own (image) or banger's small one (minimal)
     #[argh(option, arg_name = "which")]
     pub init: Option<InitMode>,
+    /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
+    #[argh(option, arg_name = "time")]
+    pub ttl: Option<TimeSpan>,
     /// how the fake monitor shall fail
     #[argh(option, hidden_help)]
     pub fail: Option<FakeFailure>,
@@ -116,6 +125,7 @@ impl VmRun {
             memory: self.memory,
             disk_size: self.disk_size,
             init: self.init,
+            ttl: self.ttl,
             fail: self.fail,
         }
     }
@@ -158,6 +168,9 @@ pub struct VmCreate {
     /// pid 1: the image's own (image) or banger's small one (minimal)
     #[argh(option, arg_name = "which")]
     pub init: Option<InitMode>,
+    /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
+    #[argh(option, arg_name = "time")]
+    pub ttl: Option<TimeSpan>,
     /// how the fake monitor shall fail
     #[argh(option, hidden_help)]
     pub fail: Option<FakeFailure>,
@@ -174,6 +187,7 @@ impl VmCreate {
             memory: self.memory,
             disk_size: self.disk_size,
             init: self.init,
+            ttl: self.ttl,
             fail: self.fail,
         }
     }
@@ -445,25 +459,6 @@ pub struct VmHealth {
     example = "banger vm ports box"
 )]
 pub struct VmPorts {
-    /// the VM
-    #[argh(positional, arg_name = "name")]
-    pub name: VmName,
-    /// print JSON
-    #[argh(switch)]
-    pub json: bool,
-}
-
-/// `vm stats`.
-#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
-#[argh(
-    subcommand,
-    name = "stats",
-    description = "memory, disk and load of a guest",
-    usage = "NAME [--json]",
-    help_triggers("-h", "--help"),
-    example = "banger vm stats box"
-)]
-pub struct VmStats {
     /// the VM
     #[argh(positional, arg_name = "name")]
     pub name: VmName,

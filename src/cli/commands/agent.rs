@@ -1,4 +1,4 @@
-//! `vm ping|health|ports|stats`: questions to a guest's agent. What a guest answers is its own
+//! `vm ping|health|ports`: questions to a guest's agent. What a guest answers is its own
 //! claim: it is shown escaped.
 
 use std::time::Instant;
@@ -8,8 +8,7 @@ use super::super::client::unexpected;
 use super::super::report::Failure;
 use super::super::{autostart, render};
 use crate::host::paths::Paths;
-use crate::model::size::human;
-use crate::protocol::guest::{GuestReply, GuestStats, Health, ListeningPort};
+use crate::protocol::guest::{GuestReply, Health, ListeningPort};
 use crate::protocol::owner::{AgentQuestion, OwnerReply, OwnerRequest};
 
 #[derive(serde::Serialize)]
@@ -33,9 +32,7 @@ pub fn ask(asked: &VmQuestion, question: AgentQuestion) -> Result<(), Failure> {
         (GuestReply::Health(health), false) => render::text(&health_text(&health)),
         (GuestReply::Ports(ports), true) => render::json(&ports),
         (GuestReply::Ports(ports), false) => render::text(&ports_text(&ports)),
-        (GuestReply::Stats(stats), true) => render::json(&stats),
-        (GuestReply::Stats(stats), false) => render::text(&stats_text(&stats)),
-        (other @ GuestReply::Shell { .. }, _) => Err(unexpected(&OwnerReply::Agent(other))),
+        (other @ (GuestReply::Stats(_) | GuestReply::Shell { .. }), _) => Err(unexpected(&OwnerReply::Agent(other))),
     }
 }
 
@@ -60,16 +57,6 @@ fn ports_text(ports: &[ListeningPort]) -> String {
     render::table(&["PORT", "ADDRESS", "PROCESS", "PID"], &ports.iter().map(row).collect::<Vec<_>>())
 }
 
-fn stats_text(stats: &GuestStats) -> String {
-    let used = |total: u64, free: u64| format!("{} of {} used", human(total.saturating_sub(free)), human(total));
-    render::facts(&[
-        ("memory", used(stats.memory_total, stats.memory_available)),
-        ("disk", used(stats.disk_total, stats.disk_free)),
-        ("load", format!("{}.{:02}", stats.load1_hundredths / 100, stats.load1_hundredths % 100)),
-        ("processes", stats.processes.to_string()),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,18 +65,5 @@ mod tests {
     fn a_guest_cannot_write_more_than_one_line_per_claim() {
         let port = ListeningPort { address: "0.0.0.0".into(), port: 80, process: Some("a\nb\x1b".into()), pid: None };
         assert_eq!(ports_text(&[port]).lines().count(), 2);
-    }
-
-    #[test]
-    fn stats_survive_nonsense() {
-        let stats = GuestStats {
-            memory_total: 0,
-            memory_available: u64::MAX,
-            disk_total: 1 << 30,
-            disk_free: 0,
-            load1_hundredths: 105,
-            processes: 3,
-        };
-        assert!(stats_text(&stats).contains("0 B of 0 B used") && stats_text(&stats).contains("1.05"));
     }
 }

@@ -59,7 +59,8 @@ pub fn show(question: &VmQuestion) -> Result<(), Failure> {
 fn facts(vm: &VmRecord) -> String {
     let mut facts =
         vec![("name", vm.spec.name.to_string()), ("id", vm.id.to_string()), ("state", vm.state.to_string())];
-    facts.extend(vm.reason.iter().map(|r| ("reason", r.clone())));
+    let reason = vm.reason.iter().flat_map(|r| r.lines()).enumerate();
+    facts.extend(reason.map(|(i, line)| (if i == 0 { "reason" } else { "" }, line.to_owned())));
     facts.extend([
         ("image", vm.spec.image.to_string()),
         ("kernel", vm.spec.kernel.to_string()),
@@ -73,6 +74,7 @@ fn facts(vm: &VmRecord) -> String {
     facts.extend(vm.keeper.map(|p| ("deleted with", p.to_string())));
     facts.push(("created", timestamp(vm.created_at)));
     facts.extend(vm.started_at.map(|t| ("started", timestamp(t))));
+    facts.extend(vm.expires_at.map(|t| ("deleted at", timestamp(t))));
     render::facts(&facts)
 }
 
@@ -104,6 +106,7 @@ mod tests {
             keeper: None,
             created_at: 1_000_000,
             started_at: None,
+            expires_at: None,
         }
     }
 
@@ -130,6 +133,14 @@ mod tests {
         let stopped = VmRecord { state: VmState::Stopped, ..record() };
         assert_eq!(row(&stopped, 1_000_060)[3], "-");
         assert!(serde_json::to_value(VmView::from(&stopped)).expect("serializes")["address"].is_null());
+    }
+
+    #[test]
+    fn the_end_of_a_console_is_shown_line_by_line() {
+        let reason = Some("it panicked; its console ends with:\none\ntwo\x07".to_owned());
+        let text = facts(&VmRecord { reason, ..record() });
+        let expected = "reason:  it panicked; its console ends with:\n         one\n         two\\u{7}\n";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -8,15 +8,18 @@ mod images;
 mod kernels;
 mod list;
 mod logs;
+mod prune;
 mod pull;
 mod run;
 mod session;
 mod sources;
+mod stats;
 mod version;
 mod vms;
+mod wait;
 
 use super::args::{Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
-use super::args::{ListFlags, VmQuestion};
+use super::args::{ListFlags, Usage, VmQuestion};
 use super::report::Failure;
 use crate::protocol::owner::AgentQuestion;
 
@@ -47,12 +50,16 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Logs(logs) => logs::logs(&logs.name, logs.follow)?,
         VmCommand::Start(start) => vms::start(start.names)?,
         VmCommand::Stop(stop) => vms::stop(stop.names, false)?,
+        VmCommand::Restart(restart) => vms::restart(restart.names)?,
+        VmCommand::Set(set) => vms::set(&set.name, set.change())?,
         VmCommand::Kill(kill) => vms::stop(kill.names, true)?,
+        VmCommand::Wait(wait) => wait::wait(wait.names, wait.json)?,
+        VmCommand::Prune(prune) => prune::prune(prune.force)?,
         VmCommand::Delete(delete) => vms::delete(delete.names)?,
         VmCommand::Ping(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Ping)?,
         VmCommand::Health(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Health)?,
         VmCommand::Ports(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Ports)?,
-        VmCommand::Stats(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Stats)?,
+        VmCommand::Stats(stats) => stats::stats(stats.names, stats.json)?,
     }
     Ok(0)
 }
@@ -94,7 +101,7 @@ fn for_each<T: std::fmt::Display>(
     mut each: impl FnMut(&T) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     if names.is_empty() {
-        return Err(super::args::Usage::new("NAME is missing", what.split(' ').collect::<Vec<_>>().as_slice()).into());
+        return Err(no_names(what).into());
     }
     let mut codes = Vec::new();
     for name in &names {
@@ -107,7 +114,24 @@ fn for_each<T: std::fmt::Display>(
             }
         }
     }
-    match codes.as_slice() {
+    exit_of(&codes)
+}
+
+/// `banger vm stop $(banger ps -q)` where nothing runs looks like a forgotten name.
+fn no_names(what: &str) -> Usage {
+    let usage = Usage::new("NAME is missing", what.split(' ').collect::<Vec<_>>().as_slice());
+    match what {
+        "vm stop" | "vm kill" | "vm restart" => {
+            usage.hint("banger ps      (shows what runs; where it is empty, nothing does)")
+        }
+        "vm start" | "vm delete" => usage.hint("banger ps -a      (shows all VMs)"),
+        _ => usage,
+    }
+}
+
+/// The end of a command whose failures, said already, had these exit codes.
+fn exit_of(codes: &[u8]) -> Result<(), Failure> {
+    match codes {
         [] => Ok(()),
         [first, rest @ ..] if rest.iter().all(|c| c == first) => Err(Failure::Said(*first)),
         _ => Err(Failure::Said(1)),

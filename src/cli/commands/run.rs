@@ -51,7 +51,7 @@ fn create(
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let name = spec.name.clone();
-    let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: remove, fail: flags.fail };
+    let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: remove, ttl: flags.ttl, fail: flags.fail };
     client.call(request, Vec::new(), &mut |event| progress.show(event)).map_err(|f| vms::kept(f, &name))?;
     progress.clear();
     render::note(&format!("[vm run] ready in {:.1}s", begun.elapsed().as_secs_f64()));

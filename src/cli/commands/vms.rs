@@ -1,8 +1,8 @@
-//! `vm create|start|stop|kill|delete`.
+//! `vm create|start|stop|restart|kill|delete|set`.
 
 use std::time::Instant;
 
-use super::super::args::VmFlags;
+use super::super::args::{Usage, VmFlags};
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
@@ -10,7 +10,7 @@ use super::super::report::Failure;
 use super::super::{render, resolve};
 use super::{for_each, pull};
 use crate::host::paths::Paths;
-use crate::model::{VmName, VmSpec};
+use crate::model::{VmChange, VmName, VmSpec};
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 
 /// `vm create`: prints the name.
@@ -22,13 +22,17 @@ pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
     let spec = prepare(&mut client, &paths, flags, &mut progress)?;
     let begun = Instant::now();
     let name = spec.name.clone();
-    let request = OwnerRequest::CreateVm { spec, start, ephemeral: false, fail: flags.fail };
+    let request = OwnerRequest::CreateVm { spec, start, ephemeral: false, ttl: flags.ttl, fail: flags.fail };
     client.call(request, Vec::new(), &mut |event| progress.show(event)).map_err(|f| kept(f, &name))?;
     progress.clear();
     if start {
-        render::note(&format!("[vm create] ready in {:.1}s", begun.elapsed().as_secs_f64()));
+        ready("vm create", begun);
     }
     render::line(name.as_str())
+}
+
+fn ready(command: &str, begun: Instant) {
+    render::note(&format!("[{command}] ready in {:.1}s", begun.elapsed().as_secs_f64()));
 }
 
 /// Completes `flags`, makes a missing catalogue image or kernel, and says what will be.
@@ -68,29 +72,54 @@ pub fn kept(failure: Failure, name: &VmName) -> Failure {
 
 /// `vm start`.
 pub fn start(names: Vec<VmName>) -> Result<(), Failure> {
-    each_vm(names, "vm start", |name| OwnerRequest::StartVm { name })
+    each_vm(names, "vm start", true, |name| OwnerRequest::StartVm { name })
+}
+
+/// `vm restart`.
+pub fn restart(names: Vec<VmName>) -> Result<(), Failure> {
+    each_vm(names, "vm restart", true, |name| OwnerRequest::RestartVm { name })
 }
 
 /// `vm stop` and `vm kill`.
 pub fn stop(names: Vec<VmName>, kill: bool) -> Result<(), Failure> {
-    each_vm(names, if kill { "vm kill" } else { "vm stop" }, |name| OwnerRequest::StopVm { name, kill })
+    each_vm(names, if kill { "vm kill" } else { "vm stop" }, false, |name| OwnerRequest::StopVm { name, kill })
 }
 
 /// `vm delete`.
 pub fn delete(names: Vec<VmName>) -> Result<(), Failure> {
-    each_vm(names, "vm delete", |name| OwnerRequest::DeleteVm { name })
+    each_vm(names, "vm delete", false, |name| OwnerRequest::DeleteVm { name })
 }
 
-fn each_vm(names: Vec<VmName>, what: &str, request: impl Fn(VmName) -> OwnerRequest) -> Result<(), Failure> {
+/// `vm set`: prints the name.
+pub fn set(name: &VmName, change: VmChange) -> Result<(), Failure> {
+    if change.is_empty() {
+        return Err(Usage::new("nothing to change was given", &["vm", "set"]).into());
+    }
+    let mut client = autostart::connect(&Paths::current())?;
+    client.ask(OwnerRequest::SetVm { name: name.clone(), change })?;
+    render::line(name.as_str())
+}
+
+/// `boots`: when it went well the VM runs.
+fn each_vm(
+    names: Vec<VmName>,
+    what: &str,
+    boots: bool,
+    request: impl Fn(VmName) -> OwnerRequest,
+) -> Result<(), Failure> {
     if names.is_empty() {
         return for_each(names, what, |_| Ok(()));
     }
     let mut client = autostart::connect(&Paths::current())?;
     for_each(names, what, |name| {
-        let mut progress = Progress::new();
+        let (mut progress, begun) = (Progress::new(), Instant::now());
         let done = client.call(request(name.clone()), Vec::new(), &mut |event| progress.show(event));
         progress.clear();
-        done.map(|_| ()).map_err(|f| kept(f, name))
+        done.map_err(|f| kept(f, name))?;
+        if boots {
+            ready(what, begun);
+        }
+        Ok(())
     })
 }
 

@@ -33,6 +33,10 @@ impl Vmm for Fake {
         Ok(write_atomic(path, b"", 0o600)?)
     }
 
+    fn grow_disk(&self, _path: &Path, _size: Mib) -> Result<(), VmmError> {
+        Ok(())
+    }
+
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError> {
         let launch = Launch::Fake(FakeLaunch { fail: boot.fail });
         Ok(Prepared { launch, files: vec![boot.files.console] })

@@ -1,6 +1,7 @@
 //! QEMU's microvm machine: a qcow2 overlay over the image, QMP for control.
 
 use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -45,20 +46,12 @@ impl Vmm for Qemu {
     /// The overlay names no backing file: the image is attached under it by descriptor at every
     /// boot, so no path inside a file that a guest can influence is ever opened.
     fn make_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError> {
-        const MISSING: VmmError = VmmError::Missing { program: "qemu-img", package: "qemu-utils" };
-        let program = find_program("qemu-img").ok_or(MISSING)?;
-        let output = Command::new(program)
-            .args(["create", "-q", "-f", "qcow2"])
-            .arg(path)
-            .arg(size.bytes().to_string())
-            .stdin(Stdio::null())
-            .env_clear()
-            .output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-        Err(VmmError::Program { program: "qemu-img", said })
+        qemu_img(&["create", "-q", "-f", "qcow2"], path, size)
+    }
+
+    fn grow_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError> {
+        refuse_foreign(path)?;
+        qemu_img(&["resize", "-q", "-f", "qcow2"], path, size)
     }
 
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError> {
@@ -80,6 +73,41 @@ impl Vmm for Qemu {
 
     fn control(&self, socket: OwnedFd, spawn: &dyn Fn(Boxed<()>)) -> Result<Arc<dyn Control>, VmmError> {
         Ok(Qmp::connect(socket, spawn)?)
+    }
+}
+
+fn qemu_img(arguments: &[&str], path: &Path, size: Mib) -> Result<(), VmmError> {
+    const MISSING: VmmError = VmmError::Missing { program: "qemu-img", package: "qemu-utils" };
+    let program = find_program("qemu-img").ok_or(MISSING)?;
+    let output = Command::new(program)
+        .args(arguments)
+        .arg(path)
+        .arg(size.bytes().to_string())
+        .stdin(Stdio::null())
+        .env_clear()
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+    Err(VmmError::Program { program: "qemu-img", said })
+}
+
+/// Refuses a disk that names other files: its monitor could write into it, and qemu-img, which runs as
+/// the owner, would open them. (qcow2 specification, header: backing file at 8, features at 72.)
+fn refuse_foreign(path: &Path) -> Result<(), VmmError> {
+    const MAGIC: &[u8] = b"QFI\xfb\0\0\0\x03";
+    // Dirty, corrupt, compression type, extended entries; not: the data in another file.
+    const HARMLESS: u64 = 0b11011;
+    let mut header = [0; 80];
+    File::open(path).and_then(|mut file| file.read_exact(&mut header)).map_err(named("read", path))?;
+    let foreign = |why| Err(VmmError::ForeignDisk { path: path.to_owned(), why });
+    let number = |at: usize| header[at..at + 8].iter().fold(0, |n: u64, byte| n << 8 | u64::from(*byte));
+    match (header.starts_with(MAGIC), number(8), number(72) & !HARMLESS) {
+        (true, 0, 0) => Ok(()),
+        (false, ..) => foreign("it is not qcow2 of version 3"),
+        (true, 0, _) => foreign("it has features that no disk of banger has"),
+        (true, ..) => foreign("it names a file under it"),
     }
 }
 
@@ -108,6 +136,30 @@ mod tests {
             assert!(content.len() < 1 << 20);
             // Bytes 8..16: offset of the backing file's name (qcow2 specification, header).
             assert_eq!(content[8..16], [0; 8]);
+        }
+    }
+
+    #[test]
+    fn a_disk_grows_and_one_that_names_a_file_is_not_touched() {
+        if find_program("qemu-img").is_none() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("root.disk");
+        Qemu.make_disk(&path, Mib(1024)).expect("made");
+        Qemu.grow_disk(&path, Mib(3072)).expect("grown");
+        let made = std::fs::read(&path).expect("read");
+        // Bytes 24..32: the size that the guest sees.
+        assert_eq!(made[24..32], (3072_u64 << 20).to_be_bytes());
+        assert!(matches!(Qemu.grow_disk(&path, Mib(1024)), Err(VmmError::Program { .. })), "a disk shrank");
+        // A backing file's name; data in another file; another format.
+        for (at, byte) in [(15, 104), (79, 4), (0, 0)] {
+            let mut forged = made.clone();
+            forged[at] = byte;
+            std::fs::write(&path, &forged).expect("written");
+            let refused = Qemu.grow_disk(&path, Mib(4096));
+            assert!(matches!(refused, Err(VmmError::ForeignDisk { .. })), "{at}: {refused:?}");
+            assert_eq!(std::fs::read(&path).expect("read"), forged);
         }
     }
 }

@@ -1,0 +1,117 @@
+//! `banger vm restart|wait|prune|set|stats`: the rest of a VM's life.
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::vm::vcpus;
+use crate::model::{Lifetime, Mib, VmChange, VmName};
+
+/// `vm restart`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "restart",
+    description = "shut VMs down gracefully and boot them again",
+    usage = "NAME...",
+    help_triggers("-h", "--help"),
+    example = "banger vm restart box",
+    note = "Waits until each answers. One that does not run is booted. The disk is kept;\nwhat is in the guest's memory is not."
+)]
+pub struct VmRestart {
+    /// the VMs
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<VmName>,
+}
+
+/// `vm wait`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "wait",
+    description = "wait until VMs do not run any more",
+    usage = "NAME... [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm wait box && banger vm delete box",
+    note = "Prints each as it ends: its state and why. It ends at once for a VM that does\nnot run."
+)]
+pub struct VmWait {
+    /// the VMs
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<VmName>,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// `vm prune`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "prune",
+    description = "delete all VMs that do not run, with their disks, for ever",
+    usage = "[-f]",
+    help_triggers("-h", "--help"),
+    example = "banger vm prune\nbanger vm prune -f",
+    note = "Names them and asks first. One that is started meanwhile is left alone.\nExits with 1 when one could not be deleted."
+)]
+pub struct VmPrune {
+    /// do not ask
+    #[argh(switch, short = 'f')]
+    pub force: bool,
+}
+
+/// `vm set`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "set",
+    description = "change a VM that does not run; its lifetime at any time",
+    usage = "NAME [flags]",
+    help_triggers("-h", "--help"),
+    example = "banger vm stop box && banger vm set box --memory 4G --disk-size 20G\nbanger vm set box --ttl 2h\nbanger vm set box --ttl none",
+    note = "A disk only grows; the guest's filesystem grows with the next start.",
+    note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB. Times: 90s, 10m, 2h, 1d, 1h30m; a\nbare number is seconds, counted from now."
+)]
+pub struct VmSet {
+    /// the VM
+    #[argh(positional, arg_name = "name")]
+    pub name: VmName,
+    /// virtual CPUs
+    #[argh(option, arg_name = "n", from_str_fn(vcpus))]
+    pub vcpu: Option<u8>,
+    /// memory
+    #[argh(option, arg_name = "size")]
+    pub memory: Option<Mib>,
+    /// size of its disk
+    #[argh(option, arg_name = "size")]
+    pub disk_size: Option<Mib>,
+    /// delete it after this time, running or not; none: do not
+    #[argh(option, arg_name = "time")]
+    pub ttl: Option<Lifetime>,
+}
+
+impl VmSet {
+    /// What shall change.
+    pub fn change(&self) -> VmChange {
+        VmChange { vcpus: self.vcpu, memory: self.memory, disk: self.disk_size, lifetime: self.ttl }
+    }
+}
+
+/// `vm stats`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "stats",
+    description = "CPU, memory and disk that VMs use, on the host and in the guest",
+    usage = "[NAME...] [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger vm stats\nbanger vm stats box --json",
+    note = "Without NAME: all that run. MEM, PEAK and LIMIT are those of the VM's cgroup\non the host; a guest whose agent is silent has them too."
+)]
+pub struct VmStats {
+    /// the VMs
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<VmName>,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}

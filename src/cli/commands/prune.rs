@@ -1,0 +1,92 @@
+//! `vm prune`: deletes what does not run, after asking.
+
+use std::io::{self, BufRead};
+use std::os::fd::AsFd;
+
+use super::super::args::Usage;
+use super::super::autostart;
+use super::super::client::{Client, unexpected};
+use super::super::render;
+use super::super::report::Failure;
+use crate::host::paths::Paths;
+use crate::model::{VmName, VmState};
+use crate::os::tty;
+use crate::protocol::owner::{OwnerReply, OwnerRequest};
+use crate::protocol::{Fault, FaultKind};
+
+/// Deletes all VMs that do not run, and prints their names.
+pub fn prune(force: bool) -> Result<(), Failure> {
+    let may_ask = tty::is_terminal(io::stdin().as_fd()) && tty::is_terminal(io::stderr().as_fd());
+    if !force && !may_ask {
+        let usage = Usage::new("nobody can be asked without a terminal: -f deletes without asking", &["vm", "prune"]);
+        return Err(usage.hint("banger vm prune -f").into());
+    }
+    let mut client = autostart::connect(&Paths::current())?;
+    let names = idle(&mut client)?;
+    if names.is_empty() {
+        render::note("there is nothing to delete: no VM is stopped");
+        return Ok(());
+    }
+    if !force && !agreed(&names)? {
+        render::note("nothing was deleted");
+        return Ok(());
+    }
+    delete_each(&mut client, &names)
+}
+
+fn idle(client: &mut Client) -> Result<Vec<VmName>, Failure> {
+    match client.ask(OwnerRequest::ListVms)? {
+        OwnerReply::Vms(vms) => {
+            let idle = vms.into_iter().filter(|vm| !vm.may_hold_resources() && vm.state != VmState::Creating);
+            Ok(idle.map(|vm| vm.spec.name).collect())
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn agreed(names: &[VmName]) -> Result<bool, Failure> {
+    render::note("these VMs do not run and would be deleted with their disks, for ever:");
+    names.iter().for_each(|name| render::note(&format!("  {name}")));
+    render::prompt(&format!("delete {}? [y/N] ", names.len()));
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(|e| Fault::failed("cannot read the answer", &e))?;
+    Ok(is_yes(&answer))
+}
+
+fn is_yes(answer: &str) -> bool {
+    matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+fn delete_each(client: &mut Client, names: &[VmName]) -> Result<(), Failure> {
+    let mut failed = false;
+    for name in names {
+        match client.ask(OwnerRequest::DeleteIdleVm { name: name.clone() }) {
+            Ok(_) => render::line(name.as_str())?,
+            // Somebody else has deleted it.
+            Err(failure) if failure.kind() == Some(FaultKind::NotFound) => {}
+            Err(failure) if failure.kind() == Some(FaultKind::InUse) => {
+                render::note(&format!("vm '{name}' was started meanwhile: it is left alone"));
+            }
+            Err(failure) => {
+                failure.say();
+                failed = true;
+            }
+        }
+    }
+    if failed { Err(Failure::Said(FaultKind::OperationFailed.exit_code())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_yes_deletes() {
+        for yes in ["y\n", " Y ", "yes"] {
+            assert!(is_yes(yes), "{yes:?}");
+        }
+        for no in ["", "\n", "n\n", "yess", "of course"] {
+            assert!(!is_yes(no), "{no:?}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `vm wait`: ends when none of the VMs runs any more.
+
+use std::sync::mpsc;
+
+use super::super::args::Usage;
+use super::super::client::unexpected;
+use super::super::report::Failure;
+use super::super::{autostart, render};
+use super::exit_of;
+use crate::host::paths::Paths;
+use crate::model::{VmName, VmRecord};
+use crate::protocol::owner::{OwnerReply, OwnerRequest};
+
+/// What became of a VM.
+#[derive(Debug, serde::Serialize)]
+struct EndView {
+    name: String,
+    state: &'static str,
+    reason: Option<String>,
+}
+
+/// Waits for all of `names` at once, so that one which is deleted meanwhile is not missed, and prints
+/// each as it ends; as JSON all of them at the end.
+pub fn wait(names: Vec<VmName>, json: bool) -> Result<(), Failure> {
+    if names.is_empty() {
+        return Err(Usage::new("NAME is missing", &["vm", "wait"]).into());
+    }
+    let paths = Paths::current();
+    // Started once, if need be, and not by each of them.
+    drop(autostart::connect(&paths)?);
+    let (sender, ends) = mpsc::channel();
+    let (mut all, mut codes) = (Vec::new(), Vec::new());
+    for name in names {
+        let (sender, paths) = (sender.clone(), paths.clone());
+        // Its receiver is gone only when the command, and so this process, ends.
+        std::thread::spawn(move || drop(sender.send(wait_for(&paths, &name))));
+    }
+    drop(sender);
+    for end in ends {
+        match end {
+            Ok(end) if json => all.push(end),
+            Ok(end) => render::line(&text(&end))?,
+            Err(failure) => {
+                failure.say();
+                codes.push(failure.exit_code(false));
+            }
+        }
+    }
+    if json {
+        render::json(&all)?;
+    }
+    exit_of(&codes)
+}
+
+fn wait_for(paths: &Paths, name: &VmName) -> Result<EndView, Failure> {
+    let mut client = autostart::connect(paths)?;
+    match client.ask(OwnerRequest::WaitVm { name: name.clone() })? {
+        OwnerReply::Vm(vm) => Ok(view(*vm)),
+        OwnerReply::Done => Ok(EndView { name: name.to_string(), state: "deleted", reason: None }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn view(vm: VmRecord) -> EndView {
+    EndView { name: vm.spec.name.to_string(), state: vm.state.as_str(), reason: vm.reason }
+}
+
+fn text(end: &EndView) -> String {
+    match &end.reason {
+        Some(reason) => format!("{}: {}: {}", end.name, end.state, render::plain_lines(reason, 4)),
+        None => format!("{}: {}", end.name, end.state),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_one_line_and_the_console_is_set_off() {
+        let end = |reason: Option<&str>| EndView { name: "box".into(), state: "error", reason: reason.map(Into::into) };
+        assert_eq!(text(&end(None)), "box: error");
+        assert_eq!(
+            text(&end(Some("it panicked:\nlast \x1b[2Jwords"))),
+            "box: error: it panicked:\n    last \\u{1b}[2Jwords"
+        );
+    }
+}

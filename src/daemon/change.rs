@@ -1,0 +1,50 @@
+//! Changing a VM: its machine while it does not run, its lifetime at any time.
+
+use std::sync::Arc;
+
+use log::info;
+
+use super::operation::Op;
+use super::{Daemon, expiry, lifecycle, reconcile, steps};
+use crate::model::{VmChange, VmName, VmRecord};
+use crate::os::clock::unix_seconds;
+use crate::protocol::{Fault, FaultKind};
+
+/// Changes the VM `name`.
+pub(super) async fn set(daemon: &Arc<Daemon>, op: &Op, name: &VmName, change: VmChange) -> Result<VmRecord, Fault> {
+    if change.is_empty() {
+        return Err(Fault::new(FaultKind::BadRequest, format!("nothing to change about VM '{name}' was given")));
+    }
+    reconcile::ensure(daemon).await?;
+    let vm = daemon.vm(name).await?;
+    if !change.touches_machine() {
+        return write(daemon, op, &vm, change).await;
+    }
+    let vm = lifecycle::refuse_busy(vm)?;
+    let machine = daemon.machine(&vm.id);
+    let _turn = op.unless_cancelled(machine.turn.lock()).await.ok_or_else(Op::cancelled)?;
+    // Somebody may have started it, or changed it, while this waited.
+    let vm = lifecycle::refuse_busy(daemon.vm(name).await?)?;
+    grow_disk(daemon, &vm, &change).await?;
+    write(daemon, op, &vm, change).await
+}
+
+/// First of all, and the row after it: a disk that is larger than its row says does no harm.
+async fn grow_disk(daemon: &Arc<Daemon>, vm: &VmRecord, change: &VmChange) -> Result<(), Fault> {
+    let wanted = change.applied_to(&vm.spec);
+    vm.spec.check_change(&wanted).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
+    let mut others = daemon.stored(|s| s.vms()).await?;
+    others.retain(|other| other.id != vm.id);
+    daemon.limits().admit_change(&wanted, &others).map_err(|e| super::store_fault(&e.into()))?;
+    if wanted.disk > vm.spec.disk { steps::grow_disk(daemon, vm, wanted.disk).await } else { Ok(()) }
+}
+
+async fn write(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, change: VmChange) -> Result<VmRecord, Fault> {
+    let (id, limits, timed) = (vm.id.clone(), daemon.limits(), change.lifetime.is_some());
+    let vm = daemon.stored(move |s| s.change_vm(&id, &limits, &change, unix_seconds())).await?;
+    if timed {
+        expiry::watch(daemon, &vm.id, vm.expires_at);
+    }
+    info!("[{}] VM {} ({}) was changed", op.id, vm.spec.name, vm.id);
+    Ok(vm)
+}

@@ -1,0 +1,105 @@
+//! Making a VM: everything that may refuse it is asked before anything is made.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::operation::Op;
+use super::{Daemon, calls, expiry, keeper, lifecycle, reconcile};
+use crate::host::facts::Facts;
+use crate::model::launch::FakeFailure;
+use crate::model::plan::Wanted;
+use crate::model::size::human;
+use crate::model::{Lifetime, ProcessRef, TimeSpan, VmId, VmRecord, VmSpec, VmState};
+use crate::os::clock::unix_seconds;
+use crate::os::files::free_bytes;
+use crate::os::process;
+use crate::os::socket::Peer;
+use crate::protocol::{Fault, FaultKind};
+
+/// With less than this much room for the state nothing is made: a full filesystem stops all VMs.
+const LEAST_FREE: u64 = 512 << 20;
+
+/// A VM as asked for.
+pub(super) struct Asked {
+    /// The VM.
+    pub spec: VmSpec,
+    /// Whether it shall run.
+    pub start: bool,
+    /// With whose end it ends.
+    pub keeper: Option<Peer>,
+    /// After what time it ends.
+    pub ttl: Option<TimeSpan>,
+    /// Only for the fake monitor.
+    pub fail: Option<FakeFailure>,
+}
+
+/// Makes a VM and, where that was asked for, starts it.
+pub(super) async fn create(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecord, Fault> {
+    let (start, fail) = (asked.start, asked.fail);
+    let vm = admitted(daemon, asked).await?;
+    let (row, limits) = (vm.clone(), daemon.limits());
+    daemon.stored(move |s| s.insert_vm(&row, start, &limits)).await?;
+    daemon.machine(&vm.id).set_fail(fail);
+    expiry::watch(daemon, &vm.id, vm.expires_at);
+    if let Some(keeper) = vm.keeper {
+        keeper::watch(daemon, vm.id.clone(), keeper);
+    }
+    // In one turn: nobody shall take a VM that is about to start for one that is not used.
+    let goals: &[Wanted] = if start { &[Wanted::Created, Wanted::Running] } else { &[Wanted::Created] };
+    match lifecycle::reach_in_turn(daemon, op, &vm.id, goals).await {
+        Ok(Some(vm)) => Ok(vm),
+        Ok(None) => Err(Fault::new(FaultKind::Cancelled, format!("VM '{}' was deleted meanwhile", vm.spec.name))),
+        // Another start has taken what was left: of one that was refused nothing stays.
+        Err(fault) if fault.kind == FaultKind::Refused => Err(unmade(daemon, &vm.id, fault).await),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The row to be, once everything but the limits admits it.
+async fn admitted(daemon: &Arc<Daemon>, asked: Asked) -> Result<VmRecord, Fault> {
+    let spec = asked.spec;
+    spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
+    refuse_without_room(&daemon.paths.state)?;
+    reconcile::ensure(daemon).await?;
+    let choice = calls::choose(daemon, &Facts::see())?;
+    let image = spec.image.clone();
+    let image = daemon.stored(move |s| s.image(&image)).await.map_err(|f| f.hint("banger image list"))?;
+    spec.check_against_image(image.size).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
+    let created_at = unix_seconds();
+    Ok(VmRecord {
+        id: VmId::from_random(crate::os::random::number()),
+        spec,
+        slot: None,
+        address: None,
+        state: VmState::Creating,
+        reason: None,
+        vmm: choice.kind,
+        accel: choice.accel,
+        process: None,
+        keeper: asked.keeper.map(reference).transpose()?,
+        created_at,
+        started_at: None,
+        expires_at: asked.ttl.and_then(|ttl| Lifetime::For(ttl).end(created_at)),
+    })
+}
+
+fn reference(peer: Peer) -> Result<ProcessRef, Fault> {
+    process::reference(peer.pid).map_err(|e| Fault::failed("the calling process is gone", &e))
+}
+
+fn refuse_without_room(state: &Path) -> Result<(), Fault> {
+    let free = free_bytes(state).map_err(|e| Fault::failed("cannot tell how much room there is", &e))?;
+    if free >= LEAST_FREE {
+        return Ok(());
+    }
+    let (free, least) = (human(free), human(LEAST_FREE));
+    let message = format!("only {free} are free for {}: with less than {least} no VM is made", state.display());
+    Err(Fault::new(FaultKind::Refused, message).hint("banger vm prune      (deletes all VMs that do not run)"))
+}
+
+async fn unmade(daemon: &Arc<Daemon>, id: &VmId, mut fault: Fault) -> Fault {
+    if let Err(failed) = lifecycle::reach(daemon, &Op::background(), id, Wanted::Gone).await {
+        fault.causes.push(format!("and taking it back failed: {failed}"));
+    }
+    fault
+}

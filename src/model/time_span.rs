@@ -1,0 +1,118 @@
+//! Lengths of time as people write them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Units, largest first, and their seconds.
+const UNITS: [(char, u32); 4] = [('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)];
+
+/// A length of time was not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TimeSpanError {
+    /// Not numbers with known units, largest first.
+    #[error("{0:?} is not a length of time: write 90s, 10m, 2h, 1d, 1h30m, or a number of seconds")]
+    Syntax(String),
+    /// Nothing.
+    #[error("{0:?} is no time at all")]
+    Zero(String),
+    /// More than fits.
+    #[error("{0:?} is too long: at most {max} is possible", max = TimeSpan(u32::MAX))]
+    TooLong(String),
+}
+
+/// A whole number of seconds, up to 136 years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+pub struct TimeSpan(u32);
+
+impl TimeSpan {
+    /// In seconds.
+    pub fn seconds(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl FromStr for TimeSpan {
+    type Err = TimeSpanError;
+    fn from_str(text: &str) -> Result<Self, TimeSpanError> {
+        let syntax = || TimeSpanError::Syntax(text.to_owned());
+        let too_long = || TimeSpanError::TooLong(text.to_owned());
+        let (mut rest, mut smaller, mut total) = (text, &UNITS[..], 0_u32);
+        while !rest.is_empty() {
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let (number, tail) = rest.split_at(digits);
+            if number.is_empty() {
+                return Err(syntax());
+            }
+            // A bare number is seconds, and only as the whole of it.
+            let unit = match tail.chars().next() {
+                None if rest.len() == text.len() => 's',
+                None => return Err(syntax()),
+                Some(unit) => unit,
+            };
+            let at = smaller.iter().position(|(letter, _)| *letter == unit).ok_or_else(syntax)?;
+            let number: u32 = number.parse().map_err(|_| too_long())?;
+            let seconds = number.checked_mul(smaller[at].1).ok_or_else(too_long)?;
+            total = total.checked_add(seconds).ok_or_else(too_long)?;
+            smaller = &smaller[at + 1..];
+            rest = tail.get(1..).unwrap_or_default();
+        }
+        match (text, total) {
+            ("", _) => Err(syntax()),
+            (_, 0) => Err(TimeSpanError::Zero(text.to_owned())),
+            (_, total) => Ok(Self(total)),
+        }
+    }
+}
+
+impl fmt::Display for TimeSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("0s");
+        }
+        let mut rest = self.0;
+        for (letter, seconds) in UNITS {
+            if rest >= seconds {
+                write!(f, "{}{letter}", rest / seconds)?;
+                rest %= seconds;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_documented_form_and_prints_the_shortest() {
+        for (text, seconds, printed) in [
+            ("90s", 90, "1m30s"),
+            ("10m", 600, "10m"),
+            ("2h", 7200, "2h"),
+            ("1d", 86_400, "1d"),
+            ("1h30m", 5400, "1h30m"),
+            ("1d2h3m4s", 93_784, "1d2h3m4s"),
+            ("45", 45, "45s"),
+        ] {
+            let span: TimeSpan = text.parse().expect(text);
+            assert_eq!((span.seconds(), span.to_string().as_str()), (seconds, printed));
+            assert_eq!(printed.parse(), Ok(span));
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_length_of_time() {
+        let bad =
+            ["", "s", "-1", "1.5h", "1h 30m", "30m1h", "1h1h", "1h30", "90S", "1w", "2hours", "ten", "1ü", "0x1", "+5"];
+        for bad in bad {
+            assert_eq!(bad.parse::<TimeSpan>(), Err(TimeSpanError::Syntax(bad.into())));
+        }
+        for zero in ["0", "0s", "0h0m"] {
+            assert_eq!(zero.parse::<TimeSpan>(), Err(TimeSpanError::Zero(zero.into())));
+        }
+        for long in ["4294967296", "49711d", "99999999999999999999", "49710d24h"] {
+            assert_eq!(long.parse::<TimeSpan>(), Err(TimeSpanError::TooLong(long.into())));
+        }
+    }
+}
