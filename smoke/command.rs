@@ -1,5 +1,6 @@
 //! Commands with input, output and a limit. Nothing here waits without one.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -16,18 +17,26 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Run {
     command: Command,
     input: Vec<u8>,
+    /// In the place of `input`.
+    file: Option<File>,
     limit: Duration,
 }
 
 impl Run {
     /// `command` without input, with the usual limit.
     pub fn new(command: Command) -> Self {
-        Self { command, input: Vec::new(), limit: LIMIT }
+        Self { command, input: Vec::new(), file: None, limit: LIMIT }
     }
 
     /// Bytes for its standard input, which is then closed.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = bytes.into();
+        self
+    }
+
+    /// What its standard input is.
+    pub fn from_file(mut self, file: File) -> Self {
+        self.file = Some(file);
         self
     }
 
@@ -53,12 +62,14 @@ impl Run {
                 all
             })
         );
-        let piped = self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stdin = self.file.map_or_else(Stdio::piped, Stdio::from);
+        let piped = self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.process_group(0).spawn().unwrap_or_else(|e| panic!("cannot start {shown}: {e}"));
-        let mut stdin = child.stdin.take().expect("stdin is a pipe");
-        let input = self.input;
-        // A command that does not read its input is no error here.
-        std::thread::spawn(move || stdin.write_all(&input).is_ok());
+        if let Some(mut stdin) = child.stdin.take() {
+            let input = self.input;
+            // A command that does not read its input is no error here.
+            std::thread::spawn(move || stdin.write_all(&input).is_ok());
+        }
         let stdout = Captured::of(child.stdout.take().expect("stdout is a pipe"));
         let stderr = Captured::of(child.stderr.take().expect("stderr is a pipe"));
         Running { child, stdout, stderr, shown, deadline: Instant::now() + self.limit }

@@ -10,6 +10,8 @@
 
 /// Kernel and image, made once, and how a scenario gets them.
 mod base;
+/// Commands over both carriers, jobs, copies.
+mod carriers;
 /// What can leak, counted.
 mod census;
 /// Commands with input, output and a limit.
@@ -70,6 +72,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),
     Scenario::new("streams", 420, exec::streams),
+    Scenario::new("carrier_exit_codes", 420, carriers::exit_codes),
+    Scenario::new("carrier_agent", 240, carriers::agent),
+    Scenario::new("carrier_jobs", 240, carriers::jobs),
+    Scenario::new("carrier_copies", 240, carriers::copies),
     Scenario::new("two_at_once_leave_nothing", 180, leaks::two_at_once_leave_nothing),
     Scenario::new("ctrl_c_cleans_up", 120, leaks::ctrl_c_cleans_up),
     Scenario::new("keeper_killed", 120, leaks::killed_keeper_leaves_nothing),

@@ -29,6 +29,11 @@ impl TimeSpan {
     pub fn seconds(self) -> u64 {
         u64::from(self.0)
     }
+
+    /// As a duration.
+    pub fn duration(self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.seconds())
+    }
 }
 
 impl FromStr for TimeSpan {

@@ -12,6 +12,8 @@ mod attention;
 mod capture;
 /// This process's signals as events.
 mod control;
+/// A time limit beside a command.
+mod limit;
 /// Whether the peer still lives.
 mod pulse;
 /// Commands, outcomes, and the trait.
@@ -23,6 +25,7 @@ pub use agent::{AgentShell, begin};
 pub use attention::{Attention, Heed};
 pub use capture::{Captured, capture};
 pub use control::HostSignals;
+pub use limit::TimeLimit;
 pub use pulse::{Beat, Pulse, Timeouts};
 pub use seam::{
     Command, Control, ControlEvent, GuestShell, Io, Outcome, Program, Pty, ShellError, signal_name, signal_number,

@@ -21,7 +21,7 @@ pub use daemon::DaemonCommand;
 pub use image::{ImageCommand, ImagePull};
 pub use kernel::{KernelCommand, KernelImport};
 pub use usage::Usage;
-pub use vm::{ListFlags, VmAttach, VmCommand, VmFlags, VmQuestion};
+pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmFlags, VmQuestion, VmRun};
 
 /// A whole command line, understood.
 #[derive(Debug, PartialEq)]

@@ -109,6 +109,9 @@ pub struct VmRun {
     /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
     #[argh(option, arg_name = "time")]
     pub ttl: Option<TimeSpan>,
+    /// end CMD after this time, with exit code 124
+    #[argh(option, arg_name = "time")]
+    pub timeout: Option<TimeSpan>,
     /// how the fake monitor shall fail
     #[argh(option, hidden_help)]
     pub fail: Option<FakeFailure>,
@@ -258,7 +261,7 @@ pub struct VmSsh {
     subcommand,
     name = "exec",
     description = "run a command in a running VM",
-    usage = "NAME [-d] -- CMD...",
+    usage = "NAME [-d] [--timeout TIME] -- CMD...",
     help_triggers("-h", "--help"),
     example = "banger vm exec box -- make test\nbanger vm exec box -- sh -c 'exit 42'; echo $?\nsome-program | banger vm exec box -- sort",
     example = "A command that goes on without you, and what it says:\n  id=$(banger vm exec -d box -- make world)\n  banger vm attach box $id",
@@ -272,6 +275,9 @@ pub struct VmExec {
     /// let it go on, and print its number for `vm attach`
     #[argh(switch, short = 'd')]
     pub detach: bool,
+    /// end CMD after this time, with exit code 124
+    #[argh(option, arg_name = "time")]
+    pub timeout: Option<TimeSpan>,
 }
 
 /// `vm attach`.

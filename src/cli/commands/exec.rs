@@ -4,30 +4,32 @@ use std::ffi::OsString;
 use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
 
-use super::super::args::{Usage, VmAttach};
+use super::super::args::{Usage, VmAttach, VmExec};
 use super::super::autostart;
 use super::super::report::Failure;
 use super::session;
 use crate::host::paths::Paths;
-use crate::model::VmName;
 use crate::os::memfd;
 use crate::protocol::owner::Carrier;
 use crate::protocol::shell::Tool;
 use crate::protocol::{Fault, FaultKind, frame};
 use crate::shell::{self, Command, Io};
 
-/// Runs `command` in `name`; returns its exit code.
-pub fn exec(name: &VmName, detach: bool, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+/// Runs `command` in a VM; returns its exit code.
+pub fn exec(asked: &VmExec, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
     let Some(command) = command else {
         return Err(Usage::new("what is to run stands behind `--`", &["vm", "exec"]).into());
     };
+    if asked.detach && asked.timeout.is_some() {
+        return Err(Usage::new("--timeout is for a command that is waited for", &["vm", "exec"]).into());
+    }
     let paths = Paths::current();
-    let carriers = if detach { vec![Carrier::Agent] } else { session::carriers(&paths, Some(&command))? };
+    let carriers = if asked.detach { vec![Carrier::Agent] } else { session::carriers(&paths, Some(&command))? };
     let mut client = autostart::connect(&paths)?;
-    let way = session::open(&mut client, name, carriers)?;
+    let way = session::open(&mut client, &asked.name, carriers)?;
     drop(client);
     let command = Command::new(command);
-    if detach { leave(way, &command) } else { session::carried(way, &command) }
+    if asked.detach { leave(way, &command) } else { session::carried(way, &command, asked.timeout) }
 }
 
 /// Has the guest run `command` by itself and prints its number.
@@ -53,5 +55,5 @@ pub fn attach(asked: &VmAttach) -> Result<u8, Failure> {
         Some(job) => Tool::Attach { job, from: asked.from, follow: !asked.no_follow },
         None => Tool::Jobs,
     };
-    session::carried(way, &Command::tool(tool))
+    session::carried(way, &Command::tool(tool), None)
 }

@@ -39,9 +39,9 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
 
 fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Result<u8, Failure> {
     match command {
-        VmCommand::Run(run) => return run::run(&run.flags(), run.rm, guest_command),
+        VmCommand::Run(run) => return run::run(&run, guest_command),
         VmCommand::Ssh(ssh) => return session::ssh(&ssh.name, guest_command),
-        VmCommand::Exec(exec) => return exec::exec(&exec.name, exec.detach, guest_command),
+        VmCommand::Exec(exec) => return exec::exec(&exec, guest_command),
         VmCommand::Attach(attach) => return exec::attach(&attach),
         VmCommand::Cp(cp) => copy::copy(&cp.src, &cp.dst)?,
         VmCommand::Create(create) => vms::create(&create.flags(), !create.no_start)?,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::super::args::VmFlags;
+use super::super::args::{VmFlags, VmRun};
 use super::super::client::{Client, unexpected};
 use super::super::interrupt::Interrupts;
 use super::super::progress::Progress;
@@ -18,7 +18,8 @@ use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
 
 /// Runs `command`, or a shell, in a new VM; returns its exit code.
-pub fn run(flags: &VmFlags, remove: bool, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+    let (flags, remove) = (&asked.flags(), asked.rm);
     resolve::check_alone(flags)?;
     let paths = Paths::current();
     let carriers = session::carriers(&paths, command.as_deref())?;
@@ -38,7 +39,7 @@ pub fn run(flags: &VmFlags, remove: bool, command: Option<Vec<OsString>>) -> Res
     drop(progress);
     let opened = session::open(&mut client, &name, carriers).map_err(no_way_in);
     drop(client);
-    let ended = opened.and_then(|way| session::run(way, command));
+    let ended = opened.and_then(|way| session::run(way, command, asked.timeout));
     cleaner.finish(&name, remove, ended.map_err(|failure| vms::kept(failure, &name)))
 }
 

@@ -7,21 +7,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process};
+use std::time::Instant;
 
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::interrupt::{Interrupts, Waited, wait_readable};
+use super::super::render;
 use super::super::report::Failure;
 use crate::host::config::{Config, ExecSetting};
 use crate::host::paths::Paths;
-use crate::model::VmName;
+use crate::model::{TimeSpan, VmName};
 use crate::os::process;
 use crate::os::tty::{self, RawMode};
 use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest, ShellAccess};
 use crate::protocol::shell::Token;
 use crate::protocol::{Fault, FaultKind};
-use crate::shell::{AgentShell, Command, GuestShell, HostSignals, Io, Pty, ShellError, Timeouts};
+use crate::shell::{AgentShell, Command, Control, GuestShell, HostSignals, Io, Pty, ShellError, TimeLimit, Timeouts};
 use crate::ssh::{Access, SshError, SshShell, UserSsh};
+
+/// Exit code of a command whose time was over, as timeout(1) has it.
+const OUT_OF_TIME: u8 = 124;
 
 /// `TERM` where the caller has none: what every terminfo database knows.
 const PLAIN_TERMINAL: &str = "dumb";
@@ -31,7 +36,7 @@ pub fn ssh(name: &VmName, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let mut client = autostart::connect(&Paths::current())?;
     let way = open(&mut client, name, vec![Carrier::Ssh])?;
     drop(client);
-    run(way, command)
+    run(way, command, None)
 }
 
 /// A way into a guest.
@@ -71,16 +76,16 @@ pub fn open(client: &mut Client, name: &VmName, carriers: Vec<Carrier>) -> Resul
     }
 }
 
-/// Runs `command`, or a login shell, to its end; returns its exit code.
-pub fn run(way: Way, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+/// Runs `command`, or a login shell, to its end or that of its time; returns its exit code.
+pub fn run(way: Way, command: Option<Vec<OsString>>, limit: Option<TimeSpan>) -> Result<u8, Failure> {
     match (command, is_on_terminal(), way) {
-        (Some(argv), _, way) => carried(way, &Command::new(argv)),
-        (None, false, way) => carried(way, &Command::login()),
+        (Some(argv), _, way) => carried(way, &Command::new(argv), limit),
+        (None, false, way) => carried(way, &Command::login(), limit),
         (None, true, Way::Ssh(access, socket)) => match program_of_user("ssh") {
-            Some(program) => with_own_ssh(&access, socket, &program),
-            None => carried(Way::Ssh(access, socket), &Command::login().on_pty(terminal())),
+            Some(program) => with_own_ssh(&access, socket, &program, limit),
+            None => carried(Way::Ssh(access, socket), &Command::login().on_pty(terminal()), limit),
         },
-        (None, true, way @ Way::Agent(..)) => carried(way, &Command::login().on_pty(terminal())),
+        (None, true, way @ Way::Agent(..)) => carried(way, &Command::login().on_pty(terminal()), limit),
     }
 }
 
@@ -94,15 +99,30 @@ fn terminal() -> Pty {
 }
 
 /// Over a carrier of banger's own. Signals are passed on: how the command ends is the guest's affair.
-pub fn carried(way: Way, command: &Command) -> Result<u8, Failure> {
-    let mut signals = signals()?;
-    let mut shell = connect(way, &mut signals)?;
+pub fn carried(way: Way, command: &Command, limit: Option<TimeSpan>) -> Result<u8, Failure> {
+    let limited = TimeLimit::new(signals()?, limit.map(TimeSpan::duration));
+    let mut control = limited.map_err(|e| failed("measure the time", &e))?;
+    let ended = over_carrier(way, command, &mut control);
+    match (control.is_over(), limit) {
+        (true, Some(limit)) if ended.is_ok() || matches!(ended, Err(Failure::Signalled(_))) => Ok(out_of_time(limit)),
+        _ => ended,
+    }
+}
+
+fn over_carrier(way: Way, command: &Command, control: &mut dyn Control) -> Result<u8, Failure> {
+    let mut shell = connect(way, control)?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     // Not before there is a session: until then Ctrl-C is a signal, and ends the wait for it.
     let raw = command.pty.is_some().then(|| RawMode::enter(stdin.as_fd())).transpose();
     let _raw = raw.map_err(|e| failed("prepare the terminal", &e))?;
-    let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
+    let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(control) };
     Ok(shell.run(command, io).map_err(|e| of_shell(&e))?.exit_code())
+}
+
+/// Says that the time was over; the exit code for it.
+fn out_of_time(limit: TimeSpan) -> u8 {
+    render::note(&format!("banger: not done within {limit}: ended"));
+    OUT_OF_TIME
 }
 
 /// This process's signals, from now on passed on.
@@ -116,7 +136,7 @@ pub fn of_shell(error: &ShellError) -> Failure {
 }
 
 /// The carrier, ready for commands.
-pub fn connect(way: Way, signals: &mut HostSignals) -> Result<Box<dyn GuestShell>, Failure> {
+pub fn connect(way: Way, control: &mut dyn Control) -> Result<Box<dyn GuestShell>, Failure> {
     match way {
         Way::Agent(name, token, socket) => {
             let shell = AgentShell::open(socket, token, name.as_str(), Timeouts::default());
@@ -129,7 +149,7 @@ pub fn connect(way: Way, signals: &mut HostSignals) -> Result<Box<dyn GuestShell
                 private_key: access.private_key.clone(),
                 host_key: access.host_key.clone(),
             };
-            let connected = SshShell::connect(socket, &keys, Timeouts::default(), Some(signals));
+            let connected = SshShell::connect(socket, &keys, Timeouts::default(), Some(control));
             Ok(Box::new(connected.map_err(|e| no_session(&e))?))
         }
     }
@@ -150,15 +170,19 @@ fn no_session(error: &SshError) -> Failure {
 }
 
 /// With the user's own `ssh`, which knows terminals better than anybody else.
-fn with_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path) -> Result<u8, Failure> {
+fn with_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path, limit: Option<TimeSpan>) -> Result<u8, Failure> {
     let interrupts = Interrupts::take_over().map_err(|e| failed("listen for signals", &e))?;
     let mut child = start_own_ssh(access, socket, program)?;
-    let signal = wait_for_end(&child, &interrupts).map_err(|e| failed("wait for ssh", &e))?;
-    if let Some(signal) = signal {
+    let waited = wait_for_end(&child, &interrupts, limit).map_err(|e| failed("wait for ssh", &e))?;
+    if waited != Waited::Readable {
         // It may have ended by the same signal meanwhile.
         let _ = child.kill();
         child.wait().map_err(|e| failed("wait for ssh", &e))?;
-        return Err(Failure::Signalled(signal));
+    }
+    match (waited, limit) {
+        (Waited::Signal(signal), _) => return Err(Failure::Signalled(signal)),
+        (Waited::TimedOut, Some(limit)) => return Ok(out_of_time(limit)),
+        (Waited::TimedOut, None) | (Waited::Readable, _) => {}
     }
     let status = child.wait().map_err(|e| failed("wait for ssh", &e))?;
     let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
@@ -179,18 +203,19 @@ fn start_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path) -> Resul
     Process::new(program).args(&argv[1..]).spawn().map_err(|e| failed("start ssh", &e))
 }
 
-/// Waits for the end of `child`; `Some` when a signal came first. SIGINT went to the child as well,
-/// which decides what it means.
-fn wait_for_end(child: &Child, interrupts: &Interrupts) -> io::Result<Option<i32>> {
+/// Waits for the end of `child`, which is `Readable`, a signal, or the end of its time. SIGINT went to
+/// the child as well, which decides what it means.
+fn wait_for_end(child: &Child, interrupts: &Interrupts, limit: Option<TimeSpan>) -> io::Result<Waited> {
     let Some(pidfd) = i32::try_from(child.id()).ok().and_then(|pid| process::reference(pid).ok()) else {
-        return Ok(None);
+        return Ok(Waited::Readable);
     };
-    let Some(pidfd) = process::open(pidfd)? else { return Ok(None) };
+    let Some(pidfd) = process::open(pidfd)? else { return Ok(Waited::Readable) };
+    let deadline = limit.map(|limit| Instant::now() + limit.duration());
     loop {
-        match wait_readable(pidfd.as_fd(), Some(interrupts), None)? {
+        let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match wait_readable(pidfd.as_fd(), Some(interrupts), rest)? {
             Waited::Signal(signal_hook::consts::SIGINT) => {}
-            Waited::Signal(signal) => return Ok(Some(signal)),
-            Waited::Readable | Waited::TimedOut => return Ok(None),
+            waited => return Ok(waited),
         }
     }
 }
