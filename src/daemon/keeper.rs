@@ -40,8 +40,12 @@ pub(super) async fn delete_while(daemon: &Arc<Daemon>, id: &VmId, condition: imp
 
 async fn delete(daemon: &Arc<Daemon>, id: &VmId, condition: &impl Fn(&VmRecord) -> bool) -> Result<(), Fault> {
     let wanted = id.clone();
-    let vm = daemon.stored(move |s| s.vm_by_id(&wanted)).await?;
-    if !vm.as_ref().is_some_and(condition) {
+    let Some(vm) = daemon.stored(move |s| s.vm_by_id(&wanted)).await? else {
+        // Whoever came for it came too late; nothing shall be known of it.
+        daemon.drop_machine(id);
+        return Ok(());
+    };
+    if !condition(&vm) {
         return Ok(());
     }
     info!("VM {id} is deleted");

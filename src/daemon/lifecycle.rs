@@ -87,6 +87,9 @@ pub(super) async fn reach_locked(
     let planned = plan(wanted, seen).map_err(|no| {
         Fault::new(FaultKind::InUse, format!("VM '{}' cannot be changed now", vm.spec.name)).cause(no.to_string())
     })?;
+    if planned.contains(&Step::Launch) {
+        admit_start(daemon, &vm).await?;
+    }
     info!("[{}] VM {} ({id}): {} → {wanted:?}", op.id, vm.spec.name, vm.state);
     let mut done = Vec::new();
     for step in planned {
@@ -103,6 +106,14 @@ pub(super) async fn reach_locked(
         }
     }
     look(daemon, id).await
+}
+
+/// Refuses, before anything is touched, a start that exceeds the limits. Two at once may both come past
+/// here; the store, which reserves, then refuses the second.
+async fn admit_start(daemon: &Daemon, vm: &VmRecord) -> Result<(), Fault> {
+    let mut others = daemon.stored(|s| s.vms()).await?;
+    others.retain(|other| other.id != vm.id);
+    daemon.limits().admit_start(vm.spec.memory, &others).map_err(|e| super::store_fault(&e.into()))
 }
 
 /// Whether the VM's monitor lives; a fault where that cannot be told, for a VM that is taken for

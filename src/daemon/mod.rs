@@ -171,8 +171,5 @@ fn store_fault(error: &StoreError) -> Fault {
         }
     };
     let fault = Fault::of(kind, error);
-    match error {
-        StoreError::Limit(limit) => fault.hint(limit.hint()),
-        _ => fault,
-    }
+    if let StoreError::Limit(limit) = error { fault.hint(limit.hint()) } else { fault }
 }

@@ -39,32 +39,30 @@ impl TimeSpan {
 impl FromStr for TimeSpan {
     type Err = TimeSpanError;
     fn from_str(text: &str) -> Result<Self, TimeSpanError> {
-        let syntax = || TimeSpanError::Syntax(text.to_owned());
-        let too_long = || TimeSpanError::TooLong(text.to_owned());
-        let (mut rest, mut smaller, mut total) = (text, &UNITS[..], 0_u32);
-        while !rest.is_empty() {
-            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            let (number, tail) = rest.split_at(digits);
-            if number.is_empty() {
-                return Err(syntax());
-            }
-            // A bare number is seconds, and only as the whole of it.
-            let unit = match tail.chars().next() {
-                None if rest.len() == text.len() => 's',
-                None => return Err(syntax()),
-                Some(unit) => unit,
-            };
-            let at = smaller.iter().position(|(letter, _)| *letter == unit).ok_or_else(syntax)?;
-            let number: u32 = number.parse().map_err(|_| too_long())?;
-            let seconds = number.checked_mul(smaller[at].1).ok_or_else(too_long)?;
-            total = total.checked_add(seconds).ok_or_else(too_long)?;
-            smaller = &smaller[at + 1..];
-            rest = tail.get(1..).unwrap_or_default();
+        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let total = if is_number { text.parse().ok() } else { sum(text)? };
+        match total {
+            Some(0) => Err(TimeSpanError::Zero(text.to_owned())),
+            Some(total) => Ok(Self(total)),
+            None => Err(TimeSpanError::TooLong(text.to_owned())),
         }
-        match (text, total) {
-            ("", _) => Err(syntax()),
-            (_, 0) => Err(TimeSpanError::Zero(text.to_owned())),
-            (_, total) => Ok(Self(total)),
+    }
+}
+
+/// The seconds of numbers with units; `None` when they do not fit.
+fn sum(text: &str) -> Result<Option<u32>, TimeSpanError> {
+    let syntax = || TimeSpanError::Syntax(text.to_owned());
+    let (mut rest, mut smaller, mut total) = (text, &UNITS[..], Some(0_u32));
+    loop {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail.chars().next().filter(|_| digits > 0).ok_or_else(syntax)?;
+        let at = smaller.iter().position(|(letter, _)| *letter == unit).ok_or_else(syntax)?;
+        let seconds = number.parse().ok().and_then(|n: u32| n.checked_mul(smaller[at].1));
+        total = total.zip(seconds).and_then(|(total, seconds)| total.checked_add(seconds));
+        (smaller, rest) = (&smaller[at + 1..], &tail[unit.len_utf8()..]);
+        if rest.is_empty() {
+            return Ok(total);
         }
     }
 }

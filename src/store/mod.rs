@@ -106,7 +106,7 @@ pub enum StoreError {
     #[error("all {} places for running VMs are taken", crate::model::Slot::COUNT)]
     NoSlot,
     /// A limit of the owner or of the host forbids it.
-    #[error("{0}")]
+    #[error(transparent)]
     Limit(#[from] LimitError),
 }
 

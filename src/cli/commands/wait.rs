@@ -25,17 +25,8 @@ pub fn wait(names: Vec<VmName>, json: bool) -> Result<(), Failure> {
     if names.is_empty() {
         return Err(Usage::new("NAME is missing", &["vm", "wait"]).into());
     }
-    let paths = Paths::current();
-    // Started once, if need be, and not by each of them.
-    drop(autostart::connect(&paths)?);
-    let (sender, ends) = mpsc::channel();
+    let ends = wait_for_each(names)?;
     let (mut all, mut codes) = (Vec::new(), Vec::new());
-    for name in names {
-        let (sender, paths) = (sender.clone(), paths.clone());
-        // Its receiver is gone only when the command, and so this process, ends.
-        std::thread::spawn(move || drop(sender.send(wait_for(&paths, &name))));
-    }
-    drop(sender);
     for end in ends {
         match end {
             Ok(end) if json => all.push(end),
@@ -50,6 +41,20 @@ pub fn wait(names: Vec<VmName>, json: bool) -> Result<(), Failure> {
         render::json(&all)?;
     }
     exit_of(&codes)
+}
+
+/// The ends of all, as they come.
+fn wait_for_each(names: Vec<VmName>) -> Result<mpsc::Receiver<Result<EndView, Failure>>, Failure> {
+    let paths = Paths::current();
+    // Started once, if need be, and not by each of them.
+    drop(autostart::connect(&paths)?);
+    let (sender, ends) = mpsc::channel();
+    for name in names {
+        let (sender, paths) = (sender.clone(), paths.clone());
+        // Its receiver is gone only when the command, and so this process, ends.
+        std::thread::spawn(move || drop(sender.send(wait_for(&paths, &name))));
+    }
+    Ok(ends)
 }
 
 fn wait_for(paths: &Paths, name: &VmName) -> Result<EndView, Failure> {
