@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::info;
 use smol::Async;
 
+use super::blocking::unblock;
 use super::catalogue::{self, NewImage, NewKernel};
 use super::operation::Op;
 use super::server::{Outcome, status};
@@ -247,8 +248,7 @@ async fn open_shell(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
     socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(false)).map_err(|e| unreachable(&e))?;
     let files = VmFiles::new(&daemon.paths.vms(), &vm.id);
     let reading = files.clone();
-    let keys =
-        smol::unblock(move || reading.keys()).await.map_err(|e| Fault::failed("cannot read the VM's keys", &e))?;
+    let keys = unblock(move || reading.keys()).await.map_err(|e| Fault::failed("cannot read the VM's keys", &e))?;
     let access = ShellAccess {
         name: name.clone(),
         address,
@@ -279,7 +279,7 @@ async fn reach_guest(address: Ipv4Addr) -> std::io::Result<Async<TcpStream>> {
 async fn open_console(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
     let vm = daemon.vm(name).await?;
     let path = VmFiles::new(&daemon.paths.vms(), &vm.id).console();
-    match smol::unblock(move || File::open(path)).await {
+    match unblock(move || File::open(path)).await {
         Ok(file) => Ok((OwnerReply::Console, vec![file.into()])),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Fault::new(FaultKind::NotFound, format!("VM '{name}' has no console log yet"))

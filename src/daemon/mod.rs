@@ -6,6 +6,8 @@
 
 /// The conversation with guests' agents.
 mod agent;
+/// Work that blocks.
+mod blocking;
 /// What each request does.
 mod calls;
 /// Images and kernels.
@@ -95,7 +97,7 @@ impl Daemon {
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Fault> {
         let store = self.store.clone();
-        smol::unblock(move || work(&store)).await.map_err(|e| {
+        blocking::unblock(move || work(&store)).await.map_err(|e| {
             if e.is_lasting() {
                 error!("the store fails and must be opened anew: {e}");
                 self.end(Ending::StoreLost);
