@@ -30,22 +30,6 @@ pub enum VmmError {
     /// A file of the boot.
     #[error("{0}")]
     File(#[from] io::Error),
-    /// A program that is needed.
-    #[error("{program} is not installed; `apt-get install {package}` brings it")]
-    Missing {
-        /// The program.
-        program: &'static str,
-        /// The distribution's package.
-        package: &'static str,
-    },
-    /// A program failed.
-    #[error("{program} failed: {said}")]
-    Program {
-        /// The program.
-        program: &'static str,
-        /// Its last words.
-        said: String,
-    },
     /// The control socket said something else than its protocol allows, or ended.
     #[error("the monitor's control socket: {0}")]
     Control(String),
