@@ -67,6 +67,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("exit_codes", 180, exec::exit_codes),
     Scenario::new("streams", 420, exec::streams),
     Scenario::new("two_at_once_leave_nothing", 180, leaks::two_at_once_leave_nothing),
+    Scenario::new("ten_at_once", 240, leaks::ten_at_once),
     Scenario::new("ctrl_c_cleans_up", 120, leaks::ctrl_c_cleans_up),
     Scenario::new("keeper_killed", 120, leaks::killed_keeper_leaves_nothing),
     Scenario::new("vmm_confinement", 180, monitor::is_confined),
