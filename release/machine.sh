@@ -211,3 +211,14 @@ build_settings() {
     export PATH CC_x86_64_unknown_linux_musl=banger-cc CC_aarch64_unknown_linux_musl=banger-cc
     export CFLAGS_x86_64_unknown_linux_musl="$mapped" CFLAGS_aarch64_unknown_linux_musl="$mapped"
 }
+
+# checked COMMAND...: cargo with the profile of the release build, so that OpenSSL is compiled once
+# for all, but without the costly optimisation across crates, and with overflow checks. (Debug
+# assertions would give the build scripts another profile, and OpenSSL its minutes again.)
+checked() {
+    verb=$1
+    shift
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_STRIP=none \
+        CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+        cargo "$verb" --release --locked --quiet --target "$native_target" "$@"
+}
