@@ -67,6 +67,7 @@ pub(super) async fn answer(
         OwnerRequest::KeepVm { name } => done(keep(d, &name).await),
         OwnerRequest::DeleteVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Gone).await?),
         OwnerRequest::ListVms => plain(OwnerReply::Vms(d.stored(|s| s.vms()).await?)),
+        OwnerRequest::ListRunning => plain(OwnerReply::Vms(d.stored(|s| s.running_vms()).await?)),
         OwnerRequest::ShowVm { name } => plain(OwnerReply::Vm(Box::new(d.vm(&name).await?))),
         OwnerRequest::OpenShell { name } => open_shell(d, &name).await,
         OwnerRequest::OpenConsole { name } => open_console(d, &name).await,

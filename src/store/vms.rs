@@ -6,7 +6,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::codec::{VmRow, decode, encode};
 use super::{Failure, IMAGES, KERNELS, Store, StoreError, VMS};
-use crate::model::{Slot, Subnet, VmId, VmName, VmRecord};
+use crate::model::{Slot, Subnet, VmId, VmName, VmRecord, VmState};
 
 /// A place taken for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,13 @@ impl Store {
     pub fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
         let mut vms = self.read(|tx| all(&tx.open_table(VMS)?))?;
         vms.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        Ok(vms)
+    }
+
+    /// The VMs that run, by name.
+    pub fn running_vms(&self) -> Result<Vec<VmRecord>, StoreError> {
+        let mut vms = self.vms()?;
+        vms.retain(|vm| vm.state == VmState::Running);
         Ok(vms)
     }
 
@@ -78,7 +85,7 @@ impl Store {
             let reserved = Reserved { slot, address: subnet.address(slot) };
             vm.slot = Some(slot);
             vm.address = Some(reserved.address);
-            vm.state = crate::model::VmState::Starting;
+            vm.state = VmState::Starting;
             vm.reason = None;
             put(tx, &vm)?;
             Ok(reserved)
@@ -138,7 +145,7 @@ mod tests {
     use super::*;
     use crate::model::choice::{Accel, VmmKind};
     use crate::model::image::{ImageRecord, KernelRecord};
-    use crate::model::{InitMode, Mib, VmSpec, VmState};
+    use crate::model::{InitMode, Mib, VmSpec};
 
     fn vm(name: &str, number: u64) -> VmRecord {
         VmRecord {
@@ -199,6 +206,19 @@ mod tests {
         store.insert_vm(&vm("box", 1)).expect("free");
         assert!(matches!(store.insert_vm(&vm("box", 2)), Err(StoreError::NameTaken { .. })));
         assert_eq!(store.vms().expect("read").len(), 1);
+    }
+
+    #[test]
+    fn those_that_run_are_listed_apart() {
+        let (_folder, store) = with_catalogue();
+        for (name, number) in [("b", 1), ("a", 2), ("c", 3)] {
+            store.insert_vm(&vm(name, number)).expect("free");
+        }
+        for number in [1, 2] {
+            store.update_vm(&VmId::from_random(number), |vm| vm.state = VmState::Running).expect("written");
+        }
+        let names: Vec<_> = store.running_vms().expect("read").iter().map(|vm| vm.spec.name.to_string()).collect();
+        assert_eq!(names, ["a", "b"]);
     }
 
     #[test]
