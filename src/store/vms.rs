@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::codec::{VmRow, decode, encode};
-use super::{Failure, IMAGES, KERNELS, Store, StoreError, VMS};
+use super::{Failure, IMAGES, KERNELS, RUNNING, Store, StoreError, VMS};
 use crate::model::{Slot, Subnet, VmId, VmName, VmRecord, VmState};
 
 /// A place taken for a start.
@@ -27,9 +27,19 @@ impl Store {
 
     /// The VMs that run, by name.
     pub fn running_vms(&self) -> Result<Vec<VmRecord>, StoreError> {
-        let mut vms = self.vms()?;
-        vms.retain(|vm| vm.state == VmState::Running);
-        Ok(vms)
+        let mut running = self.read(|tx| {
+            let (ids, vms) = (tx.open_table(RUNNING)?, tx.open_table(VMS)?);
+            let mut running = Vec::new();
+            for id in ids.iter()? {
+                let (id, _) = id?;
+                if let Some(row) = vms.get(id.value())? {
+                    running.push(record(id.value(), row.value())?);
+                }
+            }
+            Ok(running)
+        })?;
+        running.sort_by(|a: &VmRecord, b| a.spec.name.cmp(&b.spec.name));
+        Ok(running)
     }
 
     /// The VM called `name`.
@@ -94,7 +104,10 @@ impl Store {
 
     /// Removes a VM's row; true when there was one.
     pub fn remove_vm(&self, id: &VmId) -> Result<bool, StoreError> {
-        self.write(|tx| Ok(tx.open_table(VMS)?.remove(id.as_str())?.is_some()))
+        self.write(|tx| {
+            tx.open_table(RUNNING)?.remove(id.as_str())?;
+            Ok(tx.open_table(VMS)?.remove(id.as_str())?.is_some())
+        })
     }
 }
 
@@ -123,7 +136,24 @@ fn require(tx: &WriteTransaction, table: super::Rows, what: &'static str, name: 
 fn put(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
     let row = encode("vms", &VmRow::V1(vm.clone()))?;
     tx.open_table(VMS)?.insert(vm.id.as_str(), row.as_slice())?;
+    note_running(tx, vm)
+}
+
+fn note_running(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
+    let mut running = tx.open_table(RUNNING)?;
+    if vm.state == VmState::Running {
+        running.insert(vm.id.as_str(), ())?;
+    } else {
+        running.remove(vm.id.as_str())?;
+    }
     Ok(())
+}
+
+/// Fills [`RUNNING`] from what is stored: another build may have written the rows.
+pub(super) fn index_running(tx: &WriteTransaction) -> Result<(), Failure> {
+    tx.delete_table(RUNNING)?;
+    tx.open_table(RUNNING)?;
+    all(&tx.open_table(VMS)?)?.iter().try_for_each(|vm| note_running(tx, vm))
 }
 
 fn all(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<VmRecord>, Failure> {
@@ -217,8 +247,25 @@ mod tests {
         for number in [1, 2] {
             store.update_vm(&VmId::from_random(number), |vm| vm.state = VmState::Running).expect("written");
         }
-        let names: Vec<_> = store.running_vms().expect("read").iter().map(|vm| vm.spec.name.to_string()).collect();
-        assert_eq!(names, ["a", "b"]);
+        let names = |store: &Store| {
+            store.running_vms().expect("read").iter().map(|vm| vm.spec.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&store), ["a", "b"]);
+        store.remove_vm(&VmId::from_random(1)).expect("written");
+        assert_eq!(names(&store), ["a"]);
+        store.update_vm(&VmId::from_random(3), |vm| vm.state = VmState::Running).expect("written");
+        store.update_vm(&VmId::from_random(2), |vm| vm.state = VmState::Stopped).expect("written");
+        assert_eq!(names(&store), ["c"]);
+    }
+
+    #[test]
+    fn those_that_run_are_known_again_after_another_build_wrote_the_rows() {
+        let (folder, store) = with_catalogue();
+        store.insert_vm(&VmRecord { state: VmState::Running, ..vm("a", 1) }).expect("free");
+        store.write(|tx| Ok(tx.delete_table(RUNNING).map(drop)?)).expect("written");
+        drop(store);
+        let store = Store::open(folder.path()).expect("opens");
+        assert_eq!(store.running_vms().expect("read").len(), 1);
     }
 
     #[test]
