@@ -35,9 +35,9 @@ as_root() {
 # PATH. gcc only recommends the C library's headers and start files, with which build scripts link.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 build_needs="gcc:gcc /usr/include/stdio.h:libc6-dev musl-gcc:musl-tools perl:perl make:make git:git"
-run_needs="qemu-system-x86_64:qemu-system-x86 qemu-img:qemu-utils mmdebstrap:mmdebstrap nft:nftables ip:iproute2
+run_needs="qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap nft:nftables ip:iproute2
     depmod:kmod mkfs.ext4:e2fsprogs ssh:openssh-client xz:xz-utils zstd:zstd newuidmap:uidmap ps:procps"
-smoke_needs="setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils sshd:openssh-server lz4:lz4"
+smoke_needs="qemu-img:qemu-utils setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils sshd:openssh-server lz4:lz4"
 
 # missing NEED...: the packages of those programs and files that are not there.
 missing() {
@@ -210,4 +210,15 @@ build_settings() {
     mapped="-ffile-prefix-map=$cargo_home=cargo -ffile-prefix-map=$banger_target=target -g0"
     export PATH CC_x86_64_unknown_linux_musl=banger-cc CC_aarch64_unknown_linux_musl=banger-cc
     export CFLAGS_x86_64_unknown_linux_musl="$mapped" CFLAGS_aarch64_unknown_linux_musl="$mapped"
+}
+
+# checked COMMAND...: cargo with the profile of the release build, so that OpenSSL is compiled once
+# for all, but without the costly optimisation across crates, and with overflow checks. (Debug
+# assertions would give the build scripts another profile, and OpenSSL its minutes again.)
+checked() {
+    verb=$1
+    shift
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_STRIP=none \
+        CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+        cargo "$verb" --release --locked --quiet --target "$native_target" "$@"
 }

@@ -5,13 +5,16 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::census::wait_for_equality;
-use crate::command::Running;
+use crate::command::{Output, Running};
 use crate::daemons::{end, pids};
 use crate::exec::BOOT;
 use crate::world::World;
 
 /// How long cleaning up may take that no command waits for.
 const CLEANING: Duration = Duration::from_secs(20);
+
+/// Seconds for ten at once, two at a time in software.
+const TEN: u64 = 220;
 
 /// Two at once both succeed, and everything is as before.
 pub fn two_at_once_leave_nothing(world: &World) {
@@ -23,6 +26,21 @@ pub fn two_at_once_leave_nothing(world: &World) {
     let both = [run("one"), run("two")];
     let said = both.map(|running| running.wait().ok().text());
     assert_eq!(said, ["one", "two"]);
+    wait_for_equality(world, &before, Duration::from_secs(5));
+}
+
+/// Ten at once all succeed, and everything is as before. On few processors those that came late wait
+/// for the boots of those before them, and say so.
+pub fn ten_at_once(world: &World) {
+    let before = world.start_and_count();
+    let names: Vec<String> = (0..10).map(|number| format!("one-of-{number}")).collect();
+    let start =
+        |name: &String| world.banger(&["vm", "run", "--rm", "--name", name, "--", "hostname"]).limit(TEN).spawn();
+    let all: Vec<Running> = names.iter().map(start).collect();
+    let ended: Vec<_> = all.into_iter().map(|running| running.wait().ok()).collect();
+    assert_eq!(ended.iter().map(Output::text).collect::<Vec<_>>(), names);
+    let waited = ended.iter().filter(|output| output.stderr.contains("to boot first")).count();
+    println!("{waited} of {} waited for others to boot first", names.len());
     wait_for_equality(world, &before, Duration::from_secs(5));
 }
 

@@ -77,6 +77,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("carrier_jobs", 240, carriers::jobs),
     Scenario::new("carrier_copies", 240, carriers::copies),
     Scenario::new("two_at_once_leave_nothing", 180, leaks::two_at_once_leave_nothing),
+    Scenario::new("ten_at_once", 240, leaks::ten_at_once),
     Scenario::new("ctrl_c_cleans_up", 120, leaks::ctrl_c_cleans_up),
     Scenario::new("keeper_killed", 120, leaks::killed_keeper_leaves_nothing),
     Scenario::new("vmm_confinement", 180, monitor::is_confined),

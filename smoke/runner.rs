@@ -156,12 +156,13 @@ fn clear_away_stages_of_the_dead() {
 }
 
 /// Where all scenarios of a run are played.
-struct Stage {
+pub struct Stage {
     folder: PathBuf,
 }
 
 impl Stage {
-    fn set() -> Self {
+    /// A new one, with the binary under test in it.
+    pub fn set() -> Self {
         let folder = Path::new(STAGES).join(format!("{STAGE}{}", std::process::id()));
         std::fs::create_dir(&folder).expect("a new folder in /var/tmp");
         if std::env::var_os("SMOKE_KEEP").is_some() {
@@ -171,8 +172,13 @@ impl Stage {
         Self { folder }
     }
 
+    /// A new world on this stage.
+    pub fn world(&self, name: &str) -> World {
+        World::build(&self.folder, name, &self.folder.join("banger"))
+    }
+
     fn play(&self, scenario: &Scenario) -> Outcome {
-        let world = World::build(&self.folder, scenario.name, &self.folder.join("banger"));
+        let world = self.world(scenario.name);
         if scenario.base
             && let Err(reason) = crate::base::clone_into(&world.home().join("state"))
         {

@@ -116,12 +116,17 @@ impl World {
 
     /// A program with the environment of a person in this world, and nothing else of ours.
     pub fn tool(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Run {
+        Run::new(self.command(program, arguments))
+    }
+
+    /// The same before anything is decided about its streams and its limit.
+    pub fn command(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
         let mut command = with_arguments(program, arguments);
         command.env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("BANGER_HOME", self.home()).env("HOME", self.person()).env("LC_ALL", "C");
         command.envs(self.extra.iter().map(|(k, v)| (k, v))).current_dir(self.person());
-        Run::new(command)
+        command
     }
 
     /// Starts daemon and helper.

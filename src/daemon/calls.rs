@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use log::info;
 
+use super::blocking::unblock;
 use super::catalogue::{self, NewImage, NewKernel};
 use super::creation::{self, Asked};
 use super::operation::Op;
@@ -61,6 +62,7 @@ pub(super) async fn answer(
         OwnerRequest::KeepVm { name } => done(keep(d, &name).await),
         OwnerRequest::DeleteVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Gone).await?),
         OwnerRequest::ListVms => plain(OwnerReply::Vms(d.stored(|s| s.vms()).await?)),
+        OwnerRequest::ListRunning => plain(OwnerReply::Vms(d.stored(|s| s.running_vms()).await?)),
         OwnerRequest::ShowVm { name } => plain(OwnerReply::Vm(Box::new(d.vm(&name).await?))),
         OwnerRequest::OpenShell { name, carriers } => shells::open(d, &op, &name, &carriers).await,
         OwnerRequest::OpenConsole { name } => open_console(d, &name).await,
@@ -182,7 +184,7 @@ pub(super) async fn running(daemon: &Daemon, name: &VmName) -> Result<VmRecord, 
 async fn open_console(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
     let vm = daemon.vm(name).await?;
     let path = VmFiles::new(&daemon.paths.vms(), &vm.id).console();
-    match smol::unblock(move || File::open(path)).await {
+    match unblock(move || File::open(path)).await {
         Ok(file) => Ok((OwnerReply::Console, vec![file.into()])),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             Err(Fault::new(FaultKind::NotFound, format!("VM '{name}' has no console log yet"))

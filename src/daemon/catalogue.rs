@@ -12,6 +12,7 @@ use smol::future::FutureExt;
 use smol::lock::MutexGuardArc;
 
 use super::Daemon;
+use super::blocking::unblock;
 use super::operation::{Cancel, Op};
 use crate::image::{Cancelled, Ext4Options, ImageError, import_kernel, tar_to_ext4};
 use crate::model::image::{ImageRecord, KernelRecord};
@@ -61,9 +62,7 @@ pub(super) async fn import_image(
     let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
     if noted.is_err() {
         let path = daemon.paths.images().join(format!("{}.ext4", new.name));
-        smol::unblock(move || remove_file(&path))
-            .await
-            .map_err(|e| Fault::failed("cannot remove a partial image", &e))?;
+        unblock(move || remove_file(&path)).await.map_err(|e| Fault::failed("cannot remove a partial image", &e))?;
     }
     noted
 }
@@ -72,7 +71,7 @@ async fn write_image(daemon: &Daemon, op: &Op, new: &NewImage, stream: OwnedFd) 
     op.stage("writing the filesystem");
     let target = daemon.paths.images().join(format!("{}.ext4", new.name));
     let (asked, size) = (op.clone(), new.size);
-    let written = smol::unblock(move || {
+    let written = unblock(move || {
         let mut told = Teller::new(&asked);
         tar_to_ext4(&mut Inflow::new(stream, &asked), &target, &Ext4Options::root(size), &mut |bytes| {
             told.progress(bytes)
@@ -112,7 +111,7 @@ async fn write_kernel(daemon: &Daemon, op: &Op, new: &NewKernel, stream: OwnedFd
     let folder = daemon.paths.kernels().join(new.name.as_str());
     let partial = daemon.paths.kernels().join(format!(".{}.part", new.name));
     let (asked, release) = (op.clone(), new.release.clone());
-    let imported = smol::unblock(move || -> Result<_, ImageError> {
+    let imported = unblock(move || -> Result<_, ImageError> {
         remove_tree(&partial)?;
         ensure_dir(&partial, 0o700)?;
         let mut told = Teller::new(&asked);
@@ -145,7 +144,7 @@ pub(super) async fn delete_image(daemon: &Arc<Daemon>, op: &Op, name: ImageName)
     let path = daemon.paths.images().join(format!("{name}.ext4"));
     // The row first: a file without a row is swept, a row without its file would be a lie.
     daemon.stored(move |s| s.remove_image(&name)).await?;
-    smol::unblock(move || remove_file(&path)).await.map_err(|e| Fault::failed("cannot remove the image's file", &e))
+    unblock(move || remove_file(&path)).await.map_err(|e| Fault::failed("cannot remove the image's file", &e))
 }
 
 /// Deletes a kernel that no VM uses.
@@ -153,7 +152,7 @@ pub(super) async fn delete_kernel(daemon: &Arc<Daemon>, op: &Op, name: KernelNam
     let _turn = take_turn(daemon, op, "kernel", name.as_str()).await?;
     let folder = daemon.paths.kernels().join(name.as_str());
     daemon.stored(move |s| s.remove_kernel(&name)).await?;
-    smol::unblock(move || remove_tree(&folder)).await.map_err(|e| Fault::failed("cannot remove the kernel's files", &e))
+    unblock(move || remove_tree(&folder)).await.map_err(|e| Fault::failed("cannot remove the kernel's files", &e))
 }
 
 /// The lock of one image or kernel; whoever waits for it can give up.

@@ -6,6 +6,10 @@
 
 /// The conversation with guests' agents.
 mod agent;
+/// Work that blocks.
+mod blocking;
+/// Who boots now, and who waits.
+mod boots;
 /// What each request does.
 mod calls;
 /// Images and kernels.
@@ -72,6 +76,7 @@ struct Daemon {
     helper: helper::Helper,
     executor: Arc<Executor<'static>>,
     machines: Mutex<HashMap<VmId, Arc<machine::Machine>>>,
+    boots: boots::Boots,
     /// A lock for each image or kernel that is being made or removed.
     making: Mutex<HashMap<String, Weak<smol::lock::Mutex<()>>>>,
     /// Whether everything was found again after the start; false until the helper has answered once.
@@ -106,7 +111,7 @@ impl Daemon {
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Fault> {
         let store = self.store.clone();
-        smol::unblock(move || work(&store)).await.map_err(|e| {
+        blocking::unblock(move || work(&store)).await.map_err(|e| {
             if e.is_lasting() {
                 error!("the store fails and must be opened anew: {e}");
                 self.end(Ending::StoreLost);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use log::{info, warn};
 use smol::channel::Sender;
 
+use super::blocking::unblock;
 use super::operation::Op;
 use super::{Daemon, expiry, keeper, lifecycle, steps};
 use crate::model::plan::{Step, Wanted};
@@ -177,7 +178,7 @@ async fn sweep_files(daemon: &Arc<Daemon>) -> Result<(), Fault> {
         daemon.stored(|s| s.images()).await?.iter().map(|image| format!("{}.ext4", image.name)).collect();
     let kernels: HashSet<String> = daemon.stored(|s| s.kernels()).await?.iter().map(|k| k.name.to_string()).collect();
     let paths = daemon.paths.clone();
-    let swept = smol::unblock(move || {
+    let swept = unblock(move || {
         sweep(&paths.vms(), &vms)?;
         sweep(&paths.images(), &images)?;
         sweep(&paths.kernels(), &kernels)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::info;
 use smol::Async;
 
+use super::blocking::unblock;
 use super::calls::running;
 use super::operation::Op;
 use super::server::Outcome;
@@ -94,7 +95,7 @@ async fn over_ssh(daemon: &Arc<Daemon>, vm: &VmRecord) -> Outcome {
     let files = VmFiles::new(&daemon.paths.vms(), &vm.id);
     let reading = files.clone();
     let keys =
-        smol::unblock(move || reading.keys()).await.map_err(|e| Fault::failed("cannot read the VM's keys", &e))?;
+        unblock(move || reading.keys()).await.map_err(|e| Fault::failed("cannot read the VM's keys", &e))?;
     let access = ShellAccess {
         name: name.clone(),
         address,

@@ -48,7 +48,7 @@ async fn of_vm(daemon: Arc<Daemon>, op: Op, vm: VmRecord) -> Result<VmStats, Fau
     let ended = || Fault::new(FaultKind::InUse, format!("VM '{name}' is not running")).cause("it has just ended");
     let process = vm.process.ok_or_else(ended)?;
     let group = vm.id.clone();
-    let host = smol::unblock(move || usage_of(process, group.as_str())).await;
+    let host = unblock(move || usage_of(process, group.as_str())).await;
     let host = host.map_err(|e| Fault::failed(format!("cannot measure VM '{name}'"), &e))?.ok_or_else(ended)?;
     let guest = ask_guest(&daemon, &op, &vm).await.map_err(|fault| fault.to_string());
     Ok(VmStats { name: name.clone(), vcpus: vm.spec.vcpus, host, guest })

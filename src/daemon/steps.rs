@@ -8,6 +8,7 @@ use log::{info, warn};
 use smol::future::FutureExt;
 
 use super::agent::AgentLink;
+use super::blocking::unblock;
 use super::machine::Live;
 use super::operation::Op;
 use super::vm_files::VmFiles;
@@ -99,13 +100,13 @@ fn files_of(daemon: &Daemon, id: &VmId) -> VmFiles {
 
 async fn make_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     let files = files_of(daemon, id);
-    smol::unblock(move || files.make()).await.map_err(|e| Fault::failed("cannot make the VM's files", &e))
+    unblock(move || files.make()).await.map_err(|e| Fault::failed("cannot make the VM's files", &e))
 }
 
 async fn make_disk(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     let vm = load(daemon, id).await?;
     let (monitor, path) = (monitor_of(&vm)?, files_of(daemon, id).disk());
-    let made = smol::unblock(move || monitor.make_disk(&path, vm.spec.disk)).await;
+    let made = unblock(move || monitor.make_disk(&path, vm.spec.disk)).await;
     made.map_err(|e| Fault::failed("cannot make the VM's disk", &e))
 }
 
@@ -119,8 +120,8 @@ pub(super) async fn grow_disk(daemon: &Daemon, vm: &VmRecord, size: Mib) -> Resu
 async fn remove_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     let (files, known_hosts) = (files_of(daemon, id), known_hosts(daemon));
     let name = load(daemon, id).await?.spec.name;
-    let unpinned = smol::unblock(move || known_hosts.remove(&name)).await;
-    let removed = smol::unblock(move || remove_tree(files.folder())).await;
+    let unpinned = unblock(move || known_hosts.remove(&name)).await;
+    let removed = unblock(move || remove_tree(files.folder())).await;
     unpinned.map_err(|e| Fault::failed("cannot forget the VM's host key", &e))?;
     removed.map_err(|e| Fault::failed("cannot remove the VM's files", &e))
 }
@@ -133,7 +134,7 @@ fn known_hosts(daemon: &Daemon) -> KnownHosts {
 async fn pin(daemon: &Daemon, vm: &VmRecord) -> Result<(), Fault> {
     let (known_hosts, files) = (known_hosts(daemon), files_of(daemon, &vm.id));
     let (name, address) = (vm.spec.name.clone(), vm.address);
-    let pinned = smol::unblock(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let pinned = unblock(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let key = files.keys()?.host_public;
         match address {
             Some(address) => Ok(known_hosts.pin(&name, address, &key)?),
@@ -181,7 +182,7 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
     let kernel = daemon.stored(move |s| s.kernel(&kernel)).await?;
     let (monitor, paths, vm) = (monitor_of(vm)?, daemon.paths.clone(), vm.clone());
     let fail = daemon.machine(&vm.id).fail();
-    let prepared = smol::unblock(move || -> Result<Prepared, VmmError> {
+    let prepared = unblock(move || -> Result<Prepared, VmmError> {
         let files = VmFiles::new(&paths.vms(), &vm.id);
         let folder = paths.kernels().join(kernel.name.as_str());
         let identity = identity(&vm, &files, subnet, vm.spec.init.unwrap_or(image.init))?;

@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::model::VmId;
-use crate::os::files::{ensure_dir, named, read_limited, write_atomic};
+use crate::os::files::{ensure_dir, named, read_limited, write_all_atomic};
 
 /// Most bytes of a key file.
 const MAX_KEY: u64 = 16 << 10;
@@ -73,10 +73,13 @@ impl VmFiles {
         ensure_dir(&self.folder, 0o700)?;
         let client = crate::ssh::generate().map_err(io::Error::other)?;
         let host = crate::ssh::generate().map_err(io::Error::other)?;
-        write_atomic(&self.identity(), client.private.as_bytes(), 0o600)?;
-        write_atomic(&self.folder.join("id_ed25519.pub"), client.public.as_bytes(), 0o600)?;
-        write_atomic(&self.folder.join("host_ed25519"), host.private.as_bytes(), 0o600)?;
-        write_atomic(&self.folder.join("host_ed25519.pub"), host.public.as_bytes(), 0o600)
+        let files = [
+            ("id_ed25519", client.private.as_bytes()),
+            ("id_ed25519.pub", client.public.as_bytes()),
+            ("host_ed25519", host.private.as_bytes()),
+            ("host_ed25519.pub", host.public.as_bytes()),
+        ];
+        write_all_atomic(&self.folder, &files, 0o600)
     }
 
     /// Reads the keys.

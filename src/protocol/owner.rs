@@ -174,6 +174,8 @@ pub enum OwnerRequest {
         /// Which.
         name: VmName,
     },
+    /// The VMs that run: few, however many are stored.
+    ListRunning,
 }
 
 impl OwnerRequest {
@@ -189,6 +191,7 @@ impl OwnerRequest {
             | Self::StopVm { .. }
             | Self::DeleteVm { .. }
             | Self::ListVms
+            | Self::ListRunning
             | Self::ShowVm { .. }
             | Self::OpenShell { .. }
             | Self::OpenConsole { .. }

@@ -33,6 +33,9 @@ const CACHE_BYTES: usize = 1 << 20;
 
 type Rows = TableDefinition<'static, &'static str, &'static [u8]>;
 const VMS: Rows = TableDefinition::new("vms");
+/// The ids of those of `VMS` that run, derived from it and written with it: `ps` reads them alone, so it
+/// costs the same whatever is stored. Filled anew at each opening, so no migration knows it.
+const RUNNING: TableDefinition<'static, &'static str, ()> = TableDefinition::new("running");
 const IMAGES: Rows = TableDefinition::new("images");
 const KERNELS: Rows = TableDefinition::new("kernels");
 const OPERATIONS: Rows = TableDefinition::new("operations");
@@ -176,6 +179,7 @@ impl Store {
                 now.push(migration.id.to_owned());
             }
             meta.insert("migrations", codec::encode("meta", &now)?.as_slice())?;
+            vms::index_running(tx)?;
             Ok(now)
         })
     }

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::codec::{VmRow, decode, encode};
-use super::{Failure, IMAGES, KERNELS, Store, StoreError, VMS};
-use crate::model::{Limits, Slot, Subnet, VmChange, VmId, VmName, VmRecord};
+use super::{Failure, IMAGES, KERNELS, RUNNING, Store, StoreError, VMS};
+use crate::model::{Limits, Slot, Subnet, VmChange, VmId, VmName, VmRecord, VmState};
 
 /// A place taken for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,23 @@ impl Store {
         let mut vms = self.read(|tx| all(&tx.open_table(VMS)?))?;
         vms.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         Ok(vms)
+    }
+
+    /// The VMs that run, by name.
+    pub fn running_vms(&self) -> Result<Vec<VmRecord>, StoreError> {
+        let mut running = self.read(|tx| {
+            let (ids, vms) = (tx.open_table(RUNNING)?, tx.open_table(VMS)?);
+            let mut running = Vec::new();
+            for id in ids.iter()? {
+                let (id, _) = id?;
+                if let Some(row) = vms.get(id.value())? {
+                    running.push(record(id.value(), row.value())?);
+                }
+            }
+            Ok(running)
+        })?;
+        running.sort_by(|a: &VmRecord, b| a.spec.name.cmp(&b.spec.name));
+        Ok(running)
     }
 
     /// The VM called `name`.
@@ -94,7 +111,7 @@ impl Store {
             let reserved = Reserved { slot, address: subnet.address(slot) };
             vm.slot = Some(slot);
             vm.address = Some(reserved.address);
-            vm.state = crate::model::VmState::Starting;
+            vm.state = VmState::Starting;
             vm.reason = None;
             put(tx, &vm)?;
             Ok(reserved)
@@ -103,7 +120,10 @@ impl Store {
 
     /// Removes a VM's row; true when there was one.
     pub fn remove_vm(&self, id: &VmId) -> Result<bool, StoreError> {
-        self.write(|tx| Ok(tx.open_table(VMS)?.remove(id.as_str())?.is_some()))
+        self.write(|tx| {
+            tx.open_table(RUNNING)?.remove(id.as_str())?;
+            Ok(tx.open_table(VMS)?.remove(id.as_str())?.is_some())
+        })
     }
 }
 
@@ -146,7 +166,24 @@ fn require(tx: &WriteTransaction, table: super::Rows, what: &'static str, name: 
 fn put(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
     let row = encode("vms", &VmRow::V2(vm.clone()))?;
     tx.open_table(VMS)?.insert(vm.id.as_str(), row.as_slice())?;
+    note_running(tx, vm)
+}
+
+fn note_running(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
+    let mut running = tx.open_table(RUNNING)?;
+    if vm.state == VmState::Running {
+        running.insert(vm.id.as_str(), ())?;
+    } else {
+        running.remove(vm.id.as_str())?;
+    }
     Ok(())
+}
+
+/// Fills [`RUNNING`] from what is stored: another build may have written the rows.
+pub(super) fn index_running(tx: &WriteTransaction) -> Result<(), Failure> {
+    tx.delete_table(RUNNING)?;
+    tx.open_table(RUNNING)?;
+    all(&tx.open_table(VMS)?)?.iter().try_for_each(|vm| note_running(tx, vm))
 }
 
 fn all(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<VmRecord>, Failure> {
@@ -167,7 +204,7 @@ mod tests {
     use super::*;
     use crate::model::choice::{Accel, VmmKind};
     use crate::model::image::{ImageRecord, KernelRecord};
-    use crate::model::{InitMode, Mib, VmSpec, VmState};
+    use crate::model::{InitMode, Mib, VmSpec};
 
     fn vm(name: &str, number: u64) -> VmRecord {
         VmRecord {
@@ -233,6 +270,36 @@ mod tests {
         store.insert_vm(&vm("box", 1), true, &limits()).expect("free");
         assert!(matches!(store.insert_vm(&vm("box", 2), true, &limits()), Err(StoreError::NameTaken { .. })));
         assert_eq!(store.vms().expect("read").len(), 1);
+    }
+
+    #[test]
+    fn those_that_run_are_listed_apart() {
+        let (_folder, store) = with_catalogue();
+        for (name, number) in [("b", 1), ("a", 2), ("c", 3)] {
+            store.insert_vm(&vm(name, number)).expect("free");
+        }
+        for number in [1, 2] {
+            store.update_vm(&VmId::from_random(number), |vm| vm.state = VmState::Running).expect("written");
+        }
+        let names = |store: &Store| {
+            store.running_vms().expect("read").iter().map(|vm| vm.spec.name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&store), ["a", "b"]);
+        store.remove_vm(&VmId::from_random(1)).expect("written");
+        assert_eq!(names(&store), ["a"]);
+        store.update_vm(&VmId::from_random(3), |vm| vm.state = VmState::Running).expect("written");
+        store.update_vm(&VmId::from_random(2), |vm| vm.state = VmState::Stopped).expect("written");
+        assert_eq!(names(&store), ["c"]);
+    }
+
+    #[test]
+    fn those_that_run_are_known_again_after_another_build_wrote_the_rows() {
+        let (folder, store) = with_catalogue();
+        store.insert_vm(&VmRecord { state: VmState::Running, ..vm("a", 1) }).expect("free");
+        store.write(|tx| Ok(tx.delete_table(RUNNING).map(drop)?)).expect("written");
+        drop(store);
+        let store = Store::open(folder.path()).expect("opens");
+        assert_eq!(store.running_vms().expect("read").len(), 1);
     }
 
     #[test]

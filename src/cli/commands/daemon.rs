@@ -13,7 +13,7 @@ use super::super::render;
 use super::super::report::Failure;
 use super::super::views::StatusView;
 use crate::host::paths::{Environment, Paths};
-use crate::model::{OpId, VmState};
+use crate::model::OpId;
 use crate::os::{accounts, process, random};
 use crate::protocol::owner::{Overview, OwnerReply, OwnerRequest};
 use crate::protocol::root::{RootAnswer, RootCall, RootRequest};
@@ -97,8 +97,8 @@ fn ask_to_stop(paths: &Paths, daemon: &OwnedFd) -> Result<Option<usize>, Failure
 }
 
 fn running_vms(client: &mut Client) -> Result<usize, Failure> {
-    match client.ask(OwnerRequest::ListVms)? {
-        OwnerReply::Vms(vms) => Ok(vms.iter().filter(|vm| vm.state == VmState::Running).count()),
+    match client.ask(OwnerRequest::ListRunning)? {
+        OwnerReply::Vms(vms) => Ok(vms.len()),
         other => Err(unexpected(&other)),
     }
 }

@@ -6,8 +6,8 @@ use super::super::report::Failure;
 use super::super::views::VmView;
 use super::super::{autostart, render};
 use crate::host::paths::Paths;
+use crate::model::VmRecord;
 use crate::model::size::human;
-use crate::model::{VmRecord, VmState};
 use crate::os::clock::unix_seconds;
 use crate::os::logger::timestamp;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
@@ -17,11 +17,11 @@ const HEADERS: [&str; 8] = ["NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK
 /// Prints VMs: running ones, or all.
 pub fn list(flags: ListFlags) -> Result<(), Failure> {
     let mut client = autostart::connect(&Paths::current())?;
-    let mut vms = match client.ask(OwnerRequest::ListVms)? {
+    let request = if flags.all { OwnerRequest::ListVms } else { OwnerRequest::ListRunning };
+    let mut vms = match client.ask(request)? {
         OwnerReply::Vms(vms) => vms,
         other => return Err(unexpected(&other)),
     };
-    vms.retain(|vm| flags.all || vm.state == VmState::Running);
     vms.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     if flags.json {
         return render::json(&vms.iter().map(VmView::from).collect::<Vec<_>>());
@@ -82,7 +82,7 @@ fn facts(vm: &VmRecord) -> String {
 mod tests {
     use super::*;
     use crate::model::choice::{Accel, VmmKind};
-    use crate::model::{Mib, Slot, VmId, VmSpec};
+    use crate::model::{Mib, Slot, VmId, VmSpec, VmState};
 
     fn record() -> VmRecord {
         VmRecord {

@@ -1,10 +1,12 @@
 //! QEMU's microvm machine: a qcow2 overlay over the image, QMP for control.
 
+/// An empty overlay.
+mod qcow2;
+
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,6 @@ use smol::future::Boxed;
 
 use super::qmp::Qmp;
 use super::{Boot, Control, Patience, Prepared, Vmm, VmmError};
-use crate::host::facts::find_program;
 use crate::model::Mib;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{Launch, QemuLaunch};
@@ -43,10 +44,8 @@ impl Vmm for Qemu {
         Patience { ready, shutdown: SHUTDOWN, power: POWER }
     }
 
-    /// The overlay names no backing file: the image is attached under it by descriptor at every
-    /// boot, so no path inside a file that a guest can influence is ever opened.
     fn make_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError> {
-        qemu_img(&["create", "-q", "-f", "qcow2"], path, size)
+        Ok(qcow2::create(path, size)?)
     }
 
     fn grow_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError> {

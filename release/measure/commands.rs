@@ -1,0 +1,141 @@
+//! How long commands take.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use banger::model::choice::{Accel, VmmKind};
+use banger::model::{Mib, VmId, VmRecord, VmSpec, VmState};
+use banger::os::process;
+use banger::store::Store;
+
+use crate::base::{self, NAME};
+use crate::floor::Floor;
+use crate::table::Line;
+use crate::world::World;
+use crate::{BOOT, say};
+
+/// Rounds of what takes seconds, and of what takes milliseconds.
+const LONG: usize = 7;
+const SHORT: usize = 31;
+
+/// Stored VMs on a host that has been used a lot.
+const MANY: u64 = 1000;
+
+/// A cold `vm run --rm -- true` against the same boot without banger.
+pub fn cold_start(world: &World) -> Line {
+    say("cold start, and its floor");
+    let floor = Floor::of_a_vm(world);
+    let run = || timed(world.command(world.binary(), &["vm", "run", "--rm", "--", "true"]), world);
+    let (ours, floors) = in_turns(LONG, run, || floor.round());
+    Line::ratio("vm run --rm -- true / bare QEMU", &ours, &floors, 1.10)
+}
+
+/// `vm exec` by the agent against the same by ssh.
+pub fn exec(world: &World) -> Line {
+    const WHAT: &str = "vm exec by agent / by ssh";
+    say("commands by agent and by ssh");
+    world.banger(&["vm", "create", "--name", "box"]).limit(BOOT).output().ok();
+    let by = |carrier| world.with("BANGER_EXEC", carrier);
+    let words = ["vm", "exec", "box", "--", "true"];
+    let (agent, ssh) = (by("agent"), by("ssh"));
+    let tried = agent.banger(&words).output();
+    let line = if tried.code == 0 {
+        let timed_by = |world: &World| timed(world.command(world.binary(), &words), world);
+        let (ours, theirs) = in_turns(LONG, || timed_by(&agent), || timed_by(&ssh));
+        Line::ratio(WHAT, &ours, &theirs, 0.3)
+    } else {
+        let said = tried.stderr.lines().next().unwrap_or("nothing").to_owned();
+        Line::missing(WHAT, &format!("not there yet: {said}"), "0.30")
+    };
+    world.banger(&["vm", "delete", "box"]).output().ok();
+    line
+}
+
+/// What is typed all day: `ps`, with few and with many VMs stored, and `--version`.
+pub fn quick(world: &World) -> [Line; 3] {
+    say("ps and --version");
+    let full = beside(world, "full");
+    fill(&full);
+    full.start();
+    let timed_in = |world: &World, word: &str| timed(world.command(world.binary(), &[word]), world);
+    let (many, none) = in_turns(SHORT, || timed_in(&full, "ps"), || timed_in(world, "ps"));
+    let (version, _) = in_turns(SHORT, || timed_in(world, "--version"), || Duration::ZERO);
+    full.banger(&["daemon", "stop"]).output().ok();
+    [
+        Line::time("ps", &none, Duration::from_millis(10)),
+        Line::ratio("ps with 1000 stored VMs / with none", &many, &none, 2.0),
+        Line::time("--version", &version, Duration::from_millis(5)),
+    ]
+}
+
+/// Another installation in the same network namespace.
+fn beside(world: &World, name: &str) -> World {
+    let other = world.moved_to(world.folder().join(name));
+    for folder in [other.folder().to_owned(), other.home(), other.person()] {
+        std::fs::create_dir(&folder).expect("a folder of its own");
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&folder, private).expect("the mode can be set");
+    }
+    base::clone_into(&other.home().join("state")).expect("kernel and image");
+    other
+}
+
+/// Rows as `vm create --no-start` leaves them, written while no daemon runs.
+fn fill(world: &World) {
+    let store = Store::open(&world.home().join("state")).expect("the store opens");
+    for number in 1..=MANY {
+        store.insert_vm(&row(number)).expect("the row is written");
+    }
+}
+
+fn row(number: u64) -> VmRecord {
+    let name = || NAME.parse().expect("a name");
+    let kernel = NAME.parse().expect("a name");
+    let own = format!("stored-{number}").parse().expect("a name");
+    VmRecord {
+        id: VmId::from_random(number),
+        spec: VmSpec { name: own, image: name(), kernel, vcpus: 1, memory: Mib(1024), disk: Mib(8192), init: None },
+        slot: None,
+        address: None,
+        state: VmState::Created,
+        reason: None,
+        vmm: VmmKind::Qemu,
+        accel: Accel::Tcg,
+        process: None,
+        keeper: None,
+        created_at: banger::os::clock::unix_seconds(),
+        started_at: None,
+    }
+}
+
+/// Both by turns, so that what else the machine does meets both alike.
+fn in_turns(
+    rounds: usize,
+    mut one: impl FnMut() -> Duration,
+    mut other: impl FnMut() -> Duration,
+) -> (Vec<Duration>, Vec<Duration>) {
+    (0..rounds).map(|_| (one(), other())).unzip()
+}
+
+/// From the start of `command` to its end, which must be a success.
+fn timed(mut command: Command, world: &World) -> Duration {
+    let errors = world.folder().join("errors");
+    let file = File::create(&errors).expect("a file for errors");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+    let begun = Instant::now();
+    let mut child = command.spawn().expect("it starts");
+    let pid = i32::try_from(child.id()).expect("a pid");
+    let pidfd = process::reference(pid).ok().and_then(|r| process::open(r).ok().flatten());
+    let limit = Duration::from_secs(2 * BOOT);
+    let ended = pidfd.is_none_or(|p| process::wait_for_end(&p, limit).expect("a pidfd can be polled"));
+    let took = begun.elapsed();
+    if !ended {
+        child.kill().expect("it can be killed");
+    }
+    let status = child.wait().expect("it can be reaped");
+    let said = || std::fs::read_to_string(&errors).unwrap_or_default();
+    assert!(status.success() && ended, "{command:?}: {status}\n{}", said());
+    took
+}
