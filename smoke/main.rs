@@ -42,6 +42,8 @@ mod leaks;
 mod monitor;
 /// The one static file.
 mod one_file;
+/// Hostile bytes at both sockets.
+mod sockets;
 /// The store and its compatibility check.
 mod store;
 
@@ -59,6 +61,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("store_check", 60, store::check_answers_0_1_2),
     Scenario::new("bad_input", 90, hostile::bad_input_leaves_no_row),
     Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),
+    Scenario::bare("sockets_under_attack", 240, sockets::are_answered_or_closed),
+    Scenario::bare("one_peer_among_others", 60, sockets::one_peer_does_not_starve_another),
     Scenario::new("fake_vmm_fast", 180, fake::life_and_failures),
     Scenario::new("silent_guest", 60, fake::silent_guest_is_kept),
     Scenario::new("killed_midway", 180, leaks::killed_midway_leaves_nothing),

@@ -10,6 +10,8 @@ mod agent;
 mod calls;
 /// Images and kernels.
 mod catalogue;
+/// How many are connected, and who gives way.
+mod crowd;
 /// The conversation with the root helper.
 mod helper;
 /// VMs that end with the process that asked for them.
