@@ -30,6 +30,8 @@ mod daemons;
 mod exec;
 /// The monitor of the tests.
 mod fake;
+/// Guests that say too much.
+mod floods;
 /// What happens inside a guest.
 mod guests;
 /// What hostile and mistaken callers are told.
@@ -79,6 +81,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),
     Scenario::new("logs_bounded", 240, guests::serial_log_is_bounded),
+    Scenario::new("guest_floods", 400, floods::are_bounded),
     Scenario::new("survives_daemon_restart", 240, daemons::vms_survive_a_killed_daemon),
     Scenario::new("kernel_import_files", 300, images::kernel_from_files_boots),
     Scenario::new("owner_uid_1000", 240, daemons::owner_is_an_ordinary_user),

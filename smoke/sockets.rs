@@ -14,6 +14,7 @@ use banger::protocol::owner::OwnerRequest;
 use banger::protocol::root::{RootCall, RootRequest};
 use banger::protocol::{Hello, frame};
 
+use crate::census;
 use crate::daemons::pids;
 use crate::direct::{Wire, call};
 use crate::world::World;
@@ -125,11 +126,8 @@ impl Target {
         assert_eq!(pid, self.pid, "the {} did not survive", self.name);
     }
 
-    /// `VmRSS` of proc_pid_status(5), in KiB.
     fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it lives");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("a process has memory");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        census::memory(self.pid)
     }
 
     fn open_files(&self) -> usize {

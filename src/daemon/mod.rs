@@ -10,6 +10,8 @@ mod agent;
 mod calls;
 /// Images and kernels.
 mod catalogue;
+/// What a guest claims, cut to size.
+mod claims;
 /// How many are connected, and who gives way.
 mod crowd;
 /// The conversation with the root helper.
