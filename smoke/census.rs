@@ -246,6 +246,13 @@ pub fn remove_cgroups_of(home: &Path) {
     }
 }
 
+/// `VmRSS` of proc_pid_status(5), in KiB.
+pub fn memory(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("a process has memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// Calls `visit` for everything below `folder` that can be seen, folders before their content.
 pub fn walk(folder: &Path, visit: &mut dyn FnMut(&Path, bool)) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -32,6 +32,23 @@ impl Wire {
         self.socket.write_all(bytes).unwrap_or_default();
     }
 
+    /// The socket itself.
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// How many frames have come by now that nobody has received; takes them.
+    #[track_caller]
+    pub fn arrived(&mut self) -> usize {
+        self.socket.set_nonblocking(true).expect("a socket can be told not to wait");
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = self.socket.read(&mut chunk) {
+            self.buffer.push(&chunk[..count]);
+        }
+        self.socket.set_nonblocking(false).expect("a socket can be told to wait");
+        std::iter::from_fn(|| self.buffer.next_body().expect("the peer sends whole frames")).count()
+    }
+
     /// The next frame's body; `None` when the peer has hung up.
     #[track_caller]
     pub fn receive(&mut self) -> Option<Vec<u8>> {

@@ -50,6 +50,18 @@ fn guest_reaches(world: &World, address: Ipv4Addr, port: u16) -> bool {
     tried.code == 0
 }
 
+/// Waits until the distribution in a guest has started, and competes with nobody for the CPU. On a
+/// busy machine a handshake in the middle of that may take longer than it may.
+pub fn wait_for_distribution(world: &World, name: &str) {
+    for _ in 0..4 {
+        let asked = world.guest(name, &["systemctl", "is-system-running", "--wait"]).limit(BOOT).output();
+        if ["running", "degraded"].contains(&asked.text().as_str()) {
+            return;
+        }
+    }
+    panic!("the distribution of {name} does not come up");
+}
+
 /// A command that begins as soon as ssh answers is not disturbed by the distribution's start.
 pub fn tmp_survives_systemd(world: &World) {
     let wait = "echo kept >/tmp/kept

@@ -32,6 +32,8 @@ mod daemons;
 mod exec;
 /// The monitor of the tests.
 mod fake;
+/// Guests that say too much.
+mod floods;
 /// What happens inside a guest.
 mod guests;
 /// What hostile and mistaken callers are told.
@@ -46,6 +48,8 @@ mod lifecycle;
 mod monitor;
 /// The one static file.
 mod one_file;
+/// Hostile bytes at both sockets.
+mod sockets;
 /// The store and its compatibility check.
 mod store;
 
@@ -63,6 +67,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("store_check", 60, store::check_answers_0_1_2),
     Scenario::new("bad_input", 90, hostile::bad_input_leaves_no_row),
     Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),
+    Scenario::bare("sockets_under_attack", 240, sockets::are_answered_or_closed),
+    Scenario::bare("one_peer_among_others", 60, sockets::one_peer_does_not_starve_another),
     Scenario::new("fake_vmm_fast", 180, fake::life_and_failures),
     Scenario::new("silent_guest", 60, fake::silent_guest_is_kept),
     Scenario::new("lifecycle", 240, lifecycle::walk),
@@ -87,6 +93,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("minimal_init", 180, guests::minimal_init),
     Scenario::new("grows_for_real", 300, lifecycle::grows_for_real),
     Scenario::new("logs_bounded", 240, guests::serial_log_is_bounded),
+    Scenario::new("guest_floods", 400, floods::are_bounded),
     Scenario::new("survives_daemon_restart", 240, daemons::vms_survive_a_killed_daemon),
     Scenario::new("kernel_import_files", 300, images::kernel_from_files_boots),
     Scenario::new("owner_uid_1000", 240, daemons::owner_is_an_ordinary_user),

@@ -16,6 +16,7 @@ use smol::channel::{Sender, bounded};
 use smol::future::Boxed;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::claims::{MAX_TROUBLES, clip, cut_to_size};
 use crate::model::OpId;
 use crate::protocol::ear::{Ear, Heard};
 use crate::protocol::guest::{Announcement, FromGuest, GuestHello, GuestReply, GuestRequest, PREAMBLE, ToGuest};
@@ -31,10 +32,6 @@ const READ_LIMIT: Duration = if cfg!(test) { Duration::from_millis(200) } else {
 /// Most messages that nobody asked for between two that somebody did. An agent has a handful to
 /// announce in a whole life.
 const MAX_UNASKED: u32 = 4096;
-
-/// Most troubles kept, and most characters of each.
-const MAX_TROUBLES: usize = 32;
-const MAX_TEXT: usize = 500;
 
 /// What an agent said when it was ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,7 +192,7 @@ impl AgentLink {
                 if let Some(sender) = state.waiting.remove(&number) {
                     state.unasked = 0;
                     // Its asker may have given up.
-                    let _ = sender.try_send(reply);
+                    let _ = sender.try_send(reply.map(cut_to_size));
                 }
             }
         }
@@ -277,10 +274,6 @@ fn take_heard(link: &AgentLink, heard: Heard<FromGuest>) -> io::Result<()> {
     }
 }
 
-fn clip(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -353,11 +346,5 @@ mod tests {
         let fault = smol::block_on(within(20 * READ_LIMIT, asked)).expect("in time").expect_err("unanswered");
         assert!(fault.to_string().contains("does not read"), "{fault}");
         drop(theirs);
-    }
-
-    #[test]
-    fn what_a_guest_says_is_clipped_and_stripped() {
-        assert_eq!(clip("a\x1b[31mb"), "a[31mb");
-        assert_eq!(clip(&"x".repeat(1000)).len(), MAX_TEXT);
     }
 }

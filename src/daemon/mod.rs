@@ -16,8 +16,12 @@ mod calls;
 mod catalogue;
 /// Changing a VM.
 mod change;
+/// What a guest claims, cut to size.
+mod claims;
 /// Making a VM.
 mod creation;
+/// How many are connected, and who gives way.
+mod crowd;
 /// VMs with a lifetime.
 mod expiry;
 /// The conversation with the root helper.

@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use log::{debug, info, warn};
 use smol::future::FutureExt;
 use smol::{Async, Timer};
 
+use super::crowd::{Crowd, Place};
 use super::operation::Op;
 use super::wire::{Wire, WireError};
 use super::{Daemon, Ending, calls};
@@ -21,7 +21,7 @@ use crate::protocol::owner::{Answer, Call, OwnerReply, OwnerRequest};
 use crate::protocol::{Event, Fault, FaultKind, Hello, frame};
 use crate::vmm::deadline::within;
 
-/// Most connections at once; one more is closed.
+/// Most connections at once; one more takes the place of one that has not greeted, or is closed.
 const MAX_CONNECTIONS: usize = 256;
 
 /// A peer that has not greeted within this is closed.
@@ -36,7 +36,7 @@ pub(super) type Outcome = Result<(OwnerReply, Vec<OwnedFd>), Fault>;
 /// Serves connections for ever.
 pub(super) async fn accept(daemon: &Arc<Daemon>, listener: UnixListener) -> io::Result<()> {
     let listener = Async::new(listener)?;
-    let open = Arc::new(AtomicUsize::new(0));
+    let crowd = Crowd::of_at_most(MAX_CONNECTIONS);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -48,16 +48,12 @@ pub(super) async fn accept(daemon: &Arc<Daemon>, listener: UnixListener) -> io::
             }
             Err(e) => return Err(e),
         };
-        if open.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
-            open.fetch_sub(1, Ordering::AcqRel);
-            continue;
-        }
-        let (daemon, open) = (daemon.clone(), open.clone());
+        let Some(place) = crowd.enter() else { continue };
+        let daemon = daemon.clone();
         daemon.clone().spawn(async move {
-            if let Err(e) = serve(&daemon, stream).await {
+            if let Err(e) = serve(&daemon, stream, place).await {
                 debug!("a connection ended: {e}");
             }
-            open.fetch_sub(1, Ordering::AcqRel);
         });
     }
 }
@@ -68,20 +64,19 @@ fn is_shortage(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
-async fn serve(daemon: &Arc<Daemon>, stream: Async<UnixStream>) -> Result<(), WireError> {
-    let mut wire = Wire::new(stream.into_inner()?)?;
+async fn serve(daemon: &Arc<Daemon>, stream: Async<UnixStream>, mut place: Place) -> Result<(), WireError> {
+    let mut wire = Wire::for_requests(stream.into_inner()?)?;
     let peer = peer(wire.socket())?;
     let owner = rustix::process::geteuid().as_raw();
     if peer.uid != owner && peer.uid != 0 {
         warn!("refused uid {} (pid {})", peer.uid, peer.pid);
         return Ok(());
     }
-    let greeted = within(GREETING_LIMIT, wire.receive_value::<Hello>()).await;
-    let (hello, _) = greeted.unwrap_or(Err(WireError::Socket(io::ErrorKind::TimedOut.into())))?;
-    wire.send(&Hello::ours(), &[]).await?;
+    let hello = within(GREETING_LIMIT, greeting(&mut wire, &place)).await.unwrap_or_else(late)?;
     if let Err(fault) = hello.check("the client", "banger daemon stop && banger daemon start") {
-        return serve_stranger(&mut wire, fault).await;
+        return within(GREETING_LIMIT, serve_stranger(&mut wire, fault)).await.unwrap_or_else(late);
     }
+    place.keep();
     while let Some((body, files)) = wire.receive().await? {
         match frame::decode::<Call>(&body) {
             Ok(call) if files.len() == call.request.files() => serve_call(daemon, &mut wire, call, files, peer).await?,
@@ -93,6 +88,24 @@ async fn serve(daemon: &Arc<Daemon>, stream: Async<UnixStream>) -> Result<(), Wi
         }
     }
     Ok(())
+}
+
+/// Both hellos, unless the place is given to somebody else meanwhile.
+async fn greeting(wire: &mut Wire, place: &Place) -> Result<Hello, WireError> {
+    let greeted = async {
+        let (hello, _) = wire.receive_value::<Hello>().await?;
+        wire.send(&Hello::ours(), &[]).await?;
+        Ok(hello)
+    };
+    let displaced = async {
+        place.displaced().await;
+        Err(WireError::Closed)
+    };
+    greeted.or(displaced).await
+}
+
+fn late<T>() -> Result<T, WireError> {
+    Err(WireError::Socket(io::ErrorKind::TimedOut.into()))
 }
 
 /// A client of another version is told who we are, and nothing else.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use log::warn;
 
+use super::blocking::unblock;
 use super::operation::Op;
 use super::{Daemon, calls, reconcile};
 use crate::model::{VmName, VmRecord, VmState};

@@ -113,7 +113,7 @@ async fn make_disk(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
 /// Makes the disk of a VM that does not run larger.
 pub(super) async fn grow_disk(daemon: &Daemon, vm: &VmRecord, size: Mib) -> Result<(), Fault> {
     let (monitor, path) = (monitor_of(vm)?, files_of(daemon, &vm.id).disk());
-    let grown = smol::unblock(move || monitor.grow_disk(&path, size)).await;
+    let grown = unblock(move || monitor.grow_disk(&path, size)).await;
     grown.map_err(|e| Fault::failed(format!("cannot grow the disk of VM '{}'", vm.spec.name), &e))
 }
 

@@ -3,11 +3,16 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use smol::Async;
 
 use crate::os::socket::{receive_with_files, send_with_files};
 use crate::protocol::{FrameBuffer, FrameError, frame};
+use crate::vmm::deadline::within;
+
+/// A frame that has begun is whole within this: both ends are on one host.
+const FRAME_LIMIT: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 
 /// A conversation broke.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +37,14 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Takes over a connected socket.
+    /// Takes over a connected socket, to ask over it.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         Ok(Self { stream: Async::new(stream)?, buffer: FrameBuffer::default(), files: Vec::new() })
+    }
+
+    /// Takes over a connected socket, to be asked over it: no frame is longer than a request.
+    pub fn for_requests(stream: UnixStream) -> io::Result<Self> {
+        Ok(Self { buffer: FrameBuffer::for_requests(), ..Self::new(stream)? })
     }
 
     /// The socket, for its credentials.
@@ -53,13 +63,19 @@ impl Wire {
         Ok(())
     }
 
-    /// The next frame's body and the descriptors that have come so far; `None` at a clean end.
+    /// The next frame's body and the descriptors that have come so far; `None` at a clean end. Waits
+    /// as long as it takes for a frame to begin, and [`FRAME_LIMIT`] for the rest of it.
     pub async fn receive(&mut self) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, WireError> {
+        let mut begun = None;
         loop {
             if let Some(body) = self.buffer.next_body()? {
                 return Ok(Some((body, std::mem::take(&mut self.files))));
             }
-            if !self.fill().await? {
+            let came = match self.buffer.is_empty() {
+                true => self.fill().await?,
+                false => self.fill_before(*begun.get_or_insert_with(Instant::now) + FRAME_LIMIT).await?,
+            };
+            if !came {
                 self.buffer.at_end()?;
                 return Ok(None);
             }
@@ -77,7 +93,7 @@ impl Wire {
     pub async fn closed(&mut self) {
         loop {
             match self.fill().await {
-                Ok(true) if self.buffer.len() <= frame::MAX_FRAME + frame::HEADER => {}
+                Ok(true) if !self.buffer.is_full() => {}
                 Ok(_) | Err(_) => return,
             }
         }
@@ -92,12 +108,48 @@ impl Wire {
         matches!(peeked, Err(rustix::io::Errno::WOULDBLOCK))
     }
 
+    /// Like [`Wire::fill`], but no longer than until `deadline`.
+    async fn fill_before(&mut self, deadline: Instant) -> io::Result<bool> {
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "a frame has begun and does not end");
+        within(rest, self.fill()).await.unwrap_or_else(|| Err(late()))
+    }
+
     /// Reads once; false at the end. Nothing is lost when the future is dropped before it is done.
     async fn fill(&mut self) -> io::Result<bool> {
-        let mut chunk = [0; 16 << 10];
-        let files = &mut self.files;
-        let count = self.stream.read_with(|s| receive_with_files(s, &mut chunk, files)).await?;
-        self.buffer.push(&chunk[..count]);
-        Ok(count > 0)
+        let (files, buffer) = (&mut self.files, &mut self.buffer);
+        let read = self.stream.read_with(|socket| {
+            // Here and not across the wait: it would be part of every future that waits for a frame.
+            let mut chunk = [0; 16 << 10];
+            let count = receive_with_files(socket, &mut chunk, files)?;
+            buffer.push(&chunk[..count]);
+            Ok(count)
+        });
+        Ok(read.await? > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_frame_that_comes_too_slowly_ends_the_conversation_and_an_idle_one_goes_on() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let mut wire = Wire::for_requests(ours).expect("taken over");
+        let idle = smol::block_on(within(2 * FRAME_LIMIT, wire.receive()));
+        assert!(idle.is_none(), "an idle peer is waited for: {idle:?}");
+        let slow = std::thread::spawn(move || {
+            // One byte after the other, each in time, but never a whole frame.
+            theirs.write_all(&1000u32.to_le_bytes()).expect("heard");
+            while theirs.write_all(&[9]).is_ok() {
+                std::thread::sleep(FRAME_LIMIT / 20);
+            }
+        });
+        let error = smol::block_on(wire.receive()).expect_err("refused");
+        assert!(error.to_string().contains("does not end"), "{error}");
+        drop(wire);
+        slow.join().expect("ended");
     }
 }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use super::permit::{self, Caller, Phase};
 use crate::os::socket::{receive_with_files, send_with_files};
@@ -14,6 +15,10 @@ use crate::protocol::{Fault, FaultKind, FrameBuffer, Hello, frame};
 
 /// Read at once.
 const CHUNK: usize = 64 << 10;
+
+/// How long a peer may take for its hello, for the rest of a frame that it has begun, and to read
+/// the last answer: both ends are on one host.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What this end has to say to a peer of another build.
 const CURE: &str = "banger daemon restart";
@@ -35,6 +40,8 @@ pub struct Connection {
     arrived: FrameBuffer,
     files: Vec<OwnedFd>,
     outgoing: VecDeque<Outgoing>,
+    /// Since when the peer owes a hello, the rest of a frame, or the reading of the last answer.
+    owing: Option<Instant>,
     /// Nothing more is read: it ends when all is sent.
     ending: bool,
 }
@@ -46,8 +53,9 @@ impl Connection {
     /// A conversation with `caller`, which begins with the helper's hello.
     pub fn new(stream: UnixStream, caller: Caller) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        let (arrived, files, outgoing) = (FrameBuffer::default(), Vec::new(), VecDeque::new());
-        let mut new = Self { stream, caller, phase: Phase::Fresh, arrived, files, outgoing, ending: false };
+        let (arrived, files, outgoing) = (FrameBuffer::for_requests(), Vec::new(), VecDeque::new());
+        let owing = Some(Instant::now());
+        let mut new = Self { stream, caller, phase: Phase::Fresh, arrived, files, outgoing, owing, ending: false };
         new.queue(frame::encode(&Hello::ours()), Vec::new());
         Ok(new)
     }
@@ -67,6 +75,28 @@ impl Connection {
         self.ending && self.outgoing.is_empty()
     }
 
+    /// Whether the peer has said its hello.
+    pub fn has_greeted(&self) -> bool {
+        self.phase != Phase::Fresh
+    }
+
+    /// Whether a whole frame has arrived that can be answered now.
+    pub fn has_work(&self) -> bool {
+        !self.ending && !self.is_sending() && self.arrived.is_ready()
+    }
+
+    /// When the peer must have said what it owes.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.owing.map(|since| since + PATIENCE)
+    }
+
+    /// Ends the conversation with a peer that owes something for too long at `now`.
+    pub fn check_patience(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.abandon();
+        }
+    }
+
     /// Takes what has arrived.
     pub fn receive(&mut self) {
         let mut buffer = [0; CHUNK];
@@ -76,24 +106,32 @@ impl Connection {
             Err(e) if is_later(&e) => {}
             Err(_) => self.end(),
         }
+        self.count_debt();
     }
 
-    /// The next whole request that is permitted; what is not is answered here.
+    /// Reads the next whole frame: a request that is permitted, or `None`, and what is not is
+    /// answered here. One frame, because what a peer has sent in advance waits for the others' turn.
     pub fn next_request(&mut self) -> Option<Asked> {
-        while !self.ending && !self.is_sending() {
-            let body = match self.arrived.next_body() {
-                Ok(Some(body)) => body,
-                Ok(None) => return None,
-                Err(e) => {
-                    self.refuse(Fault::of(FaultKind::BadRequest, &e));
-                    return None;
-                }
-            };
-            if let Some(asked) = self.read(&body) {
-                return Some(asked);
-            }
+        if !self.has_work() {
+            return None;
         }
-        None
+        let asked = match self.arrived.next_body() {
+            Ok(body) => self.read(&body?),
+            Err(e) => {
+                self.refuse(Fault::of(FaultKind::BadRequest, &e));
+                None
+            }
+        };
+        self.owing = None;
+        self.count_debt();
+        asked
+    }
+
+    /// A frame that is whole waits for this end, not for its peer.
+    fn count_debt(&mut self) {
+        let inside_a_frame = !self.arrived.is_empty() && !self.arrived.is_ready();
+        let owes = self.ending || !self.has_greeted() || inside_a_frame;
+        self.owing = owes.then(|| self.owing.unwrap_or_else(Instant::now));
     }
 
     /// Answers, with `files` beside it.
@@ -181,6 +219,7 @@ impl Connection {
 
     fn end(&mut self) {
         self.ending = true;
+        self.count_debt();
         self.files.clear();
     }
 
@@ -220,7 +259,7 @@ mod tests {
         assert_eq!(frame::decode(&body(&mut peer)), Ok(Hello::ours()));
         peer.write_all(&frame::encode(&Hello::ours()).expect("encodes")).expect("sent");
         connection.receive();
-        assert!(connection.next_request().is_none() && !connection.is_over());
+        assert!(connection.next_request().is_none() && !connection.is_over() && connection.has_greeted());
         (connection, peer)
     }
 
@@ -283,6 +322,7 @@ mod tests {
         peer.write_all(&frame::encode(&other).expect("encodes")).expect("sent");
         peer.write_all(&call(RootRequest::Status)).expect("sent");
         connection.receive();
+        assert!(connection.next_request().is_none(), "the hello is no request");
         let (asked, _) = connection.next_request().expect("permitted");
         assert_eq!(asked.request, RootRequest::Status);
         connection.answer(&Ok(super::super::service::status()), Vec::new());
@@ -291,6 +331,56 @@ mod tests {
         connection.receive();
         assert!(connection.next_request().is_none());
         assert_eq!(fault(&mut peer), FaultKind::BadVersion);
+    }
+
+    #[test]
+    fn requests_sent_in_advance_are_given_out_one_by_one() {
+        let (mut connection, mut peer) = greeted();
+        let three = [call(RootRequest::Inventory), call(RootRequest::Status), call(RootRequest::Inventory)];
+        peer.write_all(&three.concat()).expect("sent");
+        connection.receive();
+        for wanted in [RootRequest::Inventory, RootRequest::Status, RootRequest::Inventory] {
+            assert!(connection.has_work());
+            assert_eq!(connection.next_request().map(|(asked, _)| asked.request), Some(wanted));
+        }
+        assert!(!connection.has_work() && connection.next_request().is_none());
+    }
+
+    #[test]
+    fn who_owes_a_hello_or_the_rest_of_a_frame_is_not_waited_for_and_who_is_idle_is() {
+        let later = Instant::now() + 2 * PATIENCE;
+        let (mut fresh, _peer) = pair();
+        fresh.check_patience(Instant::now());
+        assert!(!fresh.is_over());
+        fresh.check_patience(later);
+        assert!(fresh.is_over());
+        let (mut idle, mut peer) = greeted();
+        assert_eq!(idle.deadline(), None);
+        let bytes = call(RootRequest::Inventory);
+        peer.write_all(&bytes[..1]).expect("sent");
+        idle.receive();
+        let since = idle.deadline().expect("the rest is owed");
+        peer.write_all(&bytes[1..2]).expect("sent");
+        idle.receive();
+        assert_eq!(idle.deadline(), Some(since), "each byte gives it more time");
+        peer.write_all(&bytes[2..]).expect("sent");
+        idle.receive();
+        assert_eq!(idle.deadline(), None);
+        idle.check_patience(later);
+        assert!(idle.next_request().is_some());
+    }
+
+    #[test]
+    fn a_peer_that_is_refused_and_does_not_read_why_is_let_go() {
+        let (mut connection, mut peer) = greeted();
+        while !connection.is_sending() {
+            connection.answer(&Err(Fault::new(FaultKind::Refused, "x".repeat(60_000))), Vec::new());
+        }
+        connection.end();
+        assert!(!connection.is_over());
+        connection.check_patience(Instant::now() + 2 * PATIENCE);
+        assert!(connection.is_over());
+        assert!(peer.read(&mut [0]).is_ok());
     }
 
     #[test]

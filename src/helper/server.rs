@@ -4,8 +4,9 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -108,8 +109,12 @@ impl Server {
         for at in (0..ready.pidfds.len()).rev().filter(|at| ready.pidfds[*at]) {
             self.service.notice_end(at);
         }
-        for (at, _) in ready.connections.iter().enumerate().filter(|(_, ready)| **ready) {
-            self.converse(at);
+        let now = Instant::now();
+        for (at, ready) in ready.connections.iter().enumerate() {
+            if *ready || self.connections[at].has_work() {
+                self.converse(at);
+            }
+            self.connections[at].check_patience(now);
         }
         self.connections.retain(|connection| !connection.is_over());
         if ready.listener {
@@ -126,7 +131,7 @@ impl Server {
             PollFd::from_borrowed_fd(connection.socket(), wanted)
         }));
         waited.extend(pidfds.iter().map(|pidfd| PollFd::from_borrowed_fd(*pidfd, PollFlags::IN)));
-        match poll(&mut waited, None) {
+        match poll(&mut waited, self.patience().as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(std::io::Error::from(e)).doing("wait"),
         }
@@ -136,11 +141,22 @@ impl Server {
         Ok(Ready { signals, listener, connections, pidfds: ready.collect() })
     }
 
+    /// How long nothing needs to be done when nothing happens; `None`: for ever.
+    fn patience(&self) -> Option<Timespec> {
+        if self.connections.iter().any(Connection::has_work) {
+            return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
+        }
+        let first = self.connections.iter().filter_map(Connection::deadline).min()?;
+        // Rounded up: a wait that ends too early would be repeated until the time has come.
+        let rest = first.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        Some(Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) })
+    }
+
     fn accept(&mut self) {
         let Ok((stream, _)) = self.listener.accept() else { return };
         let caller = crate::os::socket::peer(stream.as_fd()).map(|peer| (permit::caller(peer.uid, self.owner), peer));
         match caller {
-            Ok((Some(_), _)) if self.connections.len() >= MAX_CONNECTIONS => {
+            Ok((Some(_), _)) if !self.has_room() => {
                 log::warn!("a connection was refused: {MAX_CONNECTIONS} are open");
             }
             Ok((Some(caller), _)) => match Connection::new(stream, caller) {
@@ -152,21 +168,31 @@ impl Server {
         }
     }
 
+    /// Whether one more fits in, if need be in the place of the oldest that has not greeted: silence,
+    /// however often, keeps nobody out.
+    fn has_room(&mut self) -> bool {
+        if self.connections.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let stranger = self.connections.iter().position(|connection| !connection.has_greeted());
+        stranger.map(|at| self.connections.remove(at)).is_some()
+    }
+
     /// One request at most: the others take their turn in between.
     fn converse(&mut self, at: usize) {
         let connection = &mut self.connections[at];
         if connection.is_sending() {
             connection.send();
-        } else {
+        } else if !connection.has_work() {
             connection.receive();
         }
-        while let Some(asked) = self.connections[at].next_request() {
+        if let Some(asked) = self.connections[at].next_request() {
             self.answer(at, asked);
         }
     }
 
     fn answer(&mut self, at: usize, (call, files): Asked) {
-        let (op, begun) = (call.op, std::time::Instant::now());
+        let (op, begun) = (call.op, Instant::now());
         let summary = permit::summary(op, &call.request);
         let shutdown = matches!(call.request, RootRequest::Shutdown);
         let quiet = matches!(call.request, RootRequest::Status | RootRequest::Inventory);

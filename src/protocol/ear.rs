@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(ear.hear(&[7; 5000]), vec![]);
         ear.hear(&opening());
         let garbled = ear.hear(&[0xff; 100]);
-        assert!(matches!(garbled[..], [Heard::Garbled(FrameError::TooLong(_))]), "{garbled:?}");
+        assert!(matches!(garbled[..], [Heard::Garbled(FrameError::TooLong { .. })]), "{garbled:?}");
         assert_eq!(ear.hear(&[0xff; 100_000]), vec![]);
         assert!(ear.tail.len() < PREAMBLE.len());
         assert_eq!(ear.hear(&conversation()), wanted());

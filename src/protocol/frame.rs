@@ -8,6 +8,10 @@ use bincode::{Decode, Encode};
 /// Most bytes of a frame's body: 1 MiB, checked before anything is allocated.
 pub const MAX_FRAME: usize = 1 << 20;
 
+/// Most bytes of a request's body: 64 KiB. What is bigger travels as a descriptor, so nobody who
+/// asks has a use for the memory of a whole frame.
+pub const MAX_REQUEST: usize = 64 << 10;
+
 /// Bytes of the length that stands before each body.
 pub const HEADER: usize = 4;
 
@@ -20,9 +24,14 @@ const CONFIG: bincode::config::Configuration<
 /// A frame was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The announced length is above [`MAX_FRAME`].
-    #[error("a frame of {0} bytes was announced; at most {MAX_FRAME} are allowed")]
-    TooLong(u64),
+    /// The length is above what is allowed here.
+    #[error("a frame of {announced} bytes was announced; at most {most} are allowed")]
+    TooLong {
+        /// Bytes of its body, as its header says.
+        announced: u64,
+        /// Most bytes.
+        most: usize,
+    },
     /// The body is not a value of the language.
     #[error("a frame could not be read: {0}")]
     Malformed(String),
@@ -40,7 +49,7 @@ pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, FrameError> {
     bincode::encode_into_std_write(value, &mut frame, CONFIG).map_err(|e| FrameError::Malformed(e.to_string()))?;
     let body = frame.len() - HEADER;
     if body > MAX_FRAME {
-        return Err(FrameError::TooLong(body as u64));
+        return Err(FrameError::TooLong { announced: body as u64, most: MAX_FRAME });
     }
     frame[..HEADER].copy_from_slice(&(body as u32).to_le_bytes());
     Ok(frame)
@@ -49,7 +58,7 @@ pub fn encode<T: Encode>(value: &T) -> Result<Vec<u8>, FrameError> {
 /// The value in a frame's `body`, which it must fill.
 pub fn decode<T: Decode<()>>(body: &[u8]) -> Result<T, FrameError> {
     if body.len() > MAX_FRAME {
-        return Err(FrameError::TooLong(body.len() as u64));
+        return Err(FrameError::TooLong { announced: body.len() as u64, most: MAX_FRAME });
     }
     let (value, used) = bincode::decode_from_slice(body, CONFIG).map_err(|e| FrameError::Malformed(describe(e)))?;
     match body.len() - used {
@@ -67,20 +76,27 @@ fn describe(error: bincode::error::DecodeError) -> String {
 }
 
 /// Collects bytes as they arrive and gives out whole bodies.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameBuffer {
     bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Default for FrameBuffer {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), most: MAX_FRAME }
+    }
 }
 
 impl FrameBuffer {
+    /// For who is asked: takes bodies of at most [`MAX_REQUEST`] bytes.
+    pub fn for_requests() -> Self {
+        Self { bytes: Vec::new(), most: MAX_REQUEST }
+    }
+
     /// Adds what has arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-    }
-
-    /// Bytes that wait to become a frame.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
     }
 
     /// Whether nothing waits.
@@ -88,18 +104,29 @@ impl FrameBuffer {
         self.bytes.is_empty()
     }
 
+    /// Whether more waits than any one frame has.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() > HEADER + self.most
+    }
+
+    /// Whether [`FrameBuffer::next_body`] has something to say without more bytes.
+    pub fn is_ready(&self) -> bool {
+        self.next_length().map_or(true, |length| length.is_some())
+    }
+
+    /// The length of the next body, once all of it is there.
+    fn next_length(&self) -> Result<Option<usize>, FrameError> {
+        let Some(header) = self.bytes.first_chunk::<HEADER>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*header) as usize;
+        if length > self.most {
+            return Err(FrameError::TooLong { announced: length as u64, most: self.most });
+        }
+        Ok((self.bytes.len() >= HEADER + length).then_some(length))
+    }
+
     /// The next whole body. `Ok(None)`: more bytes are needed.
     pub fn next_body(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
-        let Some(header) = self.bytes.first_chunk::<HEADER>() else {
-            return Ok(None);
-        };
-        let length = u32::from_le_bytes(*header) as usize;
-        if length > MAX_FRAME {
-            return Err(FrameError::TooLong(length as u64));
-        }
-        if self.bytes.len() < HEADER + length {
-            return Ok(None);
-        }
+        let Some(length) = self.next_length()? else { return Ok(None) };
         let rest = self.bytes.split_off(HEADER + length);
         let mut body = std::mem::replace(&mut self.bytes, rest);
         body.drain(..HEADER);
@@ -134,7 +161,25 @@ mod tests {
     fn a_huge_announced_length_is_refused_before_it_is_allocated() {
         let mut buffer = FrameBuffer::default();
         buffer.push(&u32::MAX.to_le_bytes());
-        assert_eq!(buffer.next_body(), Err(FrameError::TooLong(u64::from(u32::MAX))));
+        let refused = FrameError::TooLong { announced: u64::from(u32::MAX), most: MAX_FRAME };
+        assert_eq!(buffer.next_body(), Err(refused));
+    }
+
+    #[test]
+    fn who_is_asked_keeps_no_more_than_a_request() {
+        let announcing = |length: usize| {
+            let mut buffer = FrameBuffer::for_requests();
+            buffer.push(&(length as u32).to_le_bytes());
+            buffer
+        };
+        assert_eq!(announcing(MAX_REQUEST).next_body(), Ok(None));
+        assert!(!announcing(MAX_REQUEST).is_ready() && announcing(MAX_REQUEST + 1).is_ready());
+        assert!(announcing(MAX_REQUEST + 1).next_body().is_err());
+        let mut buffer = announcing(MAX_REQUEST);
+        buffer.push(&[0; MAX_REQUEST]);
+        assert!(buffer.is_ready() && !buffer.is_full());
+        buffer.push(&[0]);
+        assert!(buffer.is_full());
     }
 
     #[test]
