@@ -7,6 +7,8 @@
 pub mod accounts;
 /// Clocks.
 pub mod clock;
+/// Failing on purpose, for the tests of crashes.
+pub mod fault_point;
 /// Files that are whole or not there.
 pub mod files;
 /// Where log lines go.
