@@ -64,6 +64,7 @@ use crate::host::config::Config;
 use crate::host::facts::host_memory;
 use crate::host::paths::Paths;
 use crate::model::{Limits, VmId, VmName, VmRecord};
+use crate::os::fault_point::FaultPoint;
 use crate::protocol::{Fault, FaultKind};
 use crate::store::{Store, StoreError};
 
@@ -85,6 +86,8 @@ struct Daemon {
     making: Mutex<HashMap<String, Weak<smol::lock::Mutex<()>>>>,
     /// Whether everything was found again after the start; false until the helper has answered once.
     reconciled: smol::lock::Mutex<bool>,
+    /// What the tests of crashes have armed.
+    faults: FaultPoint,
     /// Told when the daemon shall end.
     ending: smol::channel::Sender<Ending>,
 }

@@ -13,8 +13,9 @@ use smol::future::FutureExt;
 use smol::{Async, Executor};
 
 use super::{Daemon, Ending, boots, helper, reconcile, server};
-use crate::host::config::Config;
+use crate::host::config::{Config, VmmSetting};
 use crate::host::paths::Paths;
+use crate::os::fault_point::FaultPoint;
 use crate::os::files::{Lock, ensure_dir};
 use crate::protocol::hello::BUILD;
 use crate::store::{Store, migrations};
@@ -101,6 +102,7 @@ fn prepare() -> Result<Prepared, String> {
         making: Mutex::default(),
         reconciled: smol::lock::Mutex::new(false),
         ending: sender,
+        faults: FaultPoint::of_environment(config.vmm == VmmSetting::Fake).map_err(|e| text(&e))?,
         config,
         paths,
     });

@@ -17,6 +17,7 @@ use crate::model::identity::{Identity, IdentityV1};
 use crate::model::plan::Step;
 use crate::model::{MacAddr, Mib, ProcessRef, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
+use crate::os::fault_point::Moment;
 use crate::os::files::remove_tree;
 use crate::protocol::guest::GuestRequest;
 use crate::protocol::root::{RootReply, RootRequest};
@@ -27,6 +28,19 @@ use crate::vmm::{Boot, BootFiles, EndReason, Patience, Prepared, Vmm, VmmError, 
 
 /// Carries out one step on the VM `id`. Done when it was so already.
 pub(super) async fn perform(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step) -> Result<(), Fault> {
+    pass(daemon, step, Moment::Before).await?;
+    act(daemon, op, id, step).await?;
+    pass(daemon, step, Moment::After).await
+}
+
+/// Passes one side of a step, where the tests of crashes may have armed a fault.
+async fn pass(daemon: &Arc<Daemon>, step: Step, moment: Moment) -> Result<(), Fault> {
+    let passing = daemon.clone();
+    let passed = smol::unblock(move || passing.faults.pass(&format!("{step:?}"), moment)).await;
+    passed.map_err(|e| Fault::failed("cannot go on", &e))
+}
+
+async fn act(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step) -> Result<(), Fault> {
     if let Some(stage) = step.stage() {
         op.stage(stage);
     }

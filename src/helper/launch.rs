@@ -52,7 +52,12 @@ pub struct Launching<'a> {
     tap: Option<OwnedFd>,
     joins: Vec<OwnedFd>,
     listeners: Option<Listeners>,
+    console: Option<ProcessRef>,
+    /// The ends that the monitor writes to while it is being started.
+    pipes: Option<[OwnedFd; 2]>,
     process: Option<ProcessRef>,
+    /// What the monitor waits for before it begins.
+    leave: Option<OwnedFd>,
     connected: Option<[OwnedFd; 2]>,
 }
 
@@ -70,23 +75,43 @@ pub type Attached = (ProcessRef, [OwnedFd; 2]);
 impl<'a> Launching<'a> {
     /// A launch of `site`'s VM; `files` were checked.
     pub fn new(site: Site<'a>, slot: Slot, subnet: Subnet, uid: u32, launch: Launch, files: Vec<OwnedFd>) -> Self {
-        let (tap, joins, listeners, process, connected) = (None, Vec::new(), None, None, None);
-        Self { site, slot, subnet, uid, launch, files, tap, joins, listeners, process, connected }
+        let (tap, joins, listeners, connected) = (None, Vec::new(), None, None);
+        let (console, pipes, process, leave) = (None, None, None, None);
+        Self {
+            site,
+            slot,
+            subnet,
+            uid,
+            launch,
+            files,
+            tap,
+            joins,
+            listeners,
+            console,
+            pipes,
+            process,
+            leave,
+            connected,
+        }
     }
 
     /// Does all of it, or nothing.
     pub fn run(mut self) -> Result<Attached> {
         let steps = [
-            Step { name: "record", act: Self::record, undo: |l| l.site.forget() },
-            Step { name: "tap", act: Self::make_tap, undo: Self::drop_tap },
-            Step { name: "rules", act: Self::admit, undo: |l| l.site.dismiss() },
-            Step { name: "cgroup", act: Self::make_cgroup, undo: |l| l.site.remove_cgroup() },
-            Step { name: "sockets", act: Self::listen, undo: |_| Ok(()) },
-            Step { name: "start", act: Self::start, undo: |l| l.site.end() },
-            Step { name: "answer", act: Self::await_answer, undo: |_| Ok(()) },
+            Step { name: "launch record", act: Self::record, undo: |l| l.site.forget() },
+            Step { name: "launch tap", act: Self::make_tap, undo: Self::drop_tap },
+            Step { name: "launch rules", act: Self::admit, undo: |l| l.site.dismiss() },
+            Step { name: "launch cgroup", act: Self::make_cgroup, undo: |l| l.site.remove_cgroup() },
+            Step { name: "launch sockets", act: Self::listen, undo: |_| Ok(()) },
+            Step { name: "launch console", act: Self::start_console, undo: Self::end_console },
+            Step { name: "launch process", act: Self::start_monitor, undo: |l| l.site.end() },
+            Step { name: "launch note", act: Self::note, undo: |_| Ok(()) },
+            Step { name: "launch leave", act: Self::let_begin, undo: |_| Ok(()) },
+            Step { name: "launch answer", act: Self::await_answer, undo: |_| Ok(()) },
         ];
-        let (op, id) = (self.site.op, self.site.id.clone());
-        if let Err(Failure { step, error, undone }) = carry_out(&mut self, &steps) {
+        let (op, id, faults) = (self.site.op, self.site.id.clone(), self.site.faults);
+        let point = |step: &str, moment| faults.pass(step, moment).doing(format!("go on with VM {id}"));
+        if let Err(Failure { step, error, undone }) = carry_out(&mut self, &steps, point) {
             log::warn!("[{op}] launch of VM {id} failed at {step}, {} undos failed", undone.len());
             return Err(match undone.is_empty() {
                 true => error,
@@ -145,47 +170,65 @@ impl<'a> Launching<'a> {
         Ok(())
     }
 
-    /// Starts first what keeps the output, then the monitor, and writes both down.
-    fn start(&mut self) -> Result<()> {
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).doing("make a pipe");
+    /// Starts what keeps the output.
+    fn start_console(&mut self) -> Result<()> {
         let ((serial, serial_in), (errors, errors_in)) = (pipe()?, pipe()?);
-        let console = self.start_console(serial, errors)?;
-        let process = self.start_monitor(&serial_in, errors_in)?;
-        // From here on only the monitor holds what it was given: its end is the end of the pipes,
-        // of the tap, and of the listening.
-        drop(serial_in);
-        (self.tap, self.listeners) = (None, None);
-        self.files.clear();
-        self.joins.clear();
-        let (id, kind) = (self.site.id.clone(), self.launch.kind());
-        self.process = Some(process);
-        let record = Record { id, slot: self.slot, kind, process: Some(process), console };
-        self.site.ledger.write(self.site.folder, record)
-    }
-
-    fn start_console(&mut self, serial: OwnedFd, errors: OwnedFd) -> Result<Option<ProcessRef>> {
         let kept = open_errors(&self.site)?;
         let log = self.files[self.console_index()].try_clone().doing("keep the console's log")?;
         let arguments = vec![errors.as_raw_fd().to_string(), kept.as_raw_fd().to_string()];
         let order = self.order(View::Bare, vec![&errors, &kept], Program::Own("banger-console"), arguments);
         let streams = Streams { input: serial.into(), output: log.into(), errors: Stdio::null() };
         let child = spawn::start(self.site.root, &order, &[&errors, &kept], streams)?;
-        Ok(self.site.monitors.adopt(&self.site.id, Role::Console, child)?.ok())
+        self.console = self.site.monitors.adopt(&self.site.id, Role::Console, child)?.ok();
+        self.pipes = Some([serial_in, errors_in]);
+        Ok(())
     }
 
-    fn start_monitor(&mut self, serial: &OwnedFd, errors: OwnedFd) -> Result<ProcessRef> {
-        let listeners = self.listeners.take().ok_or_else(|| HelperError::NotRunning(self.site.id.clone()))?;
-        let channels = Channels { serial, listeners: &listeners };
+    /// It ends by itself once nobody can write to it any more.
+    fn end_console(&mut self) -> Result<()> {
+        self.pipes = None;
+        self.site.end()
+    }
+
+    /// Starts what becomes the monitor once it is told to. From here on only that process holds what
+    /// it was given: its end is the end of the pipes, of the tap, and of the listening.
+    fn start_monitor(&mut self) -> Result<()> {
+        let missing = || HelperError::NotRunning(self.site.id.clone());
+        let [serial, errors] = self.pipes.take().ok_or_else(missing)?;
+        let listeners = self.listeners.take().ok_or_else(missing)?;
+        let channels = Channels { serial: &serial, listeners: &listeners };
         let (order, keep) = match &self.launch {
             Launch::Qemu(launch) => self.qemu_order(launch, &channels)?,
             Launch::Fake(launch) => self.fake_order(launch, &channels)?,
         };
+        let (told, leave) = pipe()?;
+        let order = Order { waits: Some(told.as_raw_fd()), ..order };
         let streams = Streams { input: Stdio::null(), output: Stdio::null(), errors: errors.into() };
         let child = spawn::start(self.site.root, &order, &keep, streams)?;
         let id = self.site.id.clone();
-        match self.site.monitors.adopt(&id, Role::Monitor, child)? {
-            Ok(process) => Ok(process),
-            Err(status) => Err(self.ended(status)),
+        let process = self.site.monitors.adopt(&id, Role::Monitor, child)?;
+        self.process = Some(process.map_err(|status| self.ended(status))?);
+        (self.tap, self.leave) = (None, Some(leave));
+        self.files.clear();
+        self.joins.clear();
+        Ok(())
+    }
+
+    /// Writes both processes down before the monitor exists: should this helper be killed here, the
+    /// one that waits ends with it, and the next helper knows of it.
+    fn note(&mut self) -> Result<()> {
+        let (id, kind) = (self.site.id.clone(), self.launch.kind());
+        let record = Record { id, slot: self.slot, kind, process: self.process, console: self.console };
+        self.site.ledger.write(self.site.folder, record)
+    }
+
+    /// Has the process become the monitor.
+    fn let_begin(&mut self) -> Result<()> {
+        let Some(leave) = self.leave.take() else { return Ok(()) };
+        match rustix::io::write(&leave, b"!") {
+            // It has ended already: its answer, which is waited for next, will not come.
+            Ok(_) | Err(rustix::io::Errno::PIPE) => Ok(()),
+            Err(e) => Err(e).doing("have the monitor begin"),
         }
     }
 
@@ -235,7 +278,7 @@ impl<'a> Launching<'a> {
         let numbers =
             |files: &mut dyn Iterator<Item = &OwnedFd>| -> Vec<RawFd> { files.map(|f| f.as_raw_fd()).collect() };
         let (joins, keep) = (numbers(&mut self.joins.iter()), numbers(&mut keep.into_iter()));
-        Order { uid: self.uid, view, joins, keep, program, arguments }
+        Order { uid: self.uid, view, joins, keep, waits: None, program, arguments }
     }
 
     fn console_index(&self) -> usize {
@@ -277,6 +320,10 @@ impl<'a> Launching<'a> {
         self.site.monitors.settle(&id);
         HelperError::Ended { said: self.site.said(), id, status }
     }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).doing("make a pipe")
 }
 
 /// What a monitor speaks through.
@@ -330,8 +377,8 @@ fn failure_name(failure: FakeFailure) -> &'static str {
     }
 }
 
-/// The uid of the VM in `slot`: from 1,900,000,000 on, 256 for each installation, which the
-/// checksum of its runtime directory's path chooses, so that two do not share uids.
+/// The uid of the VM in `slot`: from 1,900,000,000 on, 256 for each installation, which its
+/// random number chooses, so that two do not share uids.
 pub fn uid(installation: u64, slot: Slot) -> u32 {
     1_900_000_000 + (installation % 100_000) as u32 * 256 + u32::from(slot.number())
 }

@@ -15,6 +15,7 @@ use super::{bridge, claim::Claim, files, rules, tsc};
 use crate::model::launch::{FakeLaunch, Launch, LaunchFile, QemuLaunch};
 use crate::model::{OpId, Slot, Subnet, VmId};
 use crate::net::rules as text;
+use crate::os::fault_point::FaultPoint;
 use crate::os::netlink::Netlink;
 use crate::protocol::hello::{BUILD, PROTOCOL};
 use crate::protocol::root::{Deed, Entry, RootCall, RootReply, RootRequest};
@@ -40,6 +41,8 @@ pub struct Service {
     last_subnet: Option<Subnet>,
     /// Whether the monitor of the tests may be run.
     fake: bool,
+    /// What the tests of crashes have armed.
+    faults: FaultPoint,
 }
 
 impl Service {
@@ -59,6 +62,7 @@ impl Service {
             subnet: None,
             last_subnet: None,
             fake,
+            faults: FaultPoint::of_environment(fake).doing("arm a fault")?,
             folder,
         };
         service.reconcile(damaged)?;
@@ -176,6 +180,7 @@ impl Service {
             monitors: &mut self.monitors,
             alias: launch::alias(self.installation),
             subnet: self.subnet,
+            faults: &self.faults,
         }
     }
 

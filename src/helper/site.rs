@@ -5,13 +5,14 @@ use std::io::{Read, Seek, SeekFrom};
 
 use super::authority::Root;
 use super::cgroup::Cgroups;
-use super::error::{HelperError, Result};
+use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use super::ledger::Ledger;
 use super::monitor::Monitors;
 use super::{bridge, rules, tap};
 use crate::model::{OpId, Slot, Subnet, TapName, VmId};
 use crate::net::rules::{self as text, Guest};
+use crate::os::fault_point::{FaultPoint, Moment};
 use crate::os::netlink::Netlink;
 
 /// How much of what a monitor said is told.
@@ -41,7 +42,11 @@ pub struct Site<'a> {
     pub alias: String,
     /// The guests' network, where there is one.
     pub subnet: Option<Subnet>,
+    /// What the tests of crashes have armed.
+    pub faults: &'a FaultPoint,
 }
+
+type Undo<S> = fn(&mut S) -> Result<()>;
 
 impl Site<'_> {
     /// Ends the monitor.
@@ -88,12 +93,28 @@ impl Site<'_> {
 
     /// Takes everything back, going on after failures. The record goes only when all else went.
     pub fn release(&mut self) -> Result<()> {
-        let undo: [fn(&mut Self) -> Result<()>; 4] = [Self::end, Self::remove_cgroup, Self::dismiss, Self::remove_tap];
-        let failures: Vec<HelperError> = undo.iter().filter_map(|part| part(self).err()).collect();
+        let undo: [(&str, Undo<Self>); 4] = [
+            ("release process", Self::end),
+            ("release cgroup", Self::remove_cgroup),
+            ("release rules", Self::dismiss),
+            ("release tap", Self::remove_tap),
+        ];
+        let failures: Vec<HelperError> = undo.iter().filter_map(|part| self.undo(*part).err()).collect();
         if failures.is_empty() {
-            return self.forget();
+            return self.undo(("release record", Self::forget));
         }
         Err(HelperError::Leftovers { id: self.id.clone(), failures })
+    }
+
+    fn undo(&mut self, (name, part): (&str, Undo<Self>)) -> Result<()> {
+        self.pass(name, Moment::Before)?;
+        part(self)?;
+        self.pass(name, Moment::After)
+    }
+
+    /// Passes one side of a step.
+    pub fn pass(&self, step: &str, moment: Moment) -> Result<()> {
+        self.faults.pass(step, moment).doing(format!("go on with VM {}", self.id))
     }
 
     /// The last that the monitor wrote to its standard error.

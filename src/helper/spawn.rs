@@ -29,7 +29,8 @@ pub struct Streams {
 pub fn start(_: &Root, order: &Order, files: &[&OwnedFd], streams: Streams) -> Result<Child> {
     let arguments: Vec<OsString> = order.arguments();
     let doing = format!("start {}", order.name());
-    let numbers: Vec<RawFd> = files.iter().map(|f| f.as_raw_fd()).chain(order.joins.iter().copied()).collect();
+    let numbers: Vec<RawFd> =
+        files.iter().map(|f| f.as_raw_fd()).chain(order.joins.iter().copied()).chain(order.waits).collect();
     mark(&numbers, true).doing(&doing)?;
     let child = Command::new("/proc/self/exe")
         .arg0("banger-stage")

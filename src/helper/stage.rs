@@ -3,6 +3,7 @@
 //!
 //! Descriptors that were not passed on; the helper's cgroup and session; its mounts, network,
 //! host name and IPC; resource limits; groups, capabilities, uid and gid; the way back (no_new_privs).
+//! Then it waits until its helper has written it down.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -35,6 +36,8 @@ pub struct Order {
     pub joins: Vec<RawFd>,
     /// Descriptors that the program keeps.
     pub keep: Vec<RawFd>,
+    /// Descriptor on which one byte says that it may begin, and the end that it may not.
+    pub waits: Option<RawFd>,
     /// What to run.
     pub program: Program,
     /// Its arguments.
@@ -76,7 +79,8 @@ impl Order {
             Program::Path(path) => path.clone().into_os_string(),
             Program::Own(name) => OsString::from(*name),
         };
-        let head = [self.uid.to_string(), view.to_owned(), numbers(&self.joins), numbers(&self.keep)];
+        let waits = numbers(self.waits.as_slice());
+        let head = [self.uid.to_string(), view.to_owned(), numbers(&self.joins), numbers(&self.keep), waits];
         let mut words: Vec<OsString> = head.into_iter().map(OsString::from).collect();
         words.push(program);
         words.extend(self.arguments.iter().map(OsString::from));
@@ -85,7 +89,7 @@ impl Order {
 
     /// Reads what [`Order::arguments`] wrote.
     pub fn parse(words: &[OsString]) -> Option<Self> {
-        let [uid, view, joins, keep, program, arguments @ ..] = words else { return None };
+        let [uid, view, joins, keep, waits, program, arguments @ ..] = words else { return None };
         let view = match view.to_str()? {
             "bare" => View::Bare,
             "system" => View::System,
@@ -98,11 +102,16 @@ impl Order {
         };
         let uid = uid.to_str()?.parse().ok().filter(|uid| *uid != 0)?;
         let arguments: Option<Vec<String>> = arguments.iter().map(|a| a.to_str().map(str::to_owned)).collect();
+        let waits = parse_numbers(waits)?;
+        if waits.len() > 1 {
+            return None;
+        }
         Some(Self {
             uid,
             view,
             joins: parse_numbers(joins)?,
             keep: parse_numbers(keep)?,
+            waits: waits.first().copied(),
             program,
             arguments: arguments?,
         })
@@ -140,6 +149,7 @@ pub fn become_monitor(arguments: &[OsString]) -> Result<Infallible> {
     limit().doing("set resource limits")?;
     drop_privileges(root, order.uid).doing(format!("become uid {}", order.uid))?;
     check_powerless(order.uid)?;
+    wait_to_begin(order.waits).doing("begin: the helper ended, or its launch failed")?;
     Err(run(&order, &own)).doing(format!("run {}", order.name()))
 }
 
@@ -200,6 +210,13 @@ fn drop_privileges(_: Root, uid: u32) -> io::Result<()> {
     Ok(this::set_no_new_privs(true)?)
 }
 
+/// Waits until the helper has written this process down: what no record names must not live on
+/// when the helper is killed.
+fn wait_to_begin(waits: Option<RawFd>) -> io::Result<()> {
+    let Some(number) = waits else { return Ok(()) };
+    io::Read::read_exact(&mut File::from(sys::adopt(number)?), &mut [0; 1])
+}
+
 /// Looks instead of trusting: a stage that kept anything runs nothing.
 fn check_powerless(uid: u32) -> Result<()> {
     let status = std::fs::read_to_string("/proc/self/status").doing("look at itself")?;
@@ -242,6 +259,7 @@ mod tests {
             view: View::System,
             joins: vec![9, 10],
             keep: vec![],
+            waits: Some(11),
             program: Program::Path("/usr/bin/qemu".into()),
             arguments: vec!["-M".into(), "a b,c".into(), String::new()],
         }
@@ -249,7 +267,8 @@ mod tests {
 
     #[test]
     fn an_order_is_read_as_it_was_written() {
-        let own = Order { program: Program::Own("banger-console"), view: View::Bare, keep: vec![4], ..order() };
+        let own =
+            Order { program: Program::Own("banger-console"), view: View::Bare, keep: vec![4], waits: None, ..order() };
         for order in [order(), own, Order { view: View::SystemKvm, ..order() }] {
             assert_eq!(Order::parse(&order.arguments()), Some(order));
         }
@@ -260,6 +279,7 @@ mod tests {
         assert_eq!(Order::parse(&Order { uid: 0, ..order() }.arguments()), None);
         assert_eq!(Order::parse(&Order { program: Program::Path("sh".into()), ..order() }.arguments()), None);
         assert_eq!(Order::parse(&Order { keep: vec![2], ..order() }.arguments()), None);
+        assert_eq!(Order::parse(&Order { waits: Some(2), ..order() }.arguments()), None);
         assert_eq!(Order::parse(&[]), None);
     }
 

@@ -11,6 +11,8 @@ pub mod archive;
 pub mod cgroup;
 /// Clocks.
 pub mod clock;
+/// Failing on purpose, for the tests of crashes.
+pub mod fault_point;
 /// Files that are whole or not there.
 pub mod files;
 /// Where log lines go.
