@@ -109,7 +109,7 @@ fn channels(world: &World) {
         rustix::fs::mknodat(rustix::fs::CWD, &gate, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
             .expect("a fifo");
         let open = std::fs::File::options().read(true).write(true).open(&gate).expect("the gate opens");
-        let running = exec(world, &command).from_file(open.try_clone().expect("a copy")).spawn();
+        let running = exec(world, &command).with_stdin(open.try_clone().expect("a copy")).spawn();
         running.wait_for_output("begun");
         gates.push((running, open));
     }

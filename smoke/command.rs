@@ -35,7 +35,7 @@ impl Run {
     }
 
     /// What its standard input is.
-    pub fn from_file(mut self, file: File) -> Self {
+    pub fn with_stdin(mut self, file: File) -> Self {
         self.file = Some(file);
         self
     }

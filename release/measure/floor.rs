@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,19 +16,17 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger::host::facts::{QEMU, find_program};
-use banger::model::{Mib, VmRecord};
+use banger::model::{Mib, OpId, VmRecord};
 use banger::protocol::ear::{Ear, Heard};
 use banger::protocol::frame;
-use banger::protocol::guest::{Announcement, FromGuest, GuestHello, PREAMBLE};
-use banger::ssh::{Access, Command as GuestCommand, GuestShell, Io, SshShell, Timeouts};
+use banger::protocol::guest::{Announcement, FromGuest, GuestHello, GuestReply, GuestRequest, PREAMBLE, ToGuest};
+use banger::protocol::shell::TOKEN;
+use banger::shell::{AgentShell, Command as GuestCommand, GuestShell, Io, Timeouts};
 use banger::vmm::of_kind;
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::BOOT;
 use crate::world::World;
-
-/// The client that `vm run` uses for its command.
-const CLIENT: fn(&Floor) = over_ssh;
 
 /// The tap of all rounds, one after the other.
 const TAP: &str = "bench0";
@@ -38,7 +36,6 @@ pub struct Floor {
     world: World,
     vm: VmRecord,
     address: Ipv4Addr,
-    access: Access,
     words: Vec<Word>,
 }
 
@@ -62,6 +59,8 @@ enum What {
     Serial,
     /// The socket of the guest's agent.
     Agent,
+    /// The socket of the first channel for commands.
+    Shell,
     /// Any other socket that listens.
     Socket,
 }
@@ -73,20 +72,12 @@ impl Floor {
         let vm = world.owner().vm("model");
         let process = vm.process.expect("a running VM has a process").pid;
         let state = world.home().join("state");
-        let folder = state.join("vms").join(vm.id.as_str());
-        let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("the VM's keys");
-        let access = Access {
-            name: "model".into(),
-            user: "root".into(),
-            private_key: read("id_ed25519"),
-            host_key: read("host_ed25519.pub"),
-        };
         let line = std::fs::read_to_string(format!("/proc/{process}/cmdline")).expect("its arguments");
         let line: Vec<&str> = line.split_terminator('\0').skip(1).collect();
         let words = (0..line.len()).map(|at| Word::of(&line, at, &vm, &state)).collect();
         world.banger(&["vm", "delete", "model"]).output().ok();
         let address = vm.address.expect("a running VM has an address");
-        Self { world: world.clone(), vm, address, access, words }
+        Self { world: world.clone(), vm, address, words }
     }
 
     /// Starts it, waits until it is ready, runs `true` in it, kills it; how long that took.
@@ -94,8 +85,9 @@ impl Floor {
         let boot = Boot::prepare(self);
         let begun = Instant::now();
         let (mut qemu, agent) = boot.start(self);
-        wait_for_ready(agent, &self.errors());
-        CLIENT(self);
+        let mut agent = Agent::greet(agent, self);
+        agent.wait_until_ready();
+        agent.run_true();
         qemu.kill().expect("QEMU can be killed");
         qemu.wait().expect("QEMU can be reaped");
         let took = begun.elapsed();
@@ -157,6 +149,7 @@ impl What {
             _ if is("node-name=overlay-file") => Self::Overlay,
             _ if is("id=serial") => Self::Serial,
             _ if is("id=agent") => Self::Agent,
+            _ if is("id=shell0") => Self::Shell,
             _ if used_as.starts_with("socket,") => Self::Socket,
             unknown => panic!("nothing here knows what {unknown:?} is given"),
         }
@@ -225,6 +218,7 @@ impl What {
             Self::Again(file) => file.try_clone().expect("a second descriptor").into(),
             Self::Serial => File::create(floor.file("serial")).expect("a serial log").into(),
             Self::Agent => listen(&floor.file("agent")),
+            Self::Shell => listen(&floor.file("shell")),
             Self::Socket => listen(&floor.file(&format!("socket-{number}"))),
             Self::Overlay => overlay(&floor.file("disk"), &floor.vm),
         }
@@ -243,40 +237,60 @@ fn overlay(path: &Path, vm: &VmRecord) -> OwnedFd {
     File::options().read(true).write(true).open(path).expect("the disk opens").into()
 }
 
-/// Greets the agent as the daemon does, and waits for its `Ready`.
-fn wait_for_ready(mut agent: UnixStream, errors: &Path) {
-    agent.set_read_timeout(Some(Duration::from_secs(BOOT))).expect("a socket has timeouts");
-    let hello = frame::encode(&GuestHello::ours()).expect("a hello");
-    agent.write_all(&[PREAMBLE.as_slice(), &hello].concat()).expect("QEMU takes it");
-    let (mut ear, mut chunk) = (Ear::<FromGuest>::default(), [0; 4096]);
-    loop {
-        let count = agent.read(&mut chunk).expect("the guest speaks in time");
-        assert!(count > 0, "QEMU has ended: {}", std::fs::read_to_string(errors).unwrap_or_default());
-        let is_ready = |heard: &Heard<FromGuest>| {
-            matches!(heard, Heard::Message(FromGuest::Announce(Announcement::Ready { ssh: true, .. })))
-        };
-        if ear.hear(&chunk[..count]).iter().any(is_ready) {
-            return;
+/// The guest's agent, spoken to as the daemon does.
+struct Agent<'f> {
+    stream: UnixStream,
+    ear: Ear<FromGuest>,
+    floor: &'f Floor,
+}
+
+impl<'f> Agent<'f> {
+    fn greet(mut stream: UnixStream, floor: &'f Floor) -> Self {
+        stream.set_read_timeout(Some(Duration::from_secs(BOOT))).expect("a socket has timeouts");
+        let hello = frame::encode(&GuestHello::ours()).expect("a hello");
+        stream.write_all(&[PREAMBLE.as_slice(), &hello].concat()).expect("QEMU takes it");
+        Self { stream, ear: Ear::default(), floor }
+    }
+
+    /// Waits for a message that `wanted` accepts.
+    fn wait_for<T>(&mut self, mut wanted: impl FnMut(FromGuest) -> Option<T>) -> T {
+        let mut chunk = [0; 4096];
+        loop {
+            let count = self.stream.read(&mut chunk).expect("the guest speaks in time");
+            let errors = || std::fs::read_to_string(self.floor.errors()).unwrap_or_default();
+            assert!(count > 0, "QEMU has ended: {}", errors());
+            for heard in self.ear.hear(&chunk[..count]) {
+                if let Heard::Message(message) = heard
+                    && let Some(found) = wanted(message)
+                {
+                    return found;
+                }
+            }
         }
     }
-}
 
-/// `true` through banger's own ssh.
-fn over_ssh(floor: &Floor) {
-    let socket = reach(SocketAddr::from((floor.address, 22))).expect("ssh listens");
-    let shell = SshShell::connect(socket.into(), &floor.access, Timeouts::default(), None);
-    let null = File::options().read(true).write(true).open("/dev/null").expect("/dev/null");
-    let io = Io { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd(), control: None };
-    let ended = shell.expect("ssh lets us in").run(&GuestCommand::new(["true"]), io);
-    assert_eq!(ended.expect("true runs").exit_code(), 0);
-}
+    fn wait_until_ready(&mut self) {
+        self.wait_for(|message| match message {
+            FromGuest::Announce(Announcement::Ready { ssh: true, .. }) => Some(()),
+            _ => None,
+        });
+    }
 
-/// A connection, at the second try where the host is still looking in vain for the last guest of that
-/// address: banger's daemon does the same.
-fn reach(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(10));
-    match connect() {
-        Err(e) if e.kind() == std::io::ErrorKind::HostUnreachable => connect(),
-        other => other,
+    /// `true` over the first channel, as `vm run` runs it.
+    fn run_true(&mut self) {
+        let token = [7; TOKEN];
+        let request = GuestRequest::OpenShell { token };
+        let asked = ToGuest::Request { number: 1, op: OpId::BACKGROUND, request };
+        self.stream.write_all(&frame::encode(&asked).expect("a request")).expect("QEMU takes it");
+        let channel = self.wait_for(|message| match message {
+            FromGuest::Reply { number: 1, reply } => Some(reply),
+            _ => None,
+        });
+        assert_eq!(channel, Ok(GuestReply::Shell { channel: 0 }));
+        let socket = UnixStream::connect(self.floor.file("shell")).expect("the channel's socket listens");
+        let mut shell = AgentShell::open(socket.into(), token, "model", Timeouts::default()).expect("a channel");
+        let null = File::options().read(true).write(true).open("/dev/null").expect("/dev/null");
+        let io = Io { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd(), control: None };
+        assert_eq!(shell.run(&GuestCommand::new(["true"]), io).expect("true runs").exit_code(), 0);
     }
 }

@@ -29,11 +29,6 @@ impl Line {
         Self { what, measured, limit, held: found <= most }
     }
 
-    /// It could not be measured, which counts as missed.
-    pub fn missing(what: &'static str, why: &str, limit: &str) -> Self {
-        Self { what, measured: why.to_owned(), limit: limit.to_owned(), held: false }
-    }
-
     fn columns(&self) -> [&str; 4] {
         [self.what, &self.measured, &self.limit, if self.held { "ok" } else { "MISSED" }]
     }

@@ -16,6 +16,7 @@ pub(super) fn cut_to_size(reply: GuestReply) -> GuestReply {
         GuestReply::Health(health) => GuestReply::Health(self::health(health)),
         GuestReply::Done => GuestReply::Done,
         GuestReply::Stats(stats) => GuestReply::Stats(stats),
+        GuestReply::Shell { channel } => GuestReply::Shell { channel },
     }
 }
 

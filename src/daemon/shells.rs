@@ -94,8 +94,7 @@ async fn over_ssh(daemon: &Arc<Daemon>, vm: &VmRecord) -> Outcome {
     })?;
     let files = VmFiles::new(&daemon.paths.vms(), &vm.id);
     let reading = files.clone();
-    let keys =
-        unblock(move || reading.keys()).await.map_err(|e| Fault::failed("cannot read the VM's keys", &e))?;
+    let keys = unblock(move || reading.keys()).await.map_err(|e| Fault::failed("cannot read the VM's keys", &e))?;
     let access = ShellAccess {
         name: name.clone(),
         address,

@@ -276,7 +276,7 @@ mod tests {
     fn those_that_run_are_listed_apart() {
         let (_folder, store) = with_catalogue();
         for (name, number) in [("b", 1), ("a", 2), ("c", 3)] {
-            store.insert_vm(&vm(name, number)).expect("free");
+            store.insert_vm(&vm(name, number), false, &limits()).expect("free");
         }
         for number in [1, 2] {
             store.update_vm(&VmId::from_random(number), |vm| vm.state = VmState::Running).expect("written");
@@ -295,7 +295,8 @@ mod tests {
     #[test]
     fn those_that_run_are_known_again_after_another_build_wrote_the_rows() {
         let (folder, store) = with_catalogue();
-        store.insert_vm(&VmRecord { state: VmState::Running, ..vm("a", 1) }).expect("free");
+        let running = VmRecord { state: VmState::Running, ..vm("a", 1) };
+        store.insert_vm(&running, false, &limits()).expect("free");
         store.write(|tx| Ok(tx.delete_table(RUNNING).map(drop)?)).expect("written");
         drop(store);
         let store = Store::open(folder.path()).expect("opens");

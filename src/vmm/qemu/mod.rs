@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use smol::future::Boxed;
 
 use super::qmp::Qmp;
 use super::{Boot, Control, Patience, Prepared, Vmm, VmmError};
+use crate::host::facts::find_program;
 use crate::model::Mib;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{Launch, QemuLaunch};
