@@ -18,7 +18,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(90), keepalive: Duration::from_secs(15), silence: Duration::from_secs(60) }
+        Self { connect: Duration::from_secs(30), keepalive: Duration::from_secs(15), silence: Duration::from_secs(60) }
     }
 }
 
