@@ -92,8 +92,18 @@ pub(super) async fn reach_locked(
     }
     info!("[{}] VM {} ({id}): {} → {wanted:?}", op.id, vm.spec.name, vm.state);
     let mut done = Vec::new();
-    if let Err(fault) = carry_out(daemon, op, &vm, wanted, planned, &mut done).await {
-        return Err(take_back(daemon, op, &vm, wanted, &done, fault).await);
+    for step in planned {
+        let outcome = match if wanted.is_making() { op.safe_point() } else { Ok(()) } {
+            Ok(()) => {
+                // Before it is done: half of it may be there when it fails.
+                done.push(step);
+                steps::perform(daemon, op, id, step).await
+            }
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = outcome {
+            return Err(take_back(daemon, op, &vm, wanted, &done, fault).await);
+        }
     }
     look(daemon, id).await
 }
@@ -104,35 +114,6 @@ async fn admit_start(daemon: &Daemon, vm: &VmRecord) -> Result<(), Fault> {
     let mut others = daemon.stored(|s| s.vms()).await?;
     others.retain(|other| other.id != vm.id);
     daemon.limits().admit_start(vm.spec.memory, &others).map_err(|e| super::store_fault(&e.into()))
-}
-
-/// Performs `planned`; `done` has what was begun. A boot waits for its turn and has it until the
-/// guest is ready.
-async fn carry_out(
-    daemon: &Arc<Daemon>,
-    op: &Op,
-    vm: &VmRecord,
-    wanted: Wanted,
-    planned: Vec<Step>,
-    done: &mut Vec<Step>,
-) -> Result<(), Fault> {
-    let mut turn = None;
-    for step in planned {
-        if step == Step::Launch {
-            turn = Some(daemon.boots.turn(op, vm.accel).await?);
-        }
-        if wanted.is_making() {
-            op.safe_point()?;
-        }
-        // Before it is done: half of it may be there when it fails.
-        done.push(step);
-        steps::perform(daemon, op, &vm.id, step).await?;
-        if step == Step::AwaitReady {
-            turn = None;
-        }
-    }
-    drop(turn);
-    Ok(())
 }
 
 /// Whether the VM's monitor lives; a fault where that cannot be told, for a VM that is taken for

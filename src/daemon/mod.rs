@@ -8,8 +8,6 @@
 mod agent;
 /// Work that blocks.
 mod blocking;
-/// Who boots now, and who waits.
-mod boots;
 /// What each request does.
 mod calls;
 /// Images and kernels.
@@ -81,7 +79,6 @@ struct Daemon {
     helper: helper::Helper,
     executor: Arc<Executor<'static>>,
     machines: Mutex<HashMap<VmId, Arc<machine::Machine>>>,
-    boots: boots::Boots,
     /// A lock for each image or kernel that is being made or removed.
     making: Mutex<HashMap<String, Weak<smol::lock::Mutex<()>>>>,
     /// Whether everything was found again after the start; false until the helper has answered once.

@@ -12,7 +12,7 @@ use log::{error, info, warn};
 use smol::future::FutureExt;
 use smol::{Async, Executor};
 
-use super::{Daemon, Ending, boots, helper, reconcile, server};
+use super::{Daemon, Ending, helper, reconcile, server};
 use crate::host::config::{Config, VmmSetting};
 use crate::host::paths::Paths;
 use crate::os::fault_point::FaultPoint;
@@ -98,7 +98,6 @@ fn prepare() -> Result<Prepared, String> {
         store: Arc::new(store),
         executor: Arc::new(Executor::new()),
         machines: Mutex::new(HashMap::new()),
-        boots: boots::Boots::on(std::thread::available_parallelism().map_or(1, usize::from)),
         making: Mutex::default(),
         reconciled: smol::lock::Mutex::new(false),
         ending: sender,
