@@ -1,7 +1,4 @@
-//! What happens inside guests, and between them.
-
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+//! What happens inside guests.
 
 use crate::exec::BOOT;
 use crate::world::World;
@@ -11,43 +8,6 @@ fn create(world: &World, arguments: &[&str]) {
     let mut command = vec!["vm", "create"];
     command.extend(arguments);
     world.banger(&command).limit(BOOT).output().ok();
-}
-
-/// A guest reaches neither its neighbour, directly or through the host, nor the host, and may not
-/// take another's address.
-pub fn are_apart(world: &World) {
-    world.start();
-    create(world, &["--name", "one"]);
-    create(world, &["--name", "two"]);
-    let address = |name| world.owner().vm(name).address.expect("a running VM has an address");
-    let (one, two) = (address("one"), address("two"));
-    let [a, b, c, _] = one.octets();
-    let (bridge, free) = (Ipv4Addr::new(a, b, c, 1), Ipv4Addr::new(a, b, c, 249));
-    // The way that packets between guests take where a host forwards.
-    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("this namespace forwards");
-    let _service = TcpListener::bind((bridge, 4444)).expect("a service of the host");
-
-    assert!(reaches(two), "the host reaches its guest");
-    // That nothing is reached says something only where the attempt itself works.
-    assert!(guest_reaches(world, one, 22), "a guest reaches itself");
-    assert!(!guest_reaches(world, two, 22), "a guest reaches its neighbour");
-    assert!(!guest_reaches(world, bridge, 4444), "a guest reaches a service of the host");
-    world.guest("one", &["ip", "route", "add", &format!("{two}/32"), "via", &bridge.to_string()]).output().ok();
-    assert!(!guest_reaches(world, two, 22), "a guest reaches its neighbour through the host");
-    world.guest("one", &["ip", "address", "add", &format!("{free}/24"), "dev", "eth0"]).output().ok();
-    assert!(!reaches(free), "a guest answers under an address that is not its own");
-    assert!(reaches(one), "its own address still answers");
-}
-
-fn reaches(address: Ipv4Addr) -> bool {
-    TcpStream::connect_timeout(&SocketAddr::from((address, 22)), Duration::from_secs(3)).is_ok()
-}
-
-fn guest_reaches(world: &World, address: Ipv4Addr, port: u16) -> bool {
-    let attempt = format!("exec 3<>/dev/tcp/{address}/{port}");
-    let tried = world.guest("one", &["timeout", "3", "bash", "-c", &attempt]).output();
-    assert!([0, 1, 124].contains(&tried.code), "the attempt itself failed with {}: {}", tried.code, tried.stderr);
-    tried.code == 0
 }
 
 /// Waits until the distribution in a guest has started, and competes with nobody for the CPU. On a

@@ -23,6 +23,8 @@ mod runner;
 /// What one scenario lives in.
 mod world;
 
+/// What a guest can reach.
+mod apart;
 /// The arrows between the rooms.
 mod imports;
 
@@ -87,7 +89,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("ctrl_c_cleans_up", 120, leaks::ctrl_c_cleans_up),
     Scenario::new("keeper_killed", 120, leaks::killed_keeper_leaves_nothing),
     Scenario::new("vmm_confinement", 180, monitor::is_confined),
-    Scenario::new("guests_are_apart", 180, guests::are_apart),
+    Scenario::new("guests_are_apart", 500, apart::guests_are_apart),
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),
