@@ -45,8 +45,8 @@ impl Census {
             rows,
             rules: rules(world),
             ledger: ledger(world),
-            cgroups: cgroups_of(world),
-            in_the_parent: in_the_parent(),
+            cgroups: cgroups_of(&world.home()),
+            in_the_parent: in_the_parent(&world.home()),
             mounts: mounts_of(world),
         }
     }
@@ -71,6 +71,12 @@ impl Census {
         let new_mounts: Vec<_> = self.mounts.difference(&before.mounts).collect();
         compare("new mounts", &new_mounts, &"none", new_mounts.is_empty());
         found
+    }
+
+    /// The same with the rows and files that VMs have now: what is held for VMs that do not run.
+    pub fn with_the_vm(&self, world: &World) -> Self {
+        let Self { rows, files, .. } = Self::take(world);
+        Self { rows, files, ..self.clone() }
     }
 
     /// Nothing has leaked since `before`.
@@ -177,21 +183,23 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn cgroups() -> BTreeSet<PathBuf> {
+/// The VMs' cgroups of the installation at `home`.
+fn cgroups_of(home: &Path) -> BTreeSet<PathBuf> {
+    let Some(installation) = installation(home) else { return BTreeSet::new() };
+    let parent = Path::new("banger").join(installation);
     let mut found = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
-        if is_folder && path.parent().is_some_and(|p| p.ends_with("banger")) {
+        if is_folder && path.parent().is_some_and(|p| p.ends_with(&parent)) {
             found.insert(path.to_owned());
         }
     });
     found
 }
 
-/// Cgroups are named by the VM's id; every id that a helper ever had to do with is in its log.
-fn cgroups_of(world: &World) -> BTreeSet<PathBuf> {
-    let log = std::fs::read_to_string(world.home().join("root-run/bangerd-root.log")).unwrap_or_default();
-    let named = |path: &Path| path.file_name().is_some_and(|id| log.contains(&*id.to_string_lossy()));
-    cgroups().into_iter().filter(|path| named(path)).collect()
+/// What tells the cgroups of the installation at `home` from others'; none before its first start.
+fn installation(home: &Path) -> Option<String> {
+    let number = std::fs::read_to_string(home.join("root-run/installation")).ok()?;
+    Some(number.trim_end().to_owned())
 }
 
 /// The helper's records and folders of VMs.
@@ -202,12 +210,14 @@ fn ledger(world: &World) -> Vec<PathBuf> {
     found
 }
 
-/// Processes in the cgroup that all VMs' cgroups lie in, which is all helpers' own: it holds groups,
-/// never a process.
-fn in_the_parent() -> Vec<String> {
+/// Processes in the cgroups that the VMs' cgroups lie in, all installations' and this one's: they hold
+/// groups, never a process.
+fn in_the_parent(home: &Path) -> Vec<String> {
+    let own = installation(home).map(|number| Path::new("banger").join(number));
+    let is_parent = |path: &Path| path.ends_with("banger") || own.as_ref().is_some_and(|own| path.ends_with(own));
     let mut found = Vec::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
-        if is_folder && path.ends_with("banger") {
+        if is_folder && is_parent(path) {
             let pids = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
             found.extend(pids.lines().map(|pid| format!("{}: {pid}", path.display())));
         }
@@ -228,21 +238,20 @@ fn mounts_of(world: &World) -> BTreeSet<String> {
         // A process that has ended mounts nothing.
         let table = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
         let lines = table.lines().filter(counts);
-        found.extend(lines.map(|line| line.split(' ').skip(3).collect::<Vec<_>>().join(" ")));
+        let tag = |word: &&str| ["shared:", "master:", "propagate_from:"].iter().any(|t| word.starts_with(t));
+        let stays = |line: &str| line.split(' ').skip(3).filter(|w| !tag(w)).collect::<Vec<_>>().join(" ");
+        found.extend(lines.map(stays));
     }
     found
 }
 
-/// Removes the cgroups of the VMs whose folders are still below `home`.
+/// Removes the cgroups of the installation at `home`.
 pub fn remove_cgroups_of(home: &Path) {
-    let vms = std::fs::read_dir(home.join("state/vms")).into_iter().flatten().flatten();
-    let ids: Vec<String> = vms.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    for group in cgroups().into_iter().rev() {
-        let name = group.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if ids.iter().any(|id| name.contains(id.as_str())) {
-            // A cgroup that is still in use stays; the next census shows it.
-            let _ = std::fs::remove_dir(&group);
-        }
+    let mut groups = cgroups_of(home);
+    groups.extend(groups.clone().iter().filter_map(|group| group.parent()).map(Path::to_owned));
+    for group in groups.iter().rev() {
+        // A cgroup that is still in use stays; the next census shows it.
+        let _ = std::fs::remove_dir(group);
     }
 }
 

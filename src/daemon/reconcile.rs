@@ -3,8 +3,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::{info, warn};
+use smol::Timer;
 use smol::channel::Sender;
 
 use super::blocking::unblock;
@@ -15,6 +17,9 @@ use crate::model::{VmId, VmRecord, VmState};
 use crate::os::files::{remove_file, remove_tree};
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
+
+/// Between two attempts to release a VM: a helper that is started again gives no sign of it.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// At the daemon's start: what needs no helper, then the rest, if the helper answers. `settled` is
 /// dropped once every VM was found again or given up.
@@ -110,6 +115,29 @@ async fn find_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, held: bool) ->
         }
         VmState::Created | VmState::Stopped | VmState::Error => Ok(()),
     }
+}
+
+/// Looks after a VM once more that the helper could not release now: it may have died over it, and
+/// then it holds what is in no row, or a row says what is no longer so. Should it still not answer,
+/// the release that fails again comes back here.
+pub(super) fn find_again_later(daemon: &Arc<Daemon>, id: VmId) {
+    let daemon = daemon.clone();
+    daemon.clone().spawn(async move {
+        Timer::after(AGAIN).await;
+        let _turn = daemon.machine(&id).turn.lock_arc().await;
+        let (op, wanted) = (Op::background(), id.clone());
+        let found = match daemon.stored(move |s| s.vm_by_id(&wanted)).await {
+            Ok(Some(vm)) => find_again(&daemon, &op, &vm, true).await,
+            Ok(None) => {
+                daemon.drop_machine(&id);
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = found {
+            warn!("VM {id} cannot be released yet: {fault}");
+        }
+    });
 }
 
 /// Takes the ends of a living monitor into memory where they are not there. One that does not let

@@ -12,13 +12,14 @@ use super::blocking::unblock;
 use super::machine::Live;
 use super::operation::Op;
 use super::vm_files::VmFiles;
-use super::{Daemon, lifecycle};
+use super::{Daemon, lifecycle, reconcile};
 use crate::model::identity::{Identity, IdentityV1};
 use crate::model::plan::Step;
 use crate::model::{MacAddr, Mib, ProcessRef, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
 use crate::os::fault_point::Moment;
 use crate::os::files::remove_tree;
+use crate::os::process;
 use crate::protocol::guest::GuestRequest;
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind, frame};
@@ -427,12 +428,20 @@ async fn release(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> 
             Ok(before)
         })
         .await?;
-    daemon.machine(id).set_live(None);
+    let machine = daemon.machine(id);
+    let live = machine.live();
+    machine.set_live(None);
     let outcome = daemon.helper.call_again(op.id, RootRequest::ReleaseVm { id: id.clone() }).await;
-    if outcome.is_err() && ended.is_some() {
-        // It may live on: the record must say so.
+    if let (Err(_), Some(process)) = (&outcome, ended)
+        && !matches!(process::open(process), Ok(None))
+    {
+        // It lives on, as far as can be told: record and memory must say so.
         let noting = id.clone();
         daemon.stored(move |s| s.update_vm(&noting, |vm| vm.process = ended)).await?;
+        machine.set_live(live);
+    }
+    if outcome.is_err() {
+        reconcile::find_again_later(daemon, id.clone());
     }
     outcome.map(|_| ())
 }

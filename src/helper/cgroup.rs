@@ -1,4 +1,4 @@
-//! The cgroup of each VM, `banger/ID`: its limits, and the certainty of who belongs to it.
+//! The cgroup of each VM, `banger/INSTALLATION/ID`: its limits, and the certainty of who belongs to it.
 //!
 //! Of its own and never in a service's: a restart of the service would kill the VMs. With the
 //! unified hierarchy there is one directory (Documentation/admin-guide/cgroup-v2.rst); on older or
@@ -32,16 +32,42 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 /// The parent of all.
 const PARENT: &str = "banger";
 
-/// The hierarchies of this host.
+/// The hierarchies of this host, and whose cgroups there are this installation's.
 #[derive(Debug)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
+    installation: String,
 }
 
 impl Cgroups {
     /// Looks at what is mounted.
-    pub fn see() -> Result<Self> {
-        Ok(Self { hierarchies: cgroup::see().doing("read /proc/self/mountinfo")? })
+    pub fn see(installation: u64) -> Result<Self> {
+        let hierarchies = cgroup::see().doing("read /proc/self/mountinfo")?;
+        Ok(Self { hierarchies, installation: format!("{installation:016x}") })
+    }
+
+    /// Refuses where somebody else has put processes into what would be a VM's cgroup: taking the VM
+    /// back would kill them. What an earlier boot left must have been removed before.
+    pub fn check_empty(&self, id: &VmId) -> Result<()> {
+        for own in self.hierarchies.iter().map(|h| self.of_vm(h, id)) {
+            match fs::read_to_string(own.join("cgroup.procs")) {
+                Ok(members) if members.is_empty() => {}
+                Ok(_) => return Err(HelperError::CgroupTaken(own)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e).doing(format!("look into cgroup {}", own.display())),
+            }
+        }
+        Ok(())
+    }
+
+    fn parents(&self, hierarchy: &Hierarchy) -> [PathBuf; 2] {
+        let all = hierarchy.root.join(PARENT);
+        [all.clone(), all.join(&self.installation)]
+    }
+
+    fn of_vm(&self, hierarchy: &Hierarchy, id: &VmId) -> PathBuf {
+        let [_, parent] = self.parents(hierarchy);
+        parent.join(id.as_str())
     }
 
     /// Makes a VM's cgroup; returns what a process writes `0` into to join it, one per hierarchy.
@@ -49,7 +75,8 @@ impl Cgroups {
         let limit = Mib(memory.0.saturating_add(OVERHEAD.0)).bytes().to_string();
         let mut joins = Vec::new();
         for hierarchy in &self.hierarchies {
-            match hierarchy.create(root, op, id, &limit) {
+            let (parents, own) = (self.parents(hierarchy), self.of_vm(hierarchy, id));
+            match hierarchy.create(root, op, &parents, &own, &limit) {
                 Ok(file) => joins.push(file),
                 Err(e) => log::warn!("[{op}] no cgroup for VM {id}: {}", e.line()),
             }
@@ -64,7 +91,7 @@ impl Cgroups {
     pub fn remove(&self, root: &Root, id: &VmId) -> Result<()> {
         let mut first = Ok(());
         for hierarchy in &self.hierarchies {
-            let removed = hierarchy.remove(root, id);
+            let removed = hierarchy.remove(root, &self.of_vm(hierarchy, id));
             first = first.and(removed);
         }
         first
@@ -73,26 +100,25 @@ impl Cgroups {
     /// Removes the parents that hold no VM's cgroup any more.
     pub fn remove_parents(&self, _: &Root) {
         for hierarchy in &self.hierarchies {
-            // Fails while another VM, perhaps of another installation, is in it.
-            let _ = fs::remove_dir(hierarchy.root.join(PARENT));
+            for parent in self.parents(hierarchy).iter().rev() {
+                // Fails while another VM, perhaps of another installation, is in it.
+                let _ = fs::remove_dir(parent);
+            }
         }
     }
 }
 
 impl Hierarchy {
-    fn of_vm(&self, id: &VmId) -> PathBuf {
-        self.root.join(PARENT).join(id.as_str())
-    }
-
-    fn create(&self, _: &Root, op: OpId, id: &VmId, memory: &str) -> Result<OwnedFd> {
-        let (parent, own) = (self.root.join(PARENT), self.of_vm(id));
+    fn create(&self, _: &Root, op: OpId, parents: &[PathBuf], own: &Path, memory: &str) -> Result<OwnedFd> {
         self.delegate(&self.root);
-        ensure(&parent)?;
-        self.delegate(&parent);
-        ensure(&own)?;
+        for parent in parents {
+            ensure(parent)?;
+            self.delegate(parent);
+        }
+        ensure(own)?;
         for (controller, file, value) in self.limits(memory) {
             if let Err(e) = fs::write(own.join(file), value) {
-                log::warn!("[{op}] VM {id} has no limit of {controller}: {e}");
+                log::warn!("[{op}] cgroup {} has no limit of {controller}: {e}", own.display());
             }
         }
         let join = own.join("cgroup.procs");
@@ -127,19 +153,18 @@ impl Hierarchy {
         }
     }
 
-    fn remove(&self, _: &Root, id: &VmId) -> Result<()> {
-        let own = self.of_vm(id);
+    fn remove(&self, _: &Root, own: &Path) -> Result<()> {
         let doing = format!("remove cgroup {}", own.display());
         let deadline = Instant::now() + END_LIMIT;
         loop {
-            match fs::remove_dir(&own) {
+            match fs::remove_dir(own) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                 Err(e) if e.kind() != io::ErrorKind::ResourceBusy => return Err(e).doing(doing),
                 Err(_) if Instant::now() > deadline => {
                     return Err(HelperError::Unkillable(format!("a process in cgroup {}", own.display())));
                 }
-                Err(_) => empty(&own, deadline).doing(&doing)?,
+                Err(_) => empty(own, deadline).doing(&doing)?,
             }
         }
     }
@@ -193,20 +218,23 @@ mod tests {
 
     #[test]
     fn a_member_is_killed_and_the_cgroup_removed() {
-        let (Ok(root), Ok(groups)) = (Root::claim(), Cgroups::see()) else { return };
+        let (Ok(root), Ok(groups)) = (Root::claim(), Cgroups::see(crate::os::random::number())) else { return };
         let id = VmId::from_random(crate::os::random::number());
         let joins = groups.create(&root, OpId::BACKGROUND, &id, Mib(64));
         let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("sleep starts");
         for join in joins {
             io::Write::write_all(&mut File::from(join), child.id().to_string().as_bytes()).expect("joined");
         }
+        let Err(HelperError::CgroupTaken(_)) = groups.check_empty(&id) else {
+            assert!(groups.hierarchies.is_empty(), "a cgroup with a member is taken for free");
+            return child.kill().and_then(|()| child.wait()).map(drop).expect("killed");
+        };
         groups.remove(&root, &id).expect("removed");
+        groups.check_empty(&id).expect("free again");
         groups.remove(&root, &id).expect("gone already");
         for hierarchy in &groups.hierarchies {
-            assert!(!hierarchy.of_vm(&id).exists(), "{}", hierarchy.root.display());
+            assert!(!groups.of_vm(hierarchy, &id).exists(), "{}", hierarchy.root.display());
         }
-        // Where there is no cgroup at all nobody was killed.
-        let _ = child.kill();
         child.wait().expect("reaped");
         groups.remove_parents(&root);
     }

@@ -1,6 +1,7 @@
 //! What goes wrong in the helper, and how it is told to the caller.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::model::{Slot, VmId};
 use crate::net::plan::PlanError;
@@ -94,6 +95,9 @@ pub enum HelperError {
         /// The last of what it wrote.
         said: String,
     },
+    /// Somebody put processes where a VM's are to be.
+    #[error("cgroup {} holds processes that are not this VM's", .0.display())]
+    CgroupTaken(PathBuf),
     /// A process did not end although it was killed.
     #[error("{0} does not end although it was killed")]
     Unkillable(String),
@@ -169,6 +173,7 @@ impl HelperError {
             Self::Folder(FolderError::Unsafe { .. })
             | Self::BridgeTaken { .. }
             | Self::NetworkTaken
+            | Self::CgroupTaken(_)
             | Self::Plan(_)
             | Self::FakeRefused => FaultKind::Refused,
         }
@@ -178,6 +183,7 @@ impl HelperError {
         match self {
             Self::BridgeTaken { .. } => Some("delete that installation's VMs, or run banger in a network namespace"),
             Self::NetworkTaken => Some("stop that installation (banger daemon stop), or use a network namespace"),
+            Self::CgroupTaken(_) => Some("move them to another cgroup: write their pids into its cgroup.procs"),
             Self::Plan(_) => Some("set [network] subnet to a free /24 in the configuration"),
             Self::Missing("nft") => Some("apt-get install nftables"),
             Self::Missing(_) => Some("apt-get install qemu-system-x86"),

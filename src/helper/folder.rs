@@ -11,6 +11,9 @@ use super::error::{Doing, Result};
 use crate::model::VmId;
 use crate::os::own_folder::OwnFolder;
 
+/// The file with the installation's number.
+const INSTALLATION: &str = "installation";
+
 /// The opened runtime directory.
 #[derive(Debug)]
 pub struct Folder {
@@ -32,9 +35,24 @@ impl Folder {
         self.own.at(below)
     }
 
-    /// Where the directory is, for people.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What tells this installation from others: a random number, made at its first start and kept
+    /// as long as the directory is. A path would not: another container may have the same.
+    pub fn installation(&self) -> Result<u64> {
+        let (path, doing) = (self.at(INSTALLATION), "read the installation's number");
+        let text = match crate::os::files::read_limited(&path, 64) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let number = crate::os::random::number();
+                let text = format!("{number:016x}\n");
+                crate::os::files::write_atomic(&path, text.as_bytes(), 0o600)
+                    .doing("keep the installation's number")?;
+                return Ok(number);
+            }
+            Err(e) => return Err(e).doing(doing),
+        };
+        let number = std::str::from_utf8(&text).ok().and_then(|t| u64::from_str_radix(t.trim_end(), 16).ok());
+        let damaged = || io::Error::other(format!("{}/{INSTALLATION} is damaged: remove it", self.path.display()));
+        number.ok_or_else(damaged).doing(doing)
     }
 
     /// A path in the folder of one VM.
@@ -98,5 +116,16 @@ mod tests {
         folder.remove_vm(&id).expect("removed");
         folder.remove_vm(&id).expect("gone already");
         assert!(opened(&path).expect("root").is_ok());
+    }
+    #[test]
+    fn an_installation_keeps_its_number_and_a_damaged_one_is_said() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let path = parent.path().join("root-run");
+        let Some(folder) = opened(&path) else { return };
+        let folder = folder.expect("made");
+        let number = folder.installation().expect("made");
+        assert_eq!(folder.installation().expect("kept"), number);
+        std::fs::write(path.join(INSTALLATION), "no number").expect("written");
+        assert!(folder.installation().expect_err("damaged").line().contains("remove it"));
     }
 }

@@ -114,7 +114,7 @@ fn decode(bytes: &[u8]) -> Result<Record, String> {
 }
 
 /// FNV-1a with 64 bits: finds damage, not malice; only root can write here.
-pub fn checksum(bytes: &[u8]) -> u64 {
+fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

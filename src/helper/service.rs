@@ -8,7 +8,7 @@ use super::cgroup::Cgroups;
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use super::launch::{self, Launching};
-use super::ledger::{Ledger, checksum};
+use super::ledger::Ledger;
 use super::monitor::{Monitors, Role};
 use super::site::{self, Site, guests};
 use super::{bridge, claim::Claim, files, rules, tsc};
@@ -49,13 +49,13 @@ impl Service {
     /// Reads the ledger, finds living monitors again and takes back the rest.
     pub fn start(root: Root, folder: Folder, fake: bool) -> Result<Self> {
         tsc::watch();
-        let installation = checksum(folder.path().as_os_str().as_encoded_bytes());
+        let installation = folder.installation()?;
         let (ledger, damaged) = Ledger::read(&folder)?;
         let mut service = Self {
             root,
             ledger,
             netlink: Netlink::open().doing("speak to the kernel")?,
-            cgroups: Cgroups::see()?,
+            cgroups: Cgroups::see(installation)?,
             monitors: Monitors::default(),
             claim: Claim::default(),
             installation,
@@ -242,6 +242,7 @@ impl Service {
             // Of an earlier boot, whose monitor has ended.
             self.site(op, id.clone(), Some(left)).release()?;
         }
+        self.cgroups.check_empty(&id)?;
         let uid = launch::uid(self.installation, slot);
         let launching = Launching::new(self.site(op, id.clone(), Some(slot)), slot, subnet, uid, launch, files);
         let attached = launching.run()?;
