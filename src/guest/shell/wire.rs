@@ -105,6 +105,7 @@ impl Wire {
         let deadline = Instant::now() + limit;
         (self.heard, self.to_say, self.said) = (FrameBuffer::default(), token.to_vec(), 0);
         (self.was_here, self.is_gone, self.has_more) = (self.kind == Kind::Connection, false, true);
+        self.unnoticed_until = deadline;
         let mut hunt = Hunt::new(token);
         loop {
             let count = self.read()?;
@@ -216,6 +217,8 @@ impl Wire {
     pub fn flush(&mut self) -> io::Result<()> {
         while self.said < self.to_say.len() {
             match self.file.write(&self.to_say[self.said..]) {
+                // Of a port: its queue has filled up meanwhile.
+                Ok(0) => return Ok(()),
                 Ok(count) => self.said += count,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
