@@ -41,7 +41,7 @@ impl<C: Control> TimeLimit<C> {
 
     /// Whether the time was over before the command was.
     pub fn is_over(&self) -> bool {
-        self.fired > 0
+        self.fired > 0 || is_ready(self.timer.as_fd(), PollFlags::IN)
     }
 
     /// Zero disarms (timerfd_create(2)).
@@ -111,6 +111,7 @@ mod tests {
         let (inner, _open) = silent();
         let mut limited = TimeLimit::new(inner, Some(Duration::from_millis(1))).expect("a timer");
         while !is_ready(limited.descriptor(), PollFlags::IN) {}
+        assert!(limited.is_over());
         assert_eq!(limited.end_asked_for(), Some(SIGTERM));
         assert_eq!(limited.next(), Some(ControlEvent::Signal(SIGTERM)));
         assert!(limited.is_over() && !is_ready(limited.descriptor(), PollFlags::IN));

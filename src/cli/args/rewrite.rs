@@ -98,7 +98,13 @@ fn finish(
             }
             Ok(())
         }
-        None => Ok(()),
+        None => {
+            // argh takes a lone `-`, a stream, for a flag.
+            if line.words.iter().any(|word| word == "-") {
+                line.words.insert(line.path.len(), "--".into());
+            }
+            Ok(())
+        }
     }
 }
 

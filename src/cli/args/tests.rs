@@ -239,3 +239,26 @@ fn help_is_shown_wherever_it_is_asked_for() {
         assert_eq!(parse_words(words).expect("a page"), page, "{words:?}");
     }
 }
+
+#[test]
+fn a_lone_dash_is_a_place_to_copy_from_or_to() {
+    for words in [["-", "box:/srv"], ["box:/srv", "-"]] {
+        match done(&[&["vm", "cp"][..], &words].concat()).command {
+            Command::Vm(VmGroup { command: VmCommand::Cp(cp) }) => assert_eq!([cp.src, cp.dst], words),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_command_for_a_running_vm_stands_behind_two_dashes() {
+    let invocation = done(&["vm", "exec", "box", "-d", "--", "make", "-j2"]);
+    assert_eq!(invocation.guest_command, Some(vec!["make".into(), "-j2".into()]));
+    let limited = done(&["vm", "exec", "box", "--timeout", "1m30s", "--", "true"]);
+    match limited.command {
+        Command::Vm(VmGroup { command: VmCommand::Exec(exec) }) => {
+            assert_eq!(exec.timeout.map(crate::model::TimeSpan::seconds), Some(90));
+        }
+        other => panic!("{other:?}"),
+    }
+}

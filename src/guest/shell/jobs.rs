@@ -61,7 +61,6 @@ pub fn detach() -> io::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .process_group(0)
         .spawn();
     if let Err(e) = keeper {
         fs::remove_dir_all(&job)?;
