@@ -17,7 +17,6 @@ use crate::model::plan::Step;
 use crate::model::{MacAddr, ProcessRef, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
 use crate::os::fault_point::Moment;
-use crate::os::files::remove_tree;
 use crate::os::process;
 use crate::protocol::guest::GuestRequest;
 use crate::protocol::root::{RootReply, RootRequest};
@@ -122,7 +121,7 @@ async fn remove_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     let (files, known_hosts) = (files_of(daemon, id), known_hosts(daemon));
     let name = load(daemon, id).await?.spec.name;
     let unpinned = smol::unblock(move || known_hosts.remove(&name)).await;
-    let removed = smol::unblock(move || remove_tree(files.folder())).await;
+    let removed = smol::unblock(move || files.remove()).await;
     unpinned.map_err(|e| Fault::failed("cannot forget the VM's host key", &e))?;
     removed.map_err(|e| Fault::failed("cannot remove the VM's files", &e))
 }
