@@ -30,6 +30,8 @@ mod daemons;
 mod exec;
 /// The monitor of the tests.
 mod fake;
+/// Every step of a VM's life, failing and dying.
+mod faults;
 /// What happens inside a guest.
 mod guests;
 /// What hostile and mistaken callers are told.
@@ -62,6 +64,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("fake_vmm_fast", 180, fake::life_and_failures),
     Scenario::new("silent_guest", 60, fake::silent_guest_is_kept),
     Scenario::new("killed_midway", 180, leaks::killed_midway_leaves_nothing),
+    Scenario::new("fault_table", 600, faults::every_step_may_fail_or_die),
+    Scenario::new("faults_without_cgroups", 90, faults::without_cgroups_nothing_is_lost),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),

@@ -37,7 +37,8 @@ impl Scenario {
 }
 
 enum Outcome {
-    Passed,
+    /// With the lines of the tables that it printed.
+    Passed(String),
     Failed(String),
     Skipped(String),
 }
@@ -92,8 +93,9 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
         let outcome = stage.play(scenario);
         let took = began.elapsed().as_secs_f64();
         match outcome {
-            Outcome::Passed => {
+            Outcome::Passed(tables) => {
                 passed += 1;
+                print!("{tables}");
                 println!("ok   {} {took:.1}s", scenario.name);
             }
             Outcome::Failed(report) => {
@@ -183,7 +185,7 @@ impl Stage {
         world.kill_all();
         let outcome = match outcome {
             Outcome::Failed(why) => Outcome::Failed(format!("{why}\n{}", world.report())),
-            fine @ (Outcome::Passed | Outcome::Skipped(_)) => fine,
+            fine @ (Outcome::Passed(_) | Outcome::Skipped(_)) => fine,
         };
         if matches!(outcome, Outcome::Failed(_)) && std::env::var_os("SMOKE_KEEP").is_some() {
             println!("     kept: {}", world.folder().display());
@@ -217,7 +219,7 @@ impl Stage {
         let status = child.wait().expect("the scenario can be reaped");
         let said = std::fs::read_to_string(world.output()).unwrap_or_default();
         match status.code() {
-            Some(0) => Outcome::Passed,
+            Some(0) => Outcome::Passed(tables(&said)),
             Some(SKIPPED) => skipped_or_required(scenario.name, &said),
             _ if !ended => Outcome::Failed(format!("     not done after {:?}\n{}", scenario.limit, indent(&said))),
             _ => Outcome::Failed(format!("     {status}\n{}", indent(&said))),
@@ -232,6 +234,11 @@ impl Drop for Stage {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// What is shown of a scenario that passed: lines that begin like a table's.
+fn tables(said: &str) -> String {
+    said.lines().filter(|line| line.starts_with("| ")).map(|line| format!("     {line}\n")).collect()
 }
 
 /// `SMOKE_REQUIRE=name,…` turns skips into failures.
