@@ -38,12 +38,16 @@ mod guests;
 mod hostile;
 /// Kernels and images.
 mod images;
+/// Random kills while VMs live.
+mod kills;
 /// What is left when a VM is gone.
 mod leaks;
 /// Who a monitor is and what it may.
 mod monitor;
 /// The one static file.
 mod one_file;
+/// A host that restarts.
+mod reboot;
 /// The store and its compatibility check.
 mod store;
 
@@ -80,6 +84,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("minimal_init", 180, guests::minimal_init),
     Scenario::new("logs_bounded", 240, guests::serial_log_is_bounded),
     Scenario::new("survives_daemon_restart", 240, daemons::vms_survive_a_killed_daemon),
+    Scenario::new("survives_host_reboot", 240, reboot::vms_survive_a_reboot),
+    Scenario::new("random_kills", 600, kills::thirty_random_kills),
     Scenario::new("kernel_import_files", 300, images::kernel_from_files_boots),
     Scenario::new("owner_uid_1000", 240, daemons::owner_is_an_ordinary_user),
 ];
