@@ -34,6 +34,8 @@ mod daemons;
 mod exec;
 /// The monitor of the tests.
 mod fake;
+/// Every step of a VM's life, failing and dying.
+mod faults;
 /// Guests that say too much.
 mod floods;
 /// What happens inside a guest.
@@ -42,6 +44,8 @@ mod guests;
 mod hostile;
 /// Kernels and images.
 mod images;
+/// Random kills while VMs live.
+mod kills;
 /// What is left when a VM is gone.
 mod leaks;
 /// Restart, set, wait, stats, prune, limits, lifetimes.
@@ -50,6 +54,8 @@ mod lifecycle;
 mod monitor;
 /// The one static file.
 mod one_file;
+/// A host that restarts.
+mod reboot;
 /// Hostile bytes at both sockets.
 mod sockets;
 /// The store and its compatibility check.
@@ -76,6 +82,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("lifecycle", 240, lifecycle::walk),
     Scenario::new("no_room", 60, lifecycle::without_room),
     Scenario::new("killed_midway", 180, leaks::killed_midway_leaves_nothing),
+    Scenario::new("fault_table", 600, faults::every_step_may_fail_or_die),
+    Scenario::new("faults_without_cgroups", 90, faults::without_cgroups_nothing_is_lost),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),
@@ -97,6 +105,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("logs_bounded", 240, guests::serial_log_is_bounded),
     Scenario::new("guest_floods", 400, floods::are_bounded),
     Scenario::new("survives_daemon_restart", 240, daemons::vms_survive_a_killed_daemon),
+    Scenario::new("survives_host_reboot", 240, reboot::vms_survive_a_reboot),
+    Scenario::new("random_kills", 600, kills::thirty_random_kills),
     Scenario::new("kernel_import_files", 300, images::kernel_from_files_boots),
     Scenario::new("owner_uid_1000", 240, daemons::owner_is_an_ordinary_user),
 ];

@@ -11,6 +11,7 @@ use smol::channel::Sender;
 
 use super::blocking::unblock;
 use super::operation::Op;
+use super::vm_files::VmFiles;
 use super::{Daemon, expiry, keeper, lifecycle, steps};
 use crate::model::plan::{Step, Wanted};
 use crate::model::{VmId, VmRecord, VmState};
@@ -109,12 +110,23 @@ async fn find_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, held: bool) ->
         VmState::Starting | VmState::Running => {
             settle_dead(daemon, op, vm, "it ended while the daemon was not running".to_owned()).await
         }
+        VmState::Stopping if files_are_gone(daemon, &vm.id).await? => {
+            info!("VM {} was being deleted: brought to its end", vm.spec.name);
+            steps::perform(daemon, op, &vm.id, Step::Release).await?;
+            steps::perform(daemon, op, &vm.id, Step::Forget).await
+        }
         VmState::Stopping => settle_dead(daemon, op, vm, "it was being stopped".to_owned()).await,
         VmState::Created | VmState::Stopped | VmState::Error if held => {
             steps::perform(daemon, op, &vm.id, Step::Release).await
         }
         VmState::Created | VmState::Stopped | VmState::Error => Ok(()),
     }
+}
+
+async fn files_are_gone(daemon: &Daemon, id: &VmId) -> Result<bool, Fault> {
+    let files = VmFiles::new(&daemon.paths.vms(), id);
+    let gone = unblock(move || files.are_gone()).await;
+    gone.map_err(|e| Fault::failed("cannot look for the VM's files", &e))
 }
 
 /// Looks after a VM once more that the helper could not release now: it may have died over it, and

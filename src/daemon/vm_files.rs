@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::model::VmId;
-use crate::os::files::{ensure_dir, named, read_limited, write_all_atomic};
+use crate::os::files::{ensure_dir, named, read_limited, remove_tree, write_all_atomic};
 
 /// Most bytes of a key file.
 const MAX_KEY: u64 = 16 << 10;
@@ -48,11 +48,6 @@ impl VmFiles {
         Self { folder: vms.join(id.as_str()) }
     }
 
-    /// The folder.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// The copy-on-write disk.
     pub(super) fn disk(&self) -> PathBuf {
         self.folder.join("root.disk")
@@ -80,6 +75,23 @@ impl VmFiles {
             ("host_ed25519.pub", host.public.as_bytes()),
         ];
         write_all_atomic(&self.folder, &files, 0o600)
+    }
+
+    /// Removes the folder; done when it is gone. Under another name first, in one go: whoever is
+    /// killed over it leaves a folder that the next start sweeps, and never half a VM.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        let leaving = self.folder.with_extension("gone");
+        remove_tree(&leaving)?;
+        match std::fs::rename(&self.folder, &leaving) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(named("rename", &self.folder)(e)),
+            Ok(()) => remove_tree(&leaving),
+        }
+    }
+
+    /// Whether its files have been removed, or were never made.
+    pub(super) fn are_gone(&self) -> io::Result<bool> {
+        self.folder.try_exists().map(|there| !there).map_err(named("look for", &self.folder))
     }
 
     /// Reads the keys.

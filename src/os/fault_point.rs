@@ -49,6 +49,11 @@ impl FaultPoint {
         Ok(Self { armed: Mutex::new(Some(parse(&text).ok_or_else(refused)?)) })
     }
 
+    /// Whether a fault is still to happen.
+    pub fn is_armed(&self) -> bool {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Passes this side of `step`: fails or waits if that is what is armed.
     pub fn pass(&self, step: &str, moment: Moment) -> io::Result<()> {
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,8 +10,8 @@ use crate::model::ProcessRef;
 /// A reference to the living process `pid`.
 pub fn reference(pid: i32) -> io::Result<ProcessRef> {
     match stat(pid)? {
-        Some(start_time) => Ok(ProcessRef { pid, start_time, boot: boot_number()? }),
-        None => Err(io::Error::new(io::ErrorKind::NotFound, format!("no live process {pid}"))),
+        Some(Stat { start_time, is_zombie: false }) => Ok(ProcessRef { pid, start_time, boot: boot_number()? }),
+        Some(_) | None => Err(io::Error::new(io::ErrorKind::NotFound, format!("no live process {pid}"))),
     }
 }
 
@@ -34,7 +34,11 @@ pub fn open(process: ProcessRef) -> io::Result<Option<OwnedFd>> {
     };
     // Compared after the pidfd is held: from here on the pid cannot be taken by another.
     match stat(process.pid)? {
-        Some(start_time) => Ok((start_time == process.start_time).then_some(pidfd)),
+        Some(stat) if stat.start_time != process.start_time => Ok(None),
+        // One whose first thread has ended is a zombie there while others still end: it is gone only
+        // when its pidfd says so, and until then it holds what it held.
+        Some(stat) if stat.is_zombie && wait_for_end(&pidfd, std::time::Duration::ZERO)? => Ok(None),
+        Some(_) => Ok(Some(pidfd)),
         None if wait_for_end(&pidfd, std::time::Duration::ZERO)? => Ok(None),
         None => Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -73,8 +77,16 @@ pub fn wait_for_end(pidfd: impl AsFd, limit: std::time::Duration) -> io::Result<
     }
 }
 
-/// Field 22 of `/proc/PID/stat` (proc(5)); `None` when the process is gone or a zombie.
-fn stat(pid: i32) -> io::Result<Option<u64>> {
+/// What is looked at of `/proc/PID/stat` (proc(5)).
+struct Stat {
+    /// Field 22.
+    start_time: u64,
+    /// Field 3: dead, or its first thread is.
+    is_zombie: bool,
+}
+
+/// `None` when the process is gone, or hidden.
+fn stat(pid: i32) -> io::Result<Option<Stat>> {
     let text = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(3) => return Ok(None),
@@ -84,10 +96,9 @@ fn stat(pid: i32) -> io::Result<Option<u64>> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not as in proc(5)"));
     let (_, rest) = text.rsplit_once(')').ok_or_else(malformed)?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    if matches!(fields.first(), Some(&"Z" | &"X" | &"x")) {
-        return Ok(None);
-    }
-    fields.get(19).and_then(|f| f.parse().ok()).map(Some).ok_or_else(malformed)
+    let is_zombie = matches!(fields.first(), Some(&"Z" | &"X" | &"x"));
+    let start_time = fields.get(19).and_then(|f| f.parse().ok()).ok_or_else(malformed)?;
+    Ok(Some(Stat { start_time, is_zombie }))
 }
 
 /// The leading 64 bits of `/proc/sys/kernel/random/boot_id` (random(4)).
