@@ -195,7 +195,9 @@ pub fn is_passing(vm: &VmRecord) -> bool {
     let is_dead = |process| process::open(process).expect("it can be looked for").is_none();
     match vm.state {
         VmState::Creating | VmState::Starting | VmState::Stopping => true,
-        VmState::Running | VmState::Error => vm.process.is_some_and(is_dead),
+        // Without a process it is being released, and its end is noted next.
+        VmState::Running => vm.process.is_none_or(is_dead),
+        VmState::Error => vm.process.is_some_and(is_dead),
         VmState::Created | VmState::Stopped => false,
     }
 }
