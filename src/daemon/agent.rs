@@ -127,16 +127,21 @@ impl AgentLink {
             |why: &str| Fault::new(FaultKind::OperationFailed, "the guest's agent does not answer").cause(why);
         let (sender, receiver) = bounded(1);
         let number = self.send(op, request, sender).await.map_err(|e| unreachable(&e.to_string()))?;
-        let answer = async { receiver.recv().await.unwrap_or_else(|_| Err("the connection ended".into())) };
-        let outcome = within(ANSWER_LIMIT, answer).await;
+        let outcome = within(ANSWER_LIMIT, receiver.recv()).await;
         self.state().waiting.remove(&number);
         if outcome.is_none() {
             // It may be another agent, started in the place of one that died, which waits to be
             // greeted: the next question finds it. What a greeting cannot reach it ends.
             let _ = greet(self).await;
         }
-        let late = || Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs()));
-        outcome.unwrap_or_else(late).map_err(|why| unreachable(&clip(&why)))
+        match outcome {
+            Some(Ok(Ok(reply))) => Ok(reply),
+            Some(Ok(Err(why))) => {
+                Err(Fault::new(FaultKind::OperationFailed, "the guest's agent cannot do it").cause(clip(&why)))
+            }
+            Some(Err(_)) => Err(unreachable("the connection ended")),
+            None => Err(unreachable(&format!("no answer within {} s", ANSWER_LIMIT.as_secs()))),
+        }
     }
 
     async fn send(

@@ -32,12 +32,16 @@ mod lifecycle;
 mod machine;
 /// An operation's id, listeners and cancellation.
 mod operation;
+/// Waiting for a guest that boots.
+mod readiness;
 /// Finding everything again after a start.
 mod reconcile;
 /// Accepting and serving connections.
 mod server;
 /// The way into a guest.
 mod shells;
+/// Asking a guest to end.
+mod shutdown;
 /// Start, readiness, signals, end.
 mod start;
 /// What VMs use.

@@ -2,29 +2,25 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
-use log::{info, warn};
-use smol::future::FutureExt;
+use log::info;
 
 use super::agent::AgentLink;
 use super::blocking::unblock;
 use super::machine::Live;
 use super::operation::Op;
 use super::vm_files::VmFiles;
-use super::{Daemon, lifecycle, reconcile};
+use super::{Daemon, lifecycle, readiness, reconcile, shutdown};
 use crate::model::identity::{Identity, IdentityV1};
 use crate::model::plan::Step;
 use crate::model::{MacAddr, Mib, ProcessRef, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
 use crate::os::fault_point::Moment;
 use crate::os::process;
-use crate::protocol::guest::GuestRequest;
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind, frame};
 use crate::ssh::KnownHosts;
-use crate::vmm::deadline::within;
-use crate::vmm::{Boot, BootFiles, EndReason, Patience, Prepared, Vmm, VmmError, of_kind};
+use crate::vmm::{Boot, BootFiles, EndReason, Prepared, Vmm, VmmError, of_kind};
 
 /// Carries out one step on the VM `id`. Done when it was so already.
 pub(super) async fn perform(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step) -> Result<(), Fault> {
@@ -52,9 +48,9 @@ async fn act(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step) -> Result<(),
         Step::MakeFiles => make_files(daemon, id).await,
         Step::MakeDisk => make_disk(daemon, id).await,
         Step::Launch => launch(daemon, op, id).await,
-        Step::AwaitReady => await_ready(daemon, op, id).await,
-        Step::AskShutdown => ask_shutdown(daemon, op, id).await,
-        Step::PressPower => press_power(daemon, op, id).await,
+        Step::AwaitReady => readiness::await_ready(daemon, op, id).await,
+        Step::AskShutdown => shutdown::ask(daemon, op, id).await,
+        Step::PressPower => shutdown::press_power(daemon, op, id).await,
         Step::Release => release(daemon, op, id).await,
         Step::RemoveFiles => remove_files(daemon, id).await,
         Step::Forget => forget(daemon, id).await,
@@ -98,13 +94,15 @@ async fn mark(daemon: &Daemon, id: &VmId, state: VmState) -> Result<(), Fault> {
     settle(daemon, id, state, None).await
 }
 
-async fn load(daemon: &Daemon, id: &VmId) -> Result<VmRecord, Fault> {
+/// The VM `id`, which must be there.
+pub(super) async fn load(daemon: &Daemon, id: &VmId) -> Result<VmRecord, Fault> {
     let wanted = id.clone();
     let found = daemon.stored(move |s| s.vm_by_id(&wanted)).await?;
     found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("VM {id} is gone")))
 }
 
-fn monitor_of(vm: &VmRecord) -> Result<&'static dyn Vmm, Fault> {
+/// The monitor that drives `vm`.
+pub(super) fn monitor_of(vm: &VmRecord) -> Result<&'static dyn Vmm, Fault> {
     of_kind(vm.vmm).ok_or_else(|| {
         Fault::new(FaultKind::OperationFailed, format!("VM '{}' needs {}", vm.spec.name, vm.vmm.as_str()))
             .cause("this build does not drive it")
@@ -292,71 +290,6 @@ fn watch(daemon: &Arc<Daemon>, id: VmId, live: Arc<Live>) {
     });
 }
 
-enum Waited {
-    Ready(crate::daemon::agent::Ready),
-    AgentLost(String),
-    Ended,
-    Late,
-    Cancelled,
-}
-
-async fn await_ready(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
-    let vm = load(daemon, id).await?;
-    let Some(live) = daemon.machine(id).live() else {
-        return Err(Fault::new(FaultKind::OperationFailed, "the monitor is gone"));
-    };
-    let limit = monitor_of(&vm)?.patience(vm.accel).ready;
-    let ready = async {
-        match live.agent.wait_ready().await {
-            Ok(ready) => Waited::Ready(ready),
-            Err(why) => Waited::AgentLost(why),
-        }
-    };
-    let ended = async {
-        live.ended().await;
-        Waited::Ended
-    };
-    let waited = match within(limit, op.unless_cancelled(ended.or(ready))).await {
-        // The agent's socket breaks first when a monitor dies; the process is the truth.
-        Some(Some(Waited::AgentLost(_))) if live.ends_within(Duration::from_secs(1)).await => Waited::Ended,
-        Some(Some(waited)) => waited,
-        Some(None) => Waited::Cancelled,
-        None => Waited::Late,
-    };
-    judge(daemon, op, &vm, waited, limit).await
-}
-
-async fn judge(daemon: &Daemon, op: &Op, vm: &VmRecord, waited: Waited, limit: Duration) -> Result<(), Fault> {
-    let name = &vm.spec.name;
-    match waited {
-        Waited::Ready(ready) => {
-            info!("[{}] VM {name} is ready, {} ms after its kernel's start", op.id, ready.uptime_ms);
-            for trouble in daemon.machine(&vm.id).live().map(|l| l.agent.troubles()).unwrap_or_default() {
-                warn!("[{}] VM {name}: {trouble}", op.id);
-                op.tell(crate::protocol::Event::Warning { text: format!("in the guest: {trouble}") });
-            }
-            Ok(())
-        }
-        Waited::Cancelled => Err(Op::cancelled()),
-        Waited::Ended => {
-            let (_, reason) = why_it_ended(daemon, vm).await;
-            let mut fault = Fault::new(FaultKind::OperationFailed, format!("VM '{name}' ended while it booted"));
-            fault.causes.push(reason);
-            Err(fault.hint(format!("banger vm logs {name}")))
-        }
-        Waited::AgentLost(why) => Err(never_ready(vm, &why)),
-        Waited::Late => Err(never_ready(vm, &format!("nothing was heard for {} s", limit.as_secs()))),
-    }
-}
-
-fn never_ready(vm: &VmRecord, why: &str) -> Fault {
-    let name = &vm.spec.name;
-    Fault::new(FaultKind::NeverReady, format!("ssh of VM '{name}' never answered; the VM is kept"))
-        .cause(why)
-        .hint(format!("banger vm logs {name}      (did sshd start?)"))
-        .hint(format!("banger vm delete {name}"))
-}
-
 /// State and words for a monitor that ended.
 pub(super) async fn why_it_ended(daemon: &Daemon, vm: &VmRecord) -> (VmState, String) {
     let said = match daemon.machine(&vm.id).live() {
@@ -374,50 +307,6 @@ pub(super) async fn why_it_ended(daemon: &Daemon, vm: &VmRecord) -> (VmState, St
         Some(EndReason::GuestPanic) => (VmState::Error, format!("the guest's kernel panicked{}", tail())),
         None => (VmState::Error, format!("the monitor ended without a word{}", tail())),
     }
-}
-
-async fn ask_shutdown(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
-    let Some(live) = daemon.machine(id).live() else {
-        return Ok(());
-    };
-    match op.unless_cancelled(live.agent.ask(op.id, GuestRequest::Shutdown)).await {
-        Some(Ok(_)) => {}
-        Some(Err(fault)) => {
-            info!("[{}] the agent cannot shut VM {id} down: {fault}", op.id);
-            return Ok(());
-        }
-        None => return Ok(()),
-    }
-    let limit = patience(daemon, id).await?.shutdown;
-    if op.unless_cancelled(live.ends_within(limit)).await == Some(false) {
-        warn!("[{}] VM {id} did not shut down within {} s", op.id, limit.as_secs());
-    }
-    Ok(())
-}
-
-async fn patience(daemon: &Daemon, id: &VmId) -> Result<Patience, Fault> {
-    let vm = load(daemon, id).await?;
-    Ok(monitor_of(&vm)?.patience(vm.accel))
-}
-
-async fn press_power(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
-    let Some(live) = daemon.machine(id).live() else {
-        return Ok(());
-    };
-    if live.has_ended() || op.cancel.is_set() {
-        return Ok(());
-    }
-    op.stage("pressing the power button");
-    if let Err(e) = live.control.press_power().await {
-        info!("[{}] the power button of VM {id} cannot be pressed: {e}", op.id);
-        return Ok(());
-    }
-    let limit = patience(daemon, id).await?.power;
-    if op.unless_cancelled(live.ends_within(limit)).await == Some(false) {
-        let text = format!("it ignored its power button for {} s: killed", limit.as_secs());
-        op.tell(crate::protocol::Event::Warning { text });
-    }
-    Ok(())
 }
 
 async fn release(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {

@@ -50,6 +50,14 @@ pub enum HelperError {
     /// No such VM is in the ledger, or its monitor has ended.
     #[error("VM {0} has no running monitor")]
     NotRunning(VmId),
+    /// No monitor has so many channels.
+    #[error("VM {id} has no channel {channel}")]
+    NoChannel {
+        /// The VM.
+        id: VmId,
+        /// What was asked for.
+        channel: u8,
+    },
     /// It runs.
     #[error("VM {0} has a running monitor already")]
     Running(VmId),
@@ -167,7 +175,7 @@ impl HelperError {
             | Self::Leftovers { .. } => FaultKind::OperationFailed,
             Self::Usage(_) | Self::Files(_) => FaultKind::BadRequest,
             Self::NotRoot => FaultKind::Unauthorized,
-            Self::NotRunning(_) => FaultKind::NotFound,
+            Self::NotRunning(_) | Self::NoChannel { .. } => FaultKind::NotFound,
             Self::Running(_) => FaultKind::AlreadyExists,
             Self::AlreadyRunning | Self::SlotTaken { .. } | Self::NetworkInUse(_) => FaultKind::InUse,
             Self::Folder(FolderError::Unsafe { .. })

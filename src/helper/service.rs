@@ -257,8 +257,11 @@ impl Service {
     }
 
     fn open_channel(&mut self, op: OpId, id: VmId, channel: u8) -> Outcome {
-        if self.monitors.monitor(&id).is_none() || channel >= CHANNELS {
+        if self.monitors.monitor(&id).is_none() {
             return Err(HelperError::NotRunning(id));
+        }
+        if channel >= CHANNELS {
+            return Err(HelperError::NoChannel { id, channel });
         }
         let socket = launch::connect_channel(&self.site(op, id, None), channel)?;
         Ok((RootReply::Channel, vec![socket]))
