@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::guest::shell::session;
@@ -47,8 +48,20 @@ struct OverAgent(RefCell<Option<UnixStream>>);
 
 const TOKEN: Token = *b"a token of tests";
 
+/// A signal with a handler is a signal at its default after an exec (signal(7)), as it is in a guest:
+/// whoever runs the tests in the background has it ignored.
+fn signals_as_in_a_guest() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGQUIT] {
+            signal_hook::flag::register(signal, Arc::default()).expect("a handler");
+        }
+    });
+}
+
 impl Guest for OverAgent {
     fn shell(&self) -> Box<dyn GuestShell> {
+        signals_as_in_a_guest();
         let (near, far) = UnixStream::pair().expect("a pair");
         *self.0.borrow_mut() = Some(near.try_clone().expect("a copy"));
         std::thread::spawn(move || {

@@ -43,7 +43,11 @@ pub(super) async fn open(daemon: &Arc<Daemon>, op: &Op, name: &VmName, carriers:
     let mut failed: Option<Fault> = None;
     for carrier in carriers.iter().take(MAX_CARRIERS) {
         let opened = match carrier {
-            Carrier::Agent => over_agent(daemon, op, &vm).await,
+            Carrier::Agent => match over_agent(daemon, op, &vm).await {
+                // The helper was restarted: it may have connected, so the channel is asked for anew.
+                Err(fault) if fault.kind == FaultKind::Unavailable => over_agent(daemon, op, &vm).await,
+                opened => opened,
+            },
             Carrier::Ssh => over_ssh(daemon, &vm).await,
         };
         let fault = match opened {
@@ -74,7 +78,7 @@ async fn over_agent(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) -> Outcome {
         other => return Err(unable().cause(format!("it answered something else: {other:?}"))),
     };
     let request = RootRequest::OpenChannel { id: vm.id.clone(), channel };
-    match daemon.helper.call_again(op.id, request).await? {
+    match daemon.helper.call(op.id, request, Vec::new()).await? {
         (RootReply::Channel, files) if files.len() == 1 => Ok((OwnerReply::Channel { token }, files)),
         (other, _) => Err(unable().cause(format!("the root helper answered something else: {other:?}"))),
     }

@@ -15,12 +15,15 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use tar::{Archive, Builder, EntryType, Header};
 
 /// Most bytes between the content of two files: names and links of 4096 bytes, and what tar says of them.
 const HEADERS: u64 = 64 << 10;
+
+/// Most bytes of a file that says to have none.
+const UNSIZED: u64 = 16 << 20;
 
 /// Bytes that end an archive: two empty blocks (POSIX pax, "ustar Interchange Format").
 const BLOCK: usize = 512;
@@ -41,6 +44,9 @@ pub enum ArchiveError {
     /// A name that no honest archiver writes.
     #[error("the archive names {0:?}, which leads out of its folder")]
     Outside(String),
+    /// A file with holes, whose size the stream does not bear out.
+    #[error("the archive holds {0:?} as a sparse file: write it without --sparse")]
+    Sparse(String),
     /// The stream itself.
     #[error("the archive cannot be read: {0}")]
     Stream(io::Error),
@@ -73,6 +79,10 @@ pub fn pack(folder: &Path, name: &OsStr, as_name: &OsStr, out: impl Write) -> Re
         packing.add_content(&path, Path::new(""))?;
     } else {
         packing.add(&path, Path::new(as_name))?;
+        if packing.moved.entries == 0 {
+            let why = io::Error::other("it is neither file nor folder");
+            return Err(at("copy", &path)(why));
+        }
     }
     let mut out = packing.builder.into_inner().map_err(ArchiveError::Stream)?;
     out.flush().map_err(ArchiveError::Stream)?;
@@ -111,10 +121,16 @@ impl<W: Write> Packing<W> {
             return self.builder.append_link(&mut header, name, target).map_err(ArchiveError::Stream);
         }
         header.set_entry_type(EntryType::Regular);
-        header.set_size(about.len());
-        let file = File::open(path).map_err(at("read", path))?;
+        let mut file = File::open(path).map_err(at("read", path))?;
+        // Files of the kernel's have no size and may have content (proc(5)).
+        let mut unsized_content = Vec::new();
+        if about.len() == 0 {
+            (&mut file).take(UNSIZED).read_to_end(&mut unsized_content).map_err(at("read", path))?;
+        }
+        let size = about.len().max(unsized_content.len() as u64);
+        header.set_size(size);
         // Exactly as long as announced, whatever somebody does to the file meanwhile.
-        let content = file.chain(io::repeat(0)).take(about.len());
+        let content = unsized_content.as_slice().chain(file).chain(io::repeat(0)).take(size);
         self.builder.append_data(&mut header, name, content).map_err(ArchiveError::Stream)
     }
 
@@ -202,6 +218,8 @@ impl Unpacking<'_> {
                 clear_way(&parent, name).map_err(failed("replace"))?;
                 self.link(&target, &parent, name).map_err(failed("link"))
             }
+            // Its holes are made here, out of nothing: one header could announce any number of zeros.
+            EntryType::GNUSparse => return Err(ArchiveError::Sparse(shown())),
             _ => return Ok(false),
         }?;
         Ok(true)
@@ -266,18 +284,24 @@ fn make_folder(parent: &OwnedFd, name: &OsStr, mode: Mode) -> Result<(), Errno> 
     match rustix::fs::mkdirat(parent, name, mode) {
         Err(Errno::EXIST) => {
             let about = rustix::fs::statat(parent, name, AtFlags::empty())?;
-            let is_folder = rustix::fs::FileType::from_raw_mode(about.st_mode).is_dir();
+            let is_folder = FileType::from_raw_mode(about.st_mode).is_dir();
             if is_folder { Ok(()) } else { Err(Errno::NOTDIR) }
         }
         other => other,
     }
 }
 
-/// Removes what is called so, unless it is a folder.
+/// Removes the file or link that is called so; anything else stays, a device above all.
 fn clear_way(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(e) => Err(e),
+    let kind = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(about) => FileType::from_raw_mode(about.st_mode),
+        Err(Errno::NOENT) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    match kind {
+        FileType::RegularFile | FileType::Symlink => rustix::fs::unlinkat(parent, name, AtFlags::empty()),
+        FileType::Directory => Err(Errno::ISDIR),
+        _ => Err(Errno::EXIST),
     }
 }
 
@@ -356,8 +380,7 @@ mod tests {
         fs::set_permissions(tree.join("deep/file"), fs::Permissions::from_mode(0o755)).expect("set");
         symlink("deep/file", tree.join("link")).expect("made");
         symlink("/etc/passwd", tree.join("away")).expect("made");
-        rustix::fs::mknodat(rustix::fs::CWD, tree.join("pipe"), rustix::fs::FileType::Fifo, Mode::RWXU, 0)
-            .expect("made");
+        rustix::fs::mknodat(rustix::fs::CWD, tree.join("pipe"), FileType::Fifo, Mode::RWXU, 0).expect("made");
         let mut bytes = Vec::new();
         let packed = pack(from.path(), "tree".as_ref(), "tree".as_ref(), &mut bytes).expect("packed");
         assert_eq!(packed, Moved { entries: 7, skipped: 1 });
@@ -402,6 +425,38 @@ mod tests {
         assert_eq!(fs::read(above.path().join("secret")).expect("read"), b"untouched");
         let mode = fs::metadata(folder.join("s")).expect("there").mode();
         assert_eq!(mode & 0o7777, 0o755, "no set-id bits");
+    }
+
+    #[test]
+    fn a_file_of_the_kernels_has_content_and_a_device_is_no_file() {
+        let mut bytes = Vec::new();
+        pack(Path::new("/proc"), "version".as_ref(), "v".as_ref(), &mut bytes).expect("packed");
+        let folder = tempfile::tempdir().expect("a folder");
+        unpack(folder.path(), None, bytes.as_slice()).expect("unpacked");
+        let version = fs::read("/proc/version").expect("read");
+        assert_eq!(fs::read(folder.path().join("v")).expect("read"), version);
+        assert!(pack(Path::new("/dev"), "null".as_ref(), "n".as_ref(), Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_pipe_is_not_replaced_and_a_sparse_file_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).expect("made");
+        let bytes = stream(&[(EntryType::Regular, "pipe", "", b"x")]);
+        assert!(matches!(unpack(folder.path(), None, bytes.as_slice()), Err(ArchiveError::File { .. })));
+        assert!(!fs::symlink_metadata(&pipe).expect("there").is_file());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::GNUSparse);
+        header.set_size(0);
+        let gnu = header.as_gnu_mut().expect("the kind of header");
+        gnu.name[..1].copy_from_slice(b"s");
+        gnu.set_real_size(1 << 62);
+        header.set_cksum();
+        let mut builder = Builder::new(Vec::new());
+        builder.append(&header, io::empty()).expect("written");
+        let bytes = builder.into_inner().expect("written");
+        assert!(unpack(folder.path(), None, bytes.as_slice()).is_err());
     }
 
     #[test]

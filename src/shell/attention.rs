@@ -51,6 +51,13 @@ impl<'io> Attention<'io> {
         })
     }
 
+    /// The command has ended.
+    pub fn command_ended(&mut self) {
+        if let Some(control) = &mut self.control {
+            control.command_ended();
+        }
+    }
+
     /// A terminal's own keys arrive as bytes: a signal beside them means this process is to end.
     fn judge(&mut self, signal: i32) -> Heed {
         self.signals = self.signals.saturating_add(1);

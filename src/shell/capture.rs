@@ -8,7 +8,7 @@ use rustix::fs::{SealFlags, fcntl_add_seals};
 
 use crate::os::memfd;
 
-use super::{Command, GuestShell, Io, Outcome, ShellError};
+use super::{Command, Control, GuestShell, Io, Outcome, ShellError};
 
 /// What a command said and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +29,23 @@ pub fn capture(
     stdin: &[u8],
     limit: u64,
 ) -> Result<Captured, ShellError> {
+    capture_heeding(shell, command, stdin, limit, None)
+}
+
+/// The same for whoever may be told to end meanwhile.
+pub fn capture_heeding(
+    shell: &mut dyn GuestShell,
+    command: &Command,
+    stdin: &[u8],
+    limit: u64,
+    mut control: Option<&mut dyn Control>,
+) -> Result<Captured, ShellError> {
     let input = prepared(stdin).map_err(failed("read", "stdin"))?;
     let mut stdout = bounded(limit).map_err(failed("write", "stdout"))?;
     let mut stderr = bounded(limit).map_err(failed("write", "stderr"))?;
-    let io = Io { stdin: input.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: None };
+    // A control of no longer life than the streams'.
+    let control = control.as_mut().map(|control| &mut **control as &mut dyn Control);
+    let io = Io { stdin: input.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control };
     let outcome = shell.run(command, io)?;
     Ok(Captured {
         outcome,

@@ -24,6 +24,8 @@ pub struct TimeLimit<C> {
     /// Readable when the timer or the inner control is.
     either: OwnedFd,
     fired: u8,
+    /// The command ended first: from there on time does not matter.
+    ended: bool,
 }
 
 impl<C: Control> TimeLimit<C> {
@@ -34,14 +36,14 @@ impl<C: Control> TimeLimit<C> {
         for (number, fd) in [(0, timer.as_fd()), (1, inner.descriptor())] {
             epoll::add(&either, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
         }
-        let limited = Self { inner, timer, either, fired: 0 };
+        let limited = Self { inner, timer, either, fired: 0, ended: false };
         limited.arm(limit.unwrap_or_default())?;
         Ok(limited)
     }
 
     /// Whether the time was over before the command was.
     pub fn is_over(&self) -> bool {
-        self.fired > 0 || is_ready(self.timer.as_fd(), PollFlags::IN)
+        self.fired > 0 || (!self.ended && is_ready(self.timer.as_fd(), PollFlags::IN))
     }
 
     /// Zero disarms (timerfd_create(2)).
@@ -79,6 +81,13 @@ impl<C: Control> Control for TimeLimit<C> {
             true => Some(SIGTERM),
             false => self.inner.end_asked_for(),
         }
+    }
+
+    fn command_ended(&mut self) {
+        self.ended = true;
+        // Fails for no timer that exists.
+        let _ = self.arm(Duration::ZERO);
+        self.inner.command_ended();
     }
 }
 
@@ -120,6 +129,15 @@ mod tests {
         while !is_ready(limited.descriptor(), PollFlags::IN) {}
         assert_eq!(limited.next(), Some(ControlEvent::Abandon(SIGKILL)));
         assert_eq!(limited.next(), None);
+    }
+
+    #[test]
+    fn a_command_that_has_ended_is_not_out_of_time_while_its_reader_is_slow() {
+        let (inner, _open) = silent();
+        let mut limited = TimeLimit::new(inner, Some(Duration::from_millis(1))).expect("a timer");
+        limited.command_ended();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(limited.next().is_none() && !limited.is_over() && limited.end_asked_for().is_none());
     }
 
     #[test]

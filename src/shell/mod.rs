@@ -23,7 +23,7 @@ mod streams;
 
 pub use agent::{AgentShell, begin};
 pub use attention::{Attention, Heed};
-pub use capture::{Captured, capture};
+pub use capture::{Captured, capture, capture_heeding};
 pub use control::HostSignals;
 pub use limit::TimeLimit;
 pub use pulse::{Beat, Pulse, Timeouts};

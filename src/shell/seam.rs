@@ -128,6 +128,8 @@ pub trait Control {
     fn next(&mut self) -> Option<ControlEvent>;
     /// A signal that has come and asks this process to end; it stays for [`Control::next`]. Never blocks.
     fn end_asked_for(&mut self) -> Option<i32>;
+    /// The command has ended; only its last words are still being written.
+    fn command_ended(&mut self) {}
 }
 
 /// How a command ended.

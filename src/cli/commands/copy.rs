@@ -17,7 +17,7 @@ use crate::model::VmName;
 use crate::os::archive::{self, ArchiveError, Moved};
 use crate::protocol::shell::Tool;
 use crate::protocol::{Fault, FaultKind};
-use crate::shell::{Command, GuestShell, HostSignals, Io, Outcome, capture};
+use crate::shell::{Command, Control, GuestShell, HostSignals, Io, Outcome, capture_heeding};
 
 /// Most bytes of a guest's answer to a question.
 const ANSWER: u64 = 4096;
@@ -68,6 +68,8 @@ pub fn copy(src: &str, dst: &str) -> Result<(), Failure> {
 enum Found {
     Folder,
     File,
+    /// A device, a socket, a pipe, or a link that leads nowhere.
+    Other,
     Nothing,
 }
 
@@ -105,6 +107,7 @@ fn target(source: &Source, is_folder: bool, dst: &Path, there: Found) -> Result<
     let ends_in_slash = dst.as_os_str().as_bytes().ends_with(b"/");
     match there {
         Found::Folder => Ok(Target { folder: dst.to_owned(), name: source.name.clone() }),
+        Found::Other => Err(refused("it is there and neither file nor folder")),
         Found::File if is_folder || ends_in_slash => Err(refused("it is there and no folder")),
         Found::Nothing if ends_in_slash && !is_folder => Err(refused("no such folder")),
         Found::File | Found::Nothing => match (dst.parent(), dst.file_name()) {
@@ -193,10 +196,16 @@ impl Copy {
 
     fn probe(&mut self, path: &str) -> Result<Found, Failure> {
         let command = Command::tool(Tool::Probe { path: path.as_bytes().to_vec() });
-        let captured = capture(&mut *self.shell, &command, b"", ANSWER).map_err(|e| session::of_shell(&e))?;
+        let control: Option<&mut dyn Control> = Some(&mut self.signals);
+        let captured = capture_heeding(&mut *self.shell, &command, b"", ANSWER, control);
+        let captured = captured.map_err(|e| session::of_shell(&e))?;
+        if let Outcome::Signaled { number, .. } = captured.outcome {
+            return Err(Failure::Signalled(number));
+        }
         match captured.stdout.as_slice() {
             b"folder\n" => Ok(Found::Folder),
-            b"file\n" | b"other\n" => Ok(Found::File),
+            b"file\n" => Ok(Found::File),
+            b"other\n" => Ok(Found::Other),
             b"nothing\n" => Ok(Found::Nothing),
             _ => {
                 let said: String = String::from_utf8_lossy(&captured.stderr).trim().chars().take(200).collect();
@@ -209,7 +218,7 @@ impl Copy {
 
     fn run(&mut self, tool: Tool, stdin: &impl AsFd, stdout: &impl AsFd) -> Result<Outcome, Failure> {
         let stderr = io::stderr();
-        let control: Option<&mut dyn crate::shell::Control> = Some(&mut self.signals);
+        let control: Option<&mut dyn Control> = Some(&mut self.signals);
         let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control };
         self.shell.run(&Command::tool(tool), io).map_err(|e| session::of_shell(&e))
     }
@@ -246,7 +255,9 @@ fn nothing() -> Result<std::fs::File, Failure> {
 fn look(path: &Path) -> Result<Found, Failure> {
     match std::fs::metadata(path) {
         Ok(about) if about.is_dir() => Ok(Found::Folder),
-        Ok(_) => Ok(Found::File),
+        Ok(about) if about.is_file() => Ok(Found::File),
+        Ok(_) => Ok(Found::Other),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && path.is_symlink() => Ok(Found::Other),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
         Err(e) => Err(not_here(path, &e)),
     }
@@ -297,6 +308,7 @@ mod tests {
         assert_eq!(chosen("a/f", false, "/opt/", Found::Nothing), None);
         assert_eq!(chosen("a/d", true, "/opt/", Found::Nothing), named("/", "opt"));
         assert_eq!(chosen("a/d", true, "/opt", Found::File), None);
+        assert_eq!(chosen("a/f", false, "/dev/null", Found::Other), None);
         assert_eq!(chosen("a/d/.", true, "/opt", Found::Folder), Some(("/opt".into(), None)));
         assert_eq!(chosen(".", true, "/opt", Found::Folder), Some(("/opt".into(), None)));
         assert_eq!(chosen("a/d/.", true, "/opt", Found::Nothing), named("/", "opt"));

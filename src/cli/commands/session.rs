@@ -112,7 +112,8 @@ pub fn carried(way: Way, command: &Command, limit: Option<TimeSpan>) -> Result<u
 fn over_carrier(way: Way, command: &Command, control: &mut dyn Control) -> Result<u8, Failure> {
     let mut shell = connect(way, control)?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    // Not before there is a session: until then Ctrl-C is a signal, and ends the wait for it.
+    // Not before there is an ssh session: until then Ctrl-C is a signal, and ends the wait for it. An
+    // agent has no session to wait for.
     let raw = command.pty.is_some().then(|| RawMode::enter(stdin.as_fd())).transpose();
     let _raw = raw.map_err(|e| failed("prepare the terminal", &e))?;
     let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(control) };

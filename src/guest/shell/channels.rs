@@ -3,7 +3,7 @@
 //! A channel is free again only once its host was seen to go, so that a late farewell of one host
 //! cannot end the conversation of the next.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,10 +41,18 @@ impl Channels {
             known[at].orders.send(token).map_err(|_| format!("channel {at} is broken"))?;
             return u8::try_from(at).map_err(|e| e.to_string());
         }
-        let number = u8::try_from(known.len()).ok().filter(|n| *n < CHANNELS);
-        let number = number.ok_or_else(|| format!("all {CHANNELS} channels are in use"))?;
-        known.push(Channel::make(number, token)?);
-        Ok(number)
+        loop {
+            let number = u8::try_from(known.len()).ok().filter(|n| *n < CHANNELS);
+            let number = number.ok_or_else(|| format!("all {CHANNELS} channels are in use"))?;
+            let (channel, has_host) = Channel::make(number)?;
+            // An agent before this one gave it out, and its host is still there: not for the next.
+            if !has_host {
+                channel.orders.send(token).map_err(|_| format!("channel {number} is broken"))?;
+                known.push(channel);
+                return Ok(number);
+            }
+            known.push(channel);
+        }
     }
 }
 
@@ -54,17 +62,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Channel {
-    fn make(number: u8, token: Token) -> Result<Self, String> {
+    /// The channel, and whether a host is there that nobody of this agent has let in.
+    fn make(number: u8) -> Result<(Self, bool), String> {
         let path = find(Path::new(CLASS), &channel_name(number)).ok_or("this monitor has no more channels")?;
         let open = OpenOptions::new().read(true).write(true).open(&path);
         let file = open.map_err(|e| format!("cannot open {}: {e}", path.display()))?;
+        let wire = Wire::new(file, Kind::Port).map_err(|e| format!("cannot watch {}: {e}", path.display()))?;
+        let has_host = wire.is_host_here();
         let (orders, queue) = channel();
         let busy = Arc::new(Mutex::new(true));
         let shared = busy.clone();
-        if !agent::start("shell", move || attend(file, &queue, &shared)) || orders.send(token).is_err() {
+        if !agent::start("shell", move || attend(wire, has_host, &queue, &shared)) {
             return Err("there is no thread for another channel".into());
         }
-        Ok(Self { orders, busy })
+        Ok((Self { orders, busy }, has_host))
     }
 }
 
@@ -76,20 +87,24 @@ fn find(class: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// Serves one host after the other. A channel that breaks stays busy for ever.
-fn attend(file: File, orders: &Receiver<Token>, busy: &Mutex<bool>) {
-    let mut wire = match Wire::new(file, Kind::Port) {
-        Ok(wire) => wire,
-        Err(e) => return say(&format!("trouble: a channel cannot be watched: {e}")),
-    };
+fn attend(mut wire: Wire, has_host: bool, orders: &Receiver<Token>, busy: &Mutex<bool>) {
+    if has_host {
+        release(&mut wire, busy);
+    }
     for token in orders {
         let served = wire.begin(token, COMING).and_then(|came| if came { session::serve(&mut wire) } else { Ok(()) });
         if let Err(e) = served {
             say(&format!("trouble: a conversation over a channel broke: {e}"));
         }
-        if let Err(e) = wire.wait_until_gone() {
-            return say(&format!("trouble: a channel cannot be used any more: {e}"));
-        }
-        *lock(busy) = false;
+        release(&mut wire, busy);
+    }
+}
+
+/// Free once its host has gone; one whose host cannot be watched is never free.
+fn release(wire: &mut Wire, busy: &Mutex<bool>) {
+    match wire.wait_until_gone() {
+        Ok(()) => *lock(busy) = false,
+        Err(e) => say(&format!("trouble: a channel cannot be used any more: {e}")),
     }
 }
 

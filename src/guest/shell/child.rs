@@ -12,6 +12,7 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -33,6 +34,8 @@ const NOT_BEGUN: u8 = 125;
 pub struct Started {
     /// Its process, the leader of its group.
     pub child: Child,
+    /// Readable when it has ended.
+    pub pidfd: OwnedFd,
     /// Where its input goes.
     pub stdin: File,
     /// Where its output comes from.
@@ -176,11 +179,14 @@ fn find(name: &[u8], path: &str) -> Result<PathBuf, u8> {
 /// Executable text without `#!`, which execvp(3) and every shell hand to `sh`.
 fn is_script_without_interpreter(file: &Path) -> bool {
     use std::io::Read;
+    // Before it is opened: a pipe would make that wait.
+    if !std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0) {
+        return false;
+    }
     let mut beginning = Vec::new();
     let read = File::open(file).and_then(|f| f.take(64).read_to_end(&mut beginning));
-    let executable = std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
     let is_text = !beginning.contains(&0) && !beginning.starts_with(b"#!") && !beginning.starts_with(b"\x7fELF");
-    executable && read.is_ok() && is_text
+    read.is_ok() && is_text
 }
 
 fn on_pipes(command: &mut Command) -> io::Result<Started> {
@@ -190,8 +196,10 @@ fn on_pipes(command: &mut Command) -> io::Result<Started> {
     else {
         return Err(io::Error::other("the streams are missing"));
     };
+    let (stdin, stdout) = (unblocked(stdin.into())?, unblocked(stdout.into())?);
     let stderr = Some(unblocked(stderr.into())?);
-    Ok(Started { stdin: unblocked(stdin.into())?, stdout: unblocked(stdout.into())?, stderr, child, terminal: None })
+    let (child, pidfd) = watched(child)?;
+    Ok(Started { child, pidfd, stdin, stdout, stderr, terminal: None })
 }
 
 fn on_terminal(command: &mut Command, terminal: &Terminal) -> io::Result<Started> {
@@ -202,11 +210,24 @@ fn on_terminal(command: &mut Command, terminal: &Terminal) -> io::Result<Started
     let slave = rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
     resize(&master, terminal.cols, terminal.rows)?;
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
-    let child = sys::spawn_on_terminal(command)?;
+    let stdin = unblocked(master.try_clone()?)?;
+    let stdout = stdin.try_clone()?;
+    let (child, pidfd) = watched(sys::spawn_on_terminal(command)?)?;
     // The command's own copies must be the only ones, or its end would not hang the terminal up.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let stdin = unblocked(master.try_clone()?)?;
-    Ok(Started { child, stdout: stdin.try_clone()?, stdin, stderr: None, terminal: Some(master) })
+    Ok(Started { child, pidfd, stdin, stdout, stderr: None, terminal: Some(master) })
+}
+
+/// The child and what tells of its end; one that cannot be watched does not go on.
+fn watched(mut child: Child) -> io::Result<(Child, OwnedFd)> {
+    match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+        Ok(pidfd) => Ok((child, pidfd)),
+        Err(e) => {
+            child.kill()?;
+            child.wait()?;
+            Err(e.into())
+        }
+    }
 }
 
 /// Gives the terminal behind `master` another size; its command hears SIGWINCH.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::child::{self, Refusal, Started};
 use super::wire::{Wire, poll_until};
@@ -32,7 +32,7 @@ const END_OF_INPUT: &[u8] = &[4];
 pub fn serve(wire: &mut Wire) -> io::Result<()> {
     while let Some(begin) = next_command(wire)? {
         match child::start(&begin) {
-            Ok(started) => Session::new(wire, started)?.run()?,
+            Ok(started) => Session::new(wire, started).run()?,
             Err(Refusal { code, text }) => {
                 wire.say(&FromShell::Said { output: Output::Stderr, bytes: text.into_bytes() });
                 wire.say(&FromShell::Ended(Ending::Exited(code)));
@@ -96,16 +96,15 @@ struct Session<'w> {
 }
 
 impl<'w> Session<'w> {
-    fn new(wire: &'w mut Wire, started: Started) -> io::Result<Self> {
-        let Started { child, stdin, stdout, stderr, terminal } = started;
+    fn new(wire: &'w mut Wire, started: Started) -> Self {
+        let Started { child, pidfd, stdin, stdout, stderr, terminal } = started;
         let group = Pid::from_child(&child);
-        let pidfd = pidfd_open(group, PidfdFlags::empty())?;
         let source = |output, file| Source { output, file: Some(file), credit: WINDOW, rest: None };
         let mut sources = vec![source(Output::Stdout, stdout)];
         sources.extend(stderr.map(|file| source(Output::Stderr, file)));
         let (child, stdin, input) = (Some(child), Some(stdin), VecDeque::new());
         let (input_ended, passed, ending) = (false, 0, None);
-        Ok(Self { wire, child, group, pidfd, terminal, stdin, input, input_ended, passed, sources, ending })
+        Self { wire, child, group, pidfd, terminal, stdin, input, input_ended, passed, sources, ending }
     }
 
     /// Until the command has ended or the host has gone, which hangs the command up.
@@ -163,9 +162,10 @@ impl<'w> Session<'w> {
         Ok(())
     }
 
-    /// A number that Linux does not have, or a group that has ended, needs no signal.
+    /// A number that Linux does not have needs no signal; a group whose leader was reaped may be
+    /// another's by now.
     fn signal(&self, number: u8) {
-        if let Some(signal) = Signal::from_named_raw(i32::from(number)) {
+        if let Some(signal) = Signal::from_named_raw(i32::from(number)).filter(|_| self.child.is_some()) {
             let _ = kill_process_group(self.group, signal);
         }
     }
@@ -238,7 +238,9 @@ impl<'w> Session<'w> {
 
     fn has_said_all(&self) -> bool {
         let late = self.ending.is_some_and(|(_, limit)| self.terminal.is_some() && Instant::now() >= limit);
-        self.sources.iter().all(|s| s.file.is_none() || s.rest == Some(0) || (late && s.credit > 0))
+        // Late counts where nothing but somebody's silence was in the way.
+        let silent = |s: &Source| late && s.credit > 0 && self.wire.has_room();
+        self.sources.iter().all(|s| s.file.is_none() || s.rest == Some(0) || silent(s))
     }
 
     fn wait(&self) -> io::Result<()> {
@@ -252,10 +254,14 @@ impl<'w> Session<'w> {
         if let Some(stdin) = self.stdin.as_ref().filter(|_| !self.input.is_empty()) {
             fds.push(PollFd::new(stdin, PollFlags::OUT));
         }
-        for source in self.sources.iter().filter(|s| s.credit > 0 && self.wire.has_room()) {
+        // What has given its rest is hung up for good, and would end every wait.
+        let may_speak = |s: &&Source| s.credit > 0 && s.rest != Some(0) && self.wire.has_room();
+        for source in self.sources.iter().filter(may_speak) {
             fds.extend(source.file.as_ref().map(|file| PollFd::new(file, PollFlags::IN)));
         }
-        let ending = self.ending.map(|(_, limit)| limit).filter(|_| self.terminal.is_some());
+        // Once it is over, only the host's word can change anything.
+        let is_ahead = |limit: &Instant| self.terminal.is_some() && *limit > Instant::now();
+        let ending = self.ending.map(|(_, limit)| limit).filter(is_ahead);
         poll_until(&mut fds, ending.into_iter().chain(self.wire.deadline()).min())
     }
 

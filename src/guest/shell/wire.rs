@@ -241,7 +241,8 @@ impl Wire {
         }
     }
 
-    fn is_host_here(&self) -> bool {
+    /// Whether a host is connected, as far as the driver has noticed.
+    pub fn is_host_here(&self) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(self.file.as_fd(), PollFlags::IN)];
         // A port that cannot be asked is taken for one with a host: its reads will say more.
         poll(&mut fds, Some(&Timespec::default())).is_err() || !fds[0].revents().contains(PollFlags::HUP)

@@ -218,7 +218,10 @@ impl<'s, 'io> Exchange<'s, 'io> {
             }
             FromShell::Passed { bytes } => self.credit = WINDOW.min(self.credit.saturating_add(bytes as usize)),
             FromShell::InputClosed => self.input_ended = true,
-            FromShell::Ended(ending) => self.ending = Some(ending),
+            FromShell::Ended(ending) => {
+                self.ending = Some(ending);
+                self.attention.command_ended();
+            }
             FromShell::Pong => {}
         }
         Ok(())

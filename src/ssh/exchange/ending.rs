@@ -31,6 +31,9 @@ impl Exchange<'_, '_> {
         if !self.closed && self.channel.eof() {
             let closed = done(self.channel.wait_close());
             self.closed = self.noted(closed).is_some();
+            if self.closed {
+                self.attention.command_ended();
+            }
         }
     }
 
