@@ -64,7 +64,9 @@ impl LimitError {
     /// What to type.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Vms { .. } | Self::Disk(_) => "banger vm prune      (deletes all VMs that do not run)",
+            Self::Vms { .. } => "banger vm prune      (deletes all VMs that do not run)",
+            // Not prune: a VM that is to grow does not run either.
+            Self::Disk(_) => "banger vm list      (whose disks; banger vm delete NAME makes room)",
             Self::Memory(_) => "banger ps      (shows what runs)",
             Self::HostMemory { .. } => "banger vm create --help      (shows this host's limits)",
         }
