@@ -290,7 +290,7 @@ pub struct VmExec {
     help_triggers("-h", "--help"),
     example = "banger vm attach box        which commands there are\nbanger vm attach box 1      what it says, until it ends\nbanger vm attach box 1 --from 4096 --no-follow",
     note = "Ends with the command, with its exit code. Ctrl-C ends only the looking on.",
-    note = "The last 4 MiB of a command's output are kept (less in a small VM), of the last\n32 commands, until the VM stops."
+    note = "Kept until the VM stops: the last 4 MiB of a command's output (less in a small\nVM), of the last 32 commands."
 )]
 pub struct VmAttach {
     /// the VM
