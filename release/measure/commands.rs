@@ -87,21 +87,10 @@ fn row(number: u64) -> VmRecord {
     let name = || NAME.parse().expect("a name");
     let kernel = NAME.parse().expect("a name");
     let own = format!("stored-{number}").parse().expect("a name");
-    VmRecord {
-        id: VmId::from_random(number),
-        spec: VmSpec { name: own, image: name(), kernel, vcpus: 1, memory: Mib(1024), disk: Mib(8192), init: None },
-        slot: None,
-        address: None,
-        state: VmState::Created,
-        reason: None,
-        vmm: VmmKind::Qemu,
-        accel: Accel::Tcg,
-        process: None,
-        keeper: None,
-        created_at: banger::os::clock::unix_seconds(),
-        started_at: None,
-        expires_at: None,
-    }
+    let spec = VmSpec { name: own, image: name(), kernel, vcpus: 1, memory: Mib(1024), disk: Mib(8192), init: None };
+    let now = banger::os::clock::unix_seconds();
+    let new = VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Qemu, Accel::Tcg, now);
+    VmRecord { state: VmState::Created, ..new }
 }
 
 fn unlimited() -> Limits {

@@ -78,37 +78,30 @@ impl AgentLink {
 
     /// Ends when the agent has said that it is ready, or with why it never will.
     pub async fn wait_ready(&self) -> Result<Ready, String> {
+        let settled = |state: &State| {
+            let ended = || state.ended.clone().map(Err);
+            state.ready.clone().map(Ok).or_else(ended)
+        };
+        self.wait_until(settled).await
+    }
+
+    /// Ends with what `look` sees, now or after a change.
+    async fn wait_until<T>(&self, look: impl Fn(&State) -> Option<T>) -> T {
         loop {
             let listener = self.changed.listen();
-            {
-                let state = self.state();
-                if let Some(ready) = &state.ready {
-                    return Ok(ready.clone());
-                }
-                if let Some(why) = &state.ended {
-                    return Err(why.clone());
-                }
+            let seen = look(&self.state());
+            match seen {
+                Some(seen) => return seen,
+                None => listener.await,
             }
-            listener.await;
         }
     }
 
     /// The newest protocol that both sides speak. Waits for a hello that must be on its way: a link
     /// that was just made has not heard it yet.
     pub async fn protocol(&self) -> Option<u32> {
-        let heard = async {
-            loop {
-                let listener = self.changed.listen();
-                {
-                    let state = self.state();
-                    if state.protocol.is_some() || state.ended.is_some() {
-                        return state.protocol;
-                    }
-                }
-                listener.await;
-            }
-        };
-        within(ANSWER_LIMIT, heard).await.flatten()
+        let heard = |state: &State| (state.protocol.is_some() || state.ended.is_some()).then_some(state.protocol);
+        within(ANSWER_LIMIT, self.wait_until(heard)).await.flatten()
     }
 
     /// Whether ssh answers, as far as the agent has said.

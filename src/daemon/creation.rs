@@ -9,7 +9,7 @@ use crate::host::facts::Facts;
 use crate::model::launch::FakeFailure;
 use crate::model::plan::Wanted;
 use crate::model::size::human;
-use crate::model::{Lifetime, ProcessRef, TimeSpan, VmId, VmRecord, VmSpec, VmState};
+use crate::model::{Lifetime, ProcessRef, TimeSpan, VmId, VmRecord, VmSpec};
 use crate::os::clock::unix_seconds;
 use crate::os::files::free_bytes;
 use crate::os::process;
@@ -66,20 +66,11 @@ async fn admitted(daemon: &Arc<Daemon>, asked: Asked) -> Result<VmRecord, Fault>
     let image = daemon.stored(move |s| s.image(&image)).await.map_err(|f| f.hint("banger image list"))?;
     spec.check_against_image(image.size).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     let created_at = unix_seconds();
+    let id = VmId::from_random(crate::os::random::number());
     Ok(VmRecord {
-        id: VmId::from_random(crate::os::random::number()),
-        spec,
-        slot: None,
-        address: None,
-        state: VmState::Creating,
-        reason: None,
-        vmm: choice.kind,
-        accel: choice.accel,
-        process: None,
         keeper: asked.keeper.map(reference).transpose()?,
-        created_at,
-        started_at: None,
         expires_at: asked.ttl.and_then(|ttl| Lifetime::For(ttl).end(created_at)),
+        ..VmRecord::asked_for(id, spec, choice.kind, choice.accel, created_at)
     })
 }
 

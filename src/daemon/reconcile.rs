@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use log::{info, warn};
 use smol::Timer;
@@ -18,9 +17,6 @@ use crate::model::{VmId, VmRecord, VmState};
 use crate::os::files::{remove_file, remove_tree};
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
-
-/// Between two attempts to release a VM: a helper that is started again gives no sign of it.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// At the daemon's start: what needs no helper, then the rest, if the helper answers. `settled` is
 /// dropped once every VM was found again or given up.
@@ -135,7 +131,7 @@ async fn files_are_gone(daemon: &Daemon, id: &VmId) -> Result<bool, Fault> {
 pub(super) fn find_again_later(daemon: &Arc<Daemon>, id: VmId) {
     let daemon = daemon.clone();
     daemon.clone().spawn(async move {
-        Timer::after(AGAIN).await;
+        Timer::after(keeper::AGAIN).await;
         let _turn = daemon.machine(&id).turn.lock_arc().await;
         let (op, wanted) = (Op::background(), id.clone());
         let found = match daemon.stored(move |s| s.vm_by_id(&wanted)).await {

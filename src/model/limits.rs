@@ -141,21 +141,8 @@ mod tests {
     }
 
     fn vm(state: VmState, memory: u32) -> VmRecord {
-        VmRecord {
-            id: VmId::from_random(1),
-            spec: spec(memory, 10),
-            slot: None,
-            address: None,
-            state,
-            reason: None,
-            vmm: VmmKind::Fake,
-            accel: Accel::Tcg,
-            process: None,
-            keeper: None,
-            created_at: 0,
-            started_at: None,
-            expires_at: None,
-        }
+        let new = VmRecord::asked_for(VmId::from_random(1), spec(memory, 10), VmmKind::Fake, Accel::Tcg, 0);
+        VmRecord { state, ..new }
     }
 
     fn limits() -> Limits {

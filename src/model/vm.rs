@@ -82,6 +82,25 @@ pub struct VmRecord {
 }
 
 impl VmRecord {
+    /// What was just asked for, at `created_at` (Unix seconds): nothing of it is made yet.
+    pub fn asked_for(id: VmId, spec: VmSpec, vmm: VmmKind, accel: Accel, created_at: u64) -> Self {
+        Self {
+            id,
+            spec,
+            slot: None,
+            address: None,
+            state: VmState::Creating,
+            reason: None,
+            vmm,
+            accel,
+            process: None,
+            keeper: None,
+            created_at,
+            started_at: None,
+            expires_at: None,
+        }
+    }
+
     /// The address it can be reached at now.
     pub fn present_address(&self) -> Option<Ipv4Addr> {
         self.address.filter(|_| self.may_hold_resources())

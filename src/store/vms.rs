@@ -207,29 +207,16 @@ mod tests {
     use crate::model::{InitMode, Mib, VmSpec};
 
     fn vm(name: &str, number: u64) -> VmRecord {
-        VmRecord {
-            id: VmId::from_random(number),
-            spec: VmSpec {
-                name: name.parse().expect("a name"),
-                image: "debian".parse().expect("a name"),
-                kernel: "debian".parse().expect("a name"),
-                vcpus: 1,
-                memory: Mib(512),
-                disk: Mib(1024),
-                init: None,
-            },
-            slot: None,
-            address: None,
-            state: VmState::Creating,
-            reason: None,
-            vmm: VmmKind::Fake,
-            accel: Accel::Tcg,
-            process: None,
-            keeper: None,
-            created_at: 0,
-            started_at: None,
-            expires_at: None,
-        }
+        let spec = VmSpec {
+            name: name.parse().expect("a name"),
+            image: "debian".parse().expect("a name"),
+            kernel: "debian".parse().expect("a name"),
+            vcpus: 1,
+            memory: Mib(512),
+            disk: Mib(1024),
+            init: None,
+        };
+        VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Fake, Accel::Tcg, 0)
     }
 
     fn limits() -> Limits {

@@ -85,28 +85,21 @@ mod tests {
     use crate::model::{Mib, Slot, VmId, VmSpec, VmState};
 
     fn record() -> VmRecord {
+        let spec = VmSpec {
+            name: "box".parse().expect("a name"),
+            image: "debian-bookworm".parse().expect("a name"),
+            kernel: "debian-bookworm".parse().expect("a name"),
+            vcpus: 2,
+            memory: Mib(2048),
+            disk: Mib(8192),
+            init: None,
+        };
         VmRecord {
-            id: VmId::from_random(1),
-            spec: VmSpec {
-                name: "box".parse().expect("a name"),
-                image: "debian-bookworm".parse().expect("a name"),
-                kernel: "debian-bookworm".parse().expect("a name"),
-                vcpus: 2,
-                memory: Mib(2048),
-                disk: Mib(8192),
-                init: None,
-            },
             slot: Slot::new(1),
             address: Some([172, 30, 7, 2].into()),
             state: VmState::Running,
             reason: Some("qemu exited\x1b[2J".into()),
-            vmm: VmmKind::Qemu,
-            accel: Accel::Tcg,
-            process: None,
-            keeper: None,
-            created_at: 1_000_000,
-            started_at: None,
-            expires_at: None,
+            ..VmRecord::asked_for(VmId::from_random(1), spec, VmmKind::Qemu, Accel::Tcg, 1_000_000)
         }
     }
 
