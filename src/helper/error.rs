@@ -109,6 +109,12 @@ pub enum HelperError {
     /// A process did not end although it was killed.
     #[error("{0} does not end although it was killed")]
     Unkillable(String),
+    /// A device does not become free.
+    #[error("{0} stays in use")]
+    Busy(String),
+    /// What the VM has written could not be kept.
+    #[error("the disk of VM {0} is lost: the filesystem below it was full or failed")]
+    DiskLost(VmId),
     /// It failed, and so did some of what should take it back.
     #[error("{source}, and not all could be taken back")]
     Undone {
@@ -171,13 +177,14 @@ impl HelperError {
             | Self::Folder(FolderError::Io(_))
             | Self::Ended { .. }
             | Self::Unkillable(_)
+            | Self::DiskLost(_)
             | Self::Undone { .. }
             | Self::Leftovers { .. } => FaultKind::OperationFailed,
             Self::Usage(_) | Self::Files(_) => FaultKind::BadRequest,
             Self::NotRoot => FaultKind::Unauthorized,
             Self::NotRunning(_) | Self::NoChannel { .. } => FaultKind::NotFound,
             Self::Running(_) => FaultKind::AlreadyExists,
-            Self::AlreadyRunning | Self::SlotTaken { .. } | Self::NetworkInUse(_) => FaultKind::InUse,
+            Self::AlreadyRunning | Self::SlotTaken { .. } | Self::NetworkInUse(_) | Self::Busy(_) => FaultKind::InUse,
             Self::Folder(FolderError::Unsafe { .. })
             | Self::BridgeTaken { .. }
             | Self::NetworkTaken
@@ -193,6 +200,7 @@ impl HelperError {
             Self::NetworkTaken => Some("stop that installation (banger daemon stop), or use a network namespace"),
             Self::CgroupTaken(_) => Some("move them to another cgroup: write their pids into its cgroup.procs"),
             Self::Plan(_) => Some("set [network] subnet to a free /24 in the configuration"),
+            Self::DiskLost(_) => Some("make room, delete the VM and create it again"),
             Self::Missing("nft") => Some("apt-get install nftables"),
             Self::Missing(_) => Some("apt-get install qemu-system-x86"),
             _ => None,
