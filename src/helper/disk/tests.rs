@@ -197,30 +197,21 @@ fn making_one_takes_the_same_time_for_1_and_20_gib() {
     let Some(ground) = ground(true) else { return };
     let took = |gib: u64| {
         ground.image(gib << 30);
-        let mut times: Vec<Duration> = (0..20)
-            .map(|n| {
-                let begin = Instant::now();
-                let made = ground.disks.attach_snapshot(
-                    &ground.root,
-                    OpId::BACKGROUND,
-                    &id(n),
-                    ground.read_only(),
-                    Mib((gib as u32) << 10),
-                );
-                made.expect("attached");
-                let took = begin.elapsed();
-                ground.disks.detach(&ground.root, &id(n)).expect("detached");
-                ground.disks.remove(&ground.root, &id(n)).expect("removed");
-                took
-            })
-            .collect();
-        times.sort();
-        times[times.len() / 2]
+        let (begin, size) = (Instant::now(), Mib((gib as u32) << 10));
+        let made = ground.disks.attach_snapshot(&ground.root, OpId::BACKGROUND, &id(gib), ground.read_only(), size);
+        made.expect("attached");
+        let took = begin.elapsed();
+        ground.disks.detach(&ground.root, &id(gib)).expect("detached");
+        ground.disks.remove(&ground.root, &id(gib)).expect("removed");
+        took
     };
-    let (small, large) = (took(1), took(20));
+    // In turn, so that what else the machine does meets both; the least, for the same reason.
+    let times: Vec<_> = (0..25).map(|_| (took(1), took(20))).collect();
+    let small = times.iter().map(|t| t.0).min().unwrap_or_default();
+    let large = times.iter().map(|t| t.1).min().unwrap_or_default();
     let line = format!("1 GiB {small:?}, 20 GiB {large:?}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
-    assert!(large < small * 2, "{line}");
+    assert!(large < small.mul_f64(1.2), "{line}");
     ground.nothing_left();
 }
 
