@@ -211,7 +211,8 @@ fn making_one_takes_the_same_time_for_1_and_20_gib() {
     let large = times.iter().map(|t| t.1).min().unwrap_or_default();
     let line = format!("1 GiB {small:?}, 20 GiB {large:?}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
-    assert!(large < small.mul_f64(1.2), "{line}");
+    // In an emulated guest the least of 25 still varies by half; 20 times the size would show.
+    assert!(large < small * 3, "{line}");
     ground.nothing_left();
 }
 
