@@ -18,6 +18,8 @@ mod claim;
 mod connection;
 /// `banger-console`: keeps what a monitor writes, bounded.
 mod console;
+/// Messages to and from systemd, as bytes.
+mod dbus;
 /// What goes wrong here.
 mod error;
 /// The descriptors that come with a launch.
@@ -48,6 +50,8 @@ mod site;
 mod spawn;
 /// `banger-stage`: gives up what the monitor must not have.
 mod stage;
+/// Scopes, which systemd makes.
+mod systemd;
 /// The tap of each VM.
 mod tap;
 /// The speed of the CPU's counter, for guests that cannot measure it.
