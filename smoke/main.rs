@@ -60,6 +60,8 @@ mod reboot;
 mod sockets;
 /// The store and its compatibility check.
 mod store;
+/// A host that systemd runs.
+mod systemd;
 
 use runner::Scenario;
 
@@ -84,6 +86,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("killed_midway", 180, leaks::killed_midway_leaves_nothing),
     Scenario::new("fault_table", 600, faults::every_step_may_fail_or_die),
     Scenario::new("faults_without_cgroups", 90, faults::without_cgroups_nothing_is_lost),
+    Scenario::new("systemd_scopes", 300, systemd::systemd_scopes),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),
