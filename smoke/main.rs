@@ -20,6 +20,8 @@ mod command;
 mod direct;
 /// Plays scenarios and counts.
 mod runner;
+/// What strace saw of the helper.
+mod traced;
 /// What one scenario lives in.
 mod world;
 
@@ -38,6 +40,8 @@ mod fake;
 mod faults;
 /// Guests that say too much.
 mod floods;
+/// The helper under random requests.
+mod fuzz;
 /// What happens inside a guest.
 mod guests;
 /// What hostile and mistaken callers are told.
@@ -79,6 +83,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),
     Scenario::bare("sockets_under_attack", 240, sockets::are_answered_or_closed),
     Scenario::bare("one_peer_among_others", 60, sockets::one_peer_does_not_starve_another),
+    Scenario::bare("helper_fuzzed", 1200, fuzz::helper_fuzzed),
     Scenario::new("fake_vmm_fast", 180, fake::life_and_failures),
     Scenario::new("silent_guest", 60, fake::silent_guest_is_kept),
     Scenario::new("lifecycle", 240, lifecycle::walk),
