@@ -26,6 +26,9 @@ pub const SLICE: &str = "machine.slice";
 /// How long all of one deed may take. A `daemon-reexec` is over sooner.
 const LIMIT: Duration = Duration::from_secs(8);
 
+/// How long it may not listen.
+const LISTENS: Duration = Duration::from_secs(1);
+
 const MANAGER: Target<'static> = Target {
     destination: "org.freedesktop.systemd1",
     path: "/org/freedesktop/systemd1",
@@ -147,8 +150,10 @@ fn start_body(scope: &Scope<'_>) -> Body {
     body
 }
 
-/// Connects to systemd. While it executes itself anew nobody listens for a moment.
+/// Connects to systemd. While it executes itself anew nobody listens for a moment, and its socket is
+/// made anew.
 fn connect(path: &Path, deadline: Instant) -> io::Result<Bus> {
+    let patience = deadline.min(Instant::now() + LISTENS);
     loop {
         match UnixStream::connect(path) {
             Ok(stream) => {
@@ -159,8 +164,13 @@ fn connect(path: &Path, deadline: Instant) -> io::Result<Bus> {
                 }
                 return Bus::greet(stream, deadline);
             }
-            Err(e) if e.kind() != io::ErrorKind::ConnectionRefused || Instant::now() > deadline => return Err(e),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            Err(e) => {
+                let passes = matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+                if !passes || Instant::now() > patience {
+                    return Err(e);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 }
@@ -199,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_nobody_listens_there_is_no_scope_and_no_waiting() {
+    fn where_nobody_listens_there_is_no_scope_and_no_long_wait() {
         let folder = tempfile::tempdir().expect("a folder");
         let began = Instant::now();
         assert!(connect(&folder.path().join("missing"), began + LIMIT).is_err());

@@ -157,13 +157,11 @@ impl Walk<'_> {
     }
 
     fn note(&mut self, name: &CStr, removed: Result<(), Errno>) {
-        match removed {
-            Ok(()) | Err(Errno::NOENT) => {
-                if let Some(level) = self.levels.last_mut() {
-                    level.progress = true;
-                }
-            }
-            Err(e) => self.fail(Some(name), e),
+        match (removed, self.levels.last_mut()) {
+            (Ok(()), Some(level)) => level.progress = true,
+            // Not by this walk: a name that cannot be looked up would else be tried for ever.
+            (Ok(()) | Err(Errno::NOENT), _) => {}
+            (Err(e), _) => self.fail(Some(name), e),
         }
     }
 
