@@ -348,6 +348,13 @@ mod tests {
         let adopt = || groups.adopt(&root, OpId::BACKGROUND, &id, &[process], LIMITS);
         adopt().expect("adopted");
         assert!(cgroup::is_in(process.pid, &groups.scope(&id)).expect("looked"));
+        let group = Path::new(systemd::SLICE).join(groups.scope(&id));
+        for hierarchy in &groups.hierarchies {
+            for (_, file, value) in hierarchy.limits(LIMITS) {
+                let set = fs::read_to_string(hierarchy.root.join(&group).join(file)).expect("a limit can be read");
+                assert_eq!(set.trim_end(), value, "{file}");
+            }
+        }
         assert!(matches!(adopt(), Err(HelperError::CgroupTaken(_))), "a second of that name");
         groups.remove(&root, &id).expect("removed");
         groups.remove(&root, &id).expect("gone already");
