@@ -124,8 +124,10 @@ impl<'w> Host<'w> {
     fn boot(world: &'w World, root: &Path) -> Self {
         let name = format!("banger-smoke-{}", std::process::id());
         let container = Command::new("setpriv")
-            // What is left of a scenario that was killed would live on.
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "sh", "-ec", BOOT, "sh"])
+            // What is left of a scenario that was killed would live on: it ends with the first process
+            // of a pid namespace, which ends with the one that this process waits for.
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"])
+            .args(["sh", "-ec", BOOT, "sh"])
             .args([root, world.folder(), world.binary()])
             .arg(&name)
             .stdin(Stdio::null())
@@ -149,13 +151,15 @@ impl<'w> Host<'w> {
         }
     }
 
-    /// The first process of the container, a child of what started it.
+    /// The first process of the container, a child of systemd-nspawn, which is unshare's.
     fn find_leader(&self) -> Option<i32> {
-        let pid = self.container.id();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-        let child = children.split_ascii_whitespace().next()?.parse().ok()?;
-        let command = std::fs::read_to_string(format!("/proc/{child}/cmdline")).ok()?;
-        command.contains("systemd\0").then_some(child)
+        let child = |pid: i32| -> Option<i32> {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+            children.split_ascii_whitespace().next()?.parse().ok()
+        };
+        let leader = child(child(self.container.id() as i32)?)?;
+        let command = std::fs::read_to_string(format!("/proc/{leader}/cmdline")).ok()?;
+        command.contains("systemd\0").then_some(leader)
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Run {
@@ -278,7 +282,7 @@ impl Drop for Host<'_> {
             let log = self.run("journalctl", &["--no-pager", "--lines=60"]).output().text();
             println!("{log}");
         }
-        // Its end is that of all that it started; the container's first process goes with it.
+        // Its end is that of the pid namespace.
         let _ = self.container.kill();
         let _ = self.container.wait();
         let leader = PathBuf::from(format!("/proc/{}", self.leader));
@@ -291,15 +295,21 @@ impl Drop for Host<'_> {
     }
 }
 
-/// Removes the cgroups that were the container's, the innermost first.
+/// Removes the cgroups that were the container's, the innermost first, once nothing is in them.
 fn remove_groups(name: &str) {
-    let mut groups = Vec::new();
-    crate::census::walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
-        if is_folder && path.iter().any(|part| part == name) {
-            groups.push(path.to_owned());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut groups = Vec::new();
+        crate::census::walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
+            if is_folder && path.iter().any(|part| part == name) {
+                groups.push(path.to_owned());
+            }
+        });
+        let left = groups.iter().rev().filter(|group| std::fs::remove_dir(group).is_err()).count();
+        if left == 0 || Instant::now() > deadline {
+            return;
         }
-    });
-    for group in groups.iter().rev() {
-        let _ = std::fs::remove_dir(group);
+        // The last processes are still ending: no event tells for all of them.
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
