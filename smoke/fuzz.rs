@@ -311,13 +311,16 @@ struct Fuzzer {
     drawer: Drawer,
     wire: Option<Wire>,
     loose: Vec<Wire>,
+    /// VMs that were launched and not released.
+    launched: Vec<VmId>,
     counts: BTreeMap<String, u64>,
 }
 
 impl Fuzzer {
     fn new(world: &World, socket: &Path, seed: u64) -> Self {
         let (noise, drawer) = (Noise(seed | 1), Drawer::fill(world));
-        Self { socket: socket.to_owned(), noise, drawer, wire: None, loose: Vec::new(), counts: BTreeMap::new() }
+        let (loose, launched, counts) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { socket: socket.to_owned(), noise, drawer, wire: None, loose, launched, counts }
     }
 
     fn count(&mut self, what: impl Into<String>) {
@@ -329,13 +332,36 @@ impl Fuzzer {
             0 | 1 => self.tampered(),
             2 => self.hang_up(),
             3 => self.another_peer(),
-            _ => self.structured(),
+            4 | 5 => self.make_room(),
+            _ => {
+                let request = request(&mut self.noise);
+                self.structured(request);
+            }
         }
     }
 
-    /// A request that can be read, with descriptors.
-    fn structured(&mut self) {
-        let request = request(&mut self.noise);
+    /// Slots that stay taken would have most launches refused at once.
+    fn make_room(&mut self) {
+        let count = if self.noise.one_in(20) { self.launched.len() } else { self.launched.len().min(1) };
+        for _ in 0..count {
+            let at = self.noise.below(self.launched.len());
+            let id = self.launched.swap_remove(at);
+            if !self.structured(RootRequest::ReleaseVm { id: id.clone() }) {
+                self.launched.push(id);
+            }
+        }
+        if self.launched.is_empty() {
+            self.structured(RootRequest::RemoveNetwork);
+        }
+    }
+
+    /// A request that can be read, with descriptors; whether it was done.
+    fn structured(&mut self, request: RootRequest) -> bool {
+        if let RootRequest::LaunchVm { id, .. } = &request
+            && !self.launched.contains(id)
+        {
+            self.launched.push(id.clone());
+        }
         let mut files = self.drawer.take(&request, &mut self.noise);
         if request == RootRequest::Shutdown && files.is_empty() {
             // It must not be obeyed: the helper shall live.
@@ -357,6 +383,7 @@ impl Fuzzer {
             }
         };
         self.count(format!("{name}: {outcome}"));
+        outcome == "done"
     }
 
     /// A frame of which bytes were changed, cut or added.
