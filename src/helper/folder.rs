@@ -182,6 +182,12 @@ mod tests {
             if !forbidding {
                 return;
             }
+            // What the folder lies in keeps what protects it, too.
+            folder.ensure_vm(&id).expect("made");
+            let vms = parent.path().join("root-run/vms");
+            assert!(forbid(&vms) && folder.remove_vm(&id).is_err() && jail.exists());
+            let opened = std::fs::File::open(&vms).expect("opened");
+            rustix::fs::ioctl_setflags(&opened, rustix::fs::IFlags::empty()).expect("cleared");
             // The other name kept what protects it.
             assert!(std::fs::remove_file(outside.join("file")).is_err());
             let file = std::fs::File::open(outside.join("file")).expect("opened");

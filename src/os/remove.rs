@@ -100,10 +100,10 @@ impl Walk<'_> {
             FileType::Directory | FileType::Unknown => match enter(self.here(), name.to_bytes()) {
                 Ok(folder) => return self.descend(name, folder),
                 // No folder: what cannot be entered may still be unlinked.
-                Err(Errno::NOTDIR | Errno::LOOP) => unlink(self.here(), name, AtFlags::empty()),
+                Err(Errno::NOTDIR | Errno::LOOP) => self.unlink(name, AtFlags::empty()),
                 Err(e) => Err(e),
             },
-            _ => unlink(self.here(), name, AtFlags::empty()),
+            _ => self.unlink(name, AtFlags::empty()),
         };
         self.note(name, removed);
     }
@@ -143,7 +143,7 @@ impl Walk<'_> {
     /// The innermost folder is at its end: it goes, or is read again when something in it went.
     fn leave(&mut self) {
         let Some(level) = self.levels.pop() else { return };
-        match unlink(self.here(), &level.name, AtFlags::REMOVEDIR) {
+        match self.unlink(&level.name, AtFlags::REMOVEDIR) {
             // Entries may be passed over while others are removed.
             Err(Errno::NOTEMPTY | Errno::EXIST) if level.progress => {
                 let mut level = Level { progress: false, stays: false, ..level };
@@ -154,6 +154,31 @@ impl Walk<'_> {
             Err(Errno::NOTEMPTY | Errno::EXIST) if level.stays => self.keep(),
             removed => self.note(&level.name, removed),
         }
+    }
+
+    /// Unlinks `name`; a flag that forbids it (chattr(1): immutable, append only) is taken off.
+    fn unlink(&self, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
+        let folder = self.here();
+        let attempt = || rustix::fs::unlinkat(folder, name, flags);
+        match attempt() {
+            Err(Errno::PERM) => {}
+            other => return other,
+        }
+        // What the tree lies in is not of the tree.
+        let of_folder = if self.levels.is_empty() { Err(Errno::PERM) } else { clear(folder) };
+        let own = clear_entry(folder, name);
+        if own.is_err() && of_folder.is_err() {
+            return Err(Errno::PERM);
+        }
+        let removed = attempt();
+        // Another name of the same file, outside the tree, keeps what protects it.
+        if let Ok((file, was)) = own
+            && rustix::fs::fstat(&file)
+                .is_ok_and(|about| about.st_nlink > 0 && FileType::from_raw_mode(about.st_mode).is_file())
+        {
+            let _ = rustix::fs::ioctl_setflags(&file, was);
+        }
+        removed
     }
 
     fn note(&mut self, name: &CStr, removed: Result<(), Errno>) {
@@ -215,28 +240,6 @@ fn open_beneath(from: BorrowedFd<'_>, name: &[u8], more: OFlags) -> Result<Owned
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
     let guard = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(from, name, flags, Mode::empty(), guard)
-}
-
-/// Unlinks `name`; a flag that forbids it (chattr(1): immutable, append only) is taken off.
-fn unlink(folder: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
-    let attempt = || rustix::fs::unlinkat(folder, name, flags);
-    match attempt() {
-        Err(Errno::PERM) => {}
-        other => return other,
-    }
-    let (own, of_folder) = (clear_entry(folder, name), clear(folder));
-    if own.is_err() && of_folder.is_err() {
-        return Err(Errno::PERM);
-    }
-    let removed = attempt();
-    // Another name of the same file, outside the tree, keeps what protects it.
-    if let Ok((file, was)) = own
-        && rustix::fs::fstat(&file)
-            .is_ok_and(|about| about.st_nlink > 0 && FileType::from_raw_mode(about.st_mode).is_file())
-    {
-        let _ = rustix::fs::ioctl_setflags(&file, was);
-    }
-    removed
 }
 
 /// Takes the forbidding flags off an entry; the entry, and the flags it had. Only a file or a folder
