@@ -21,10 +21,14 @@ const MADE_BY: &str = "made-by";
 /// What of a state folder is given to a scenario: not the VMs, not the sockets.
 const GIVEN: [&str; 4] = ["banger.redb", "schema.json", "images", "kernels"];
 
+/// Where is kept what the next run needs as well.
+pub fn cache() -> PathBuf {
+    std::env::var_os("SMOKE_CACHE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/smoke"), PathBuf::from)
+}
+
 fn folder() -> PathBuf {
-    let cache = std::env::var_os("SMOKE_CACHE")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/smoke"), PathBuf::from);
-    cache.join("base")
+    cache().join("base")
 }
 
 /// `kernel pull` and `image pull`, unless this binary has done so before.
@@ -36,8 +40,9 @@ pub fn make(world: &World) {
     }
     // Daemon and helper live in the scenario's namespace; the builders need the real network.
     world.start();
+    let binary = world.binary().to_str().expect("a plain path");
     for what in ["kernel", "image"] {
-        let pulled = outside(world, &["--as", "banger", what, "pull", NAME]).limit(600).output().ok();
+        let pulled = outside(world, &[binary, "--as", "banger", what, "pull", NAME]).limit(600).output().ok();
         assert_eq!(pulled.text(), NAME, "progress belongs on standard error");
         let listed = world.banger(&[what, "list", "--json"]).output().ok().json();
         assert!(listed.to_string().contains(NAME), "{what} {NAME} is not listed: {listed}");
@@ -51,12 +56,11 @@ pub fn make(world: &World) {
     std::fs::write(marker, digest).expect("the marker can be written");
 }
 
-/// `banger` in the network namespace of the runner, this process's parent: the real one.
-fn outside(world: &World, arguments: &[&str]) -> crate::command::Run {
-    let binary = world.binary().to_str().expect("a plain path").to_owned();
+/// A command in the network namespace of the runner, this process's parent: the real one.
+pub fn outside(world: &World, command: &[&str]) -> crate::command::Run {
     let namespace = format!("--net=/proc/{}/ns/net", std::os::unix::process::parent_id());
-    let mut all = vec![namespace.as_str(), &binary];
-    all.extend(arguments);
+    let mut all = vec![namespace.as_str()];
+    all.extend(command);
     world.tool("nsenter", &all)
 }
 

@@ -186,10 +186,12 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
 /// The VMs' cgroups of the installation at `home`.
 fn cgroups_of(home: &Path) -> BTreeSet<PathBuf> {
     let Some(installation) = installation(home) else { return BTreeSet::new() };
+    let scope = format!("banger-{installation}-");
     let parent = Path::new("banger").join(installation);
+    let is_scope = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&scope));
     let mut found = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
-        if is_folder && path.parent().is_some_and(|p| p.ends_with(&parent)) {
+        if is_folder && (is_scope(path) || path.parent().is_some_and(|p| p.ends_with(&parent))) {
             found.insert(path.to_owned());
         }
     });

@@ -67,7 +67,7 @@ const OPERATIONS: [Operation; 7] = [
 ];
 
 /// What the helper does for a launch.
-const LAUNCH: [&str; 10] = [
+const LAUNCH: [&str; 11] = [
     "launch record",
     "launch tap",
     "launch rules",
@@ -76,6 +76,7 @@ const LAUNCH: [&str; 10] = [
     "launch console",
     "launch process",
     "launch note",
+    "launch scope",
     "launch leave",
     "launch answer",
 ];

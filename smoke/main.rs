@@ -20,6 +20,8 @@ mod command;
 mod direct;
 /// Plays scenarios and counts.
 mod runner;
+/// What strace saw of the helper.
+mod traced;
 /// What one scenario lives in.
 mod world;
 
@@ -38,6 +40,8 @@ mod fake;
 mod faults;
 /// Guests that say too much.
 mod floods;
+/// The helper under random requests.
+mod fuzz;
 /// What happens inside a guest.
 mod guests;
 /// What hostile and mistaken callers are told.
@@ -60,6 +64,8 @@ mod reboot;
 mod sockets;
 /// The store and its compatibility check.
 mod store;
+/// A host that systemd runs.
+mod systemd;
 
 use runner::Scenario;
 
@@ -77,6 +83,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),
     Scenario::bare("sockets_under_attack", 240, sockets::are_answered_or_closed),
     Scenario::bare("one_peer_among_others", 60, sockets::one_peer_does_not_starve_another),
+    Scenario::bare("helper_fuzzed", 1200, fuzz::helper_fuzzed),
     Scenario::new("fake_vmm_fast", 180, fake::life_and_failures),
     Scenario::new("silent_guest", 60, fake::silent_guest_is_kept),
     Scenario::new("lifecycle", 240, lifecycle::walk),
@@ -84,6 +91,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("killed_midway", 180, leaks::killed_midway_leaves_nothing),
     Scenario::new("fault_table", 600, faults::every_step_may_fail_or_die),
     Scenario::new("faults_without_cgroups", 90, faults::without_cgroups_nothing_is_lost),
+    Scenario::new("systemd_scopes", 300, systemd::systemd_scopes),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),

@@ -1,9 +1,10 @@
-//! The cgroup of each VM, `banger/INSTALLATION/ID`: its limits, and the certainty of who belongs to it.
+//! The cgroup of each VM: its limits, and the certainty of who belongs to it.
 //!
-//! Of its own and never in a service's: a restart of the service would kill the VMs. With the
-//! unified hierarchy there is one directory (Documentation/admin-guide/cgroup-v2.rst); on older or
-//! mixed hosts there is one in each hierarchy that matters (cgroup-v1/). A controller that the host
-//! does not have limits nothing, and the log says so.
+//! Of its own and never in a service's: a restart of the service would kill the VMs. Where systemd
+//! runs it is a scope, `banger-INSTALLATION-ID.scope`, that systemd makes; elsewhere, or where it
+//! refuses, a plain group `banger/INSTALLATION/ID`. With the unified hierarchy that is one directory
+//! (Documentation/admin-guide/cgroup-v2.rst); on older or mixed hosts one in each hierarchy that
+//! matters (cgroup-v1/). A controller that the host does not have limits nothing, and the log says so.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -15,7 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::authority::Root;
 use super::error::{Doing, HelperError, Result};
-use crate::model::{Mib, OpId, VmId};
+use super::systemd::{self, NoScope, Scope};
+use crate::model::{Mib, OpId, ProcessRef, VmId};
 use crate::os::cgroup::{self, Hierarchy, Kind};
 use crate::os::process;
 
@@ -24,7 +26,16 @@ use crate::os::process;
 const OVERHEAD: Mib = Mib(512);
 
 /// Threads of a monitor: one per virtual CPU (at most 64) and its workers.
-const MAX_TASKS: &str = "256";
+const MAX_TASKS: u64 = 256;
+
+/// What a monitor may compute beside its virtual CPUs, in thousandths of a CPU: the loop that moves
+/// packets and blocks. Less would let a guest's disk wait for its own CPUs; a whole CPU more would
+/// let a guest with one have two.
+const OVERHEAD_CPU: u64 = 500;
+
+/// The period of `cpu.max` and `cpu.cfs_quota_us` in microseconds: the kernel's own
+/// (Documentation/scheduler/sched-bwc.rst).
+const PERIOD: u64 = 100_000;
 
 /// How long the processes of a cgroup may take to end after they were killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -32,18 +43,40 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 /// The parent of all.
 const PARENT: &str = "banger";
 
+/// What limits a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The guest's memory.
+    pub memory: Mib,
+    /// Its virtual CPUs.
+    pub vcpus: u8,
+}
+
+impl Limits {
+    fn memory(self) -> u64 {
+        Mib(self.memory.0.saturating_add(OVERHEAD.0)).bytes()
+    }
+
+    /// CPU time in each of some time of `microseconds`.
+    fn cpu(self, microseconds: u64) -> u64 {
+        (u64::from(self.vcpus) * 1000 + OVERHEAD_CPU) * microseconds / 1000
+    }
+}
+
 /// The hierarchies of this host, and whose cgroups there are this installation's.
 #[derive(Debug)]
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     installation: String,
+    /// Whether they are systemd's to make.
+    scopes: bool,
 }
 
 impl Cgroups {
     /// Looks at what is mounted.
     pub fn see(installation: u64) -> Result<Self> {
         let hierarchies = cgroup::see().doing("read /proc/self/mountinfo")?;
-        Ok(Self { hierarchies, installation: format!("{installation:016x}") })
+        Ok(Self { hierarchies, installation: format!("{installation:016x}"), scopes: systemd::is_running() })
     }
 
     /// Refuses where somebody else has put processes into what would be a VM's cgroup: taking the VM
@@ -66,17 +99,80 @@ impl Cgroups {
     }
 
     fn of_vm(&self, hierarchy: &Hierarchy, id: &VmId) -> PathBuf {
-        let [_, parent] = self.parents(hierarchy);
-        parent.join(id.as_str())
+        hierarchy.root.join(self.of_vm_path(id))
     }
 
-    /// Makes a VM's cgroup; returns what a process writes `0` into to join it, one per hierarchy.
-    pub fn create(&self, root: &Root, op: OpId, id: &VmId, memory: Mib) -> Vec<OwnedFd> {
-        let limit = Mib(memory.0.saturating_add(OVERHEAD.0)).bytes().to_string();
+    fn of_vm_path(&self, id: &VmId) -> PathBuf {
+        [PARENT, &self.installation, id.as_str()].iter().collect()
+    }
+
+    fn scope(&self, id: &VmId) -> String {
+        format!("banger-{}-{id}.scope", self.installation)
+    }
+
+    /// Makes a VM's cgroup; returns what a process writes `0` into to join it, one per hierarchy. None
+    /// where the processes will be adopted.
+    pub fn create(&self, root: &Root, op: OpId, id: &VmId, limits: Limits) -> Vec<OwnedFd> {
+        if self.scopes { Vec::new() } else { self.create_plain(root, op, id, limits) }
+    }
+
+    /// Has systemd move a VM's processes, children of this helper that do nothing yet, into a scope;
+    /// where it refuses, into a plain group. Nothing to do where they have joined one by themselves.
+    pub fn adopt(&self, root: &Root, op: OpId, id: &VmId, processes: &[ProcessRef], limits: Limits) -> Result<()> {
+        if !self.scopes || processes.is_empty() {
+            return Ok(());
+        }
+        let (name, pids) = (self.scope(id), processes.iter().map(|p| p.pid as u32).collect::<Vec<_>>());
+        let description = format!("banger VM {id}");
+        let (memory, cpu) = (limits.memory(), limits.cpu(1_000_000));
+        let scope = Scope { name: &name, description: &description, pids: &pids, memory, tasks: MAX_TASKS, cpu };
+        match systemd::start_scope(root, &scope) {
+            Ok(()) => self.check_adopted(&name, processes),
+            Err(NoScope::Exists) => Err(HelperError::CgroupTaken(name.into())),
+            // The answer can be lost when systemd executes itself anew.
+            Err(NoScope::Failed(_)) if self.check_adopted(&name, processes).is_ok() => Ok(()),
+            Err(NoScope::Failed(e)) => {
+                log::warn!("[{op}] no scope for VM {id}, it gets a plain cgroup: {e}");
+                self.join_plain(root, op, id, processes, limits)
+            }
+        }
+    }
+
+    /// Looks instead of trusting: whoever of `processes` still lives is in the scope.
+    fn check_adopted(&self, name: &str, processes: &[ProcessRef]) -> Result<()> {
+        let doing = || format!("look whether systemd has moved the VM's processes into {name}");
+        for process in processes {
+            // Held while its cgroup is looked at, so that this is about no other process.
+            let Some(pidfd) = process::open(*process).doing(doing())? else { continue };
+            let is_in = cgroup::is_in(process.pid, name);
+            if process::wait_for_end(&pidfd, Duration::ZERO).doing(doing())? {
+                continue;
+            }
+            if !is_in.doing(doing())? {
+                return Err(io::Error::other(format!("{process} is elsewhere"))).doing(doing());
+            }
+        }
+        Ok(())
+    }
+
+    fn join_plain(&self, root: &Root, op: OpId, id: &VmId, processes: &[ProcessRef], limits: Limits) -> Result<()> {
+        for join in self.create_plain(root, op, id, limits) {
+            for process in processes {
+                match rustix::io::write(&join, process.pid.to_string().as_bytes()) {
+                    // It has ended: whoever waits for its answer will say so.
+                    Ok(_) | Err(rustix::io::Errno::SRCH) => {}
+                    Err(e) => return Err(e).doing(format!("move {process} into the cgroup of VM {id}")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn create_plain(&self, root: &Root, op: OpId, id: &VmId, limits: Limits) -> Vec<OwnedFd> {
         let mut joins = Vec::new();
         for hierarchy in &self.hierarchies {
             let (parents, own) = (self.parents(hierarchy), self.of_vm(hierarchy, id));
-            match hierarchy.create(root, op, &parents, &own, &limit) {
+            match hierarchy.create(root, op, &parents, &own, limits) {
                 Ok(file) => joins.push(file),
                 Err(e) => log::warn!("[{op}] no cgroup for VM {id}: {}", e.line()),
             }
@@ -89,9 +185,16 @@ impl Cgroups {
 
     /// Kills whatever is in a VM's cgroup and removes it; done when it is gone.
     pub fn remove(&self, root: &Root, id: &VmId) -> Result<()> {
+        let mut groups = vec![self.of_vm_path(id)];
+        if self.scopes
+            && let Err(e) = systemd::stop_scope(root, &self.scope(id))
+        {
+            log::warn!("systemd does not take the scope of VM {id} away, so it is done without it: {e}");
+            groups.push(Path::new(systemd::SLICE).join(self.scope(id)));
+        }
         let mut first = Ok(());
-        for hierarchy in &self.hierarchies {
-            let removed = hierarchy.remove(root, &self.of_vm(hierarchy, id));
+        for (hierarchy, group) in self.hierarchies.iter().flat_map(|h| groups.iter().map(move |group| (h, group))) {
+            let removed = hierarchy.remove(root, &hierarchy.root.join(group));
             first = first.and(removed);
         }
         first
@@ -109,14 +212,14 @@ impl Cgroups {
 }
 
 impl Hierarchy {
-    fn create(&self, _: &Root, op: OpId, parents: &[PathBuf], own: &Path, memory: &str) -> Result<OwnedFd> {
+    fn create(&self, _: &Root, op: OpId, parents: &[PathBuf], own: &Path, limits: Limits) -> Result<OwnedFd> {
         self.delegate(&self.root);
         for parent in parents {
             ensure(parent)?;
             self.delegate(parent);
         }
         ensure(own)?;
-        for (controller, file, value) in self.limits(memory) {
+        for (controller, file, value) in self.limits(limits) {
             if let Err(e) = fs::write(own.join(file), value) {
                 log::warn!("[{op}] cgroup {} has no limit of {controller}: {e}", own.display());
             }
@@ -138,17 +241,22 @@ impl Hierarchy {
     }
 
     /// What to write where.
-    fn limits<'a>(&self, memory: &'a str) -> Vec<(&'static str, &'static str, &'a str)> {
+    fn limits(&self, limits: Limits) -> Vec<(&'static str, &'static str, String)> {
+        let (memory, tasks, quota) = (limits.memory().to_string(), MAX_TASKS.to_string(), limits.cpu(PERIOD));
         match &self.kind {
             Kind::Unified => {
                 let available = fs::read_to_string(self.root.join("cgroup.controllers")).unwrap_or_default();
-                let limits = [("memory", "memory.max", memory), ("pids", "pids.max", MAX_TASKS)];
+                let quota = format!("{quota} {PERIOD}");
+                let limits = [("memory", "memory.max", memory), ("pids", "pids.max", tasks), ("cpu", "cpu.max", quota)];
                 let has = |name: &str| available.split_ascii_whitespace().any(|c| c == name);
                 limits.into_iter().filter(|(controller, ..)| has(controller)).collect()
             }
             Kind::Legacy(controllers) => {
-                let limits = [("memory", "memory.limit_in_bytes", memory), ("pids", "pids.max", MAX_TASKS)];
-                limits.into_iter().filter(|(controller, ..)| controllers.iter().any(|c| c == controller)).collect()
+                let memory = ("memory", "memory.limit_in_bytes", memory);
+                let cpu = ["cpu.cfs_period_us", "cpu.cfs_quota_us"].into_iter().zip([PERIOD, quota]);
+                let cpu = cpu.map(|(file, value)| ("cpu", file, value.to_string()));
+                let limits = [memory, ("pids", "pids.max", tasks)].into_iter().chain(cpu);
+                limits.filter(|(controller, ..)| controllers.iter().any(|c| c == controller)).collect()
             }
         }
     }
@@ -216,11 +324,55 @@ fn ensure(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits { memory: Mib(64), vcpus: 2 };
+
+    #[test]
+    fn a_vm_may_compute_half_a_cpu_more_than_it_has() {
+        assert_eq!((LIMITS.cpu(PERIOD), LIMITS.cpu(1_000_000)), (250_000, 2_500_000));
+        assert_eq!(LIMITS.memory(), 576 << 20);
+        let most = Limits { memory: Mib(u32::MAX), vcpus: u8::MAX };
+        assert!(most.cpu(1_000_000) == 255_500_000 && most.memory() > 1 << 51);
+    }
+
+    #[test]
+    fn systemd_makes_a_scope_and_takes_it_away_with_its_processes() {
+        // No package brings it: `smoke/run systemd_scopes` boots a host with it.
+        if !systemd::is_running() {
+            return;
+        }
+        let (Ok(root), Ok(groups)) = (Root::claim(), Cgroups::see(crate::os::random::number())) else { return };
+        let id = VmId::from_random(crate::os::random::number());
+        assert!(groups.create(&root, OpId::BACKGROUND, &id, LIMITS).is_empty());
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("sleep starts");
+        let process = process::reference(child.id() as i32).expect("it lives");
+        let adopt = || groups.adopt(&root, OpId::BACKGROUND, &id, &[process], LIMITS);
+        adopt().expect("adopted");
+        assert!(cgroup::is_in(process.pid, &groups.scope(&id)).expect("looked"));
+        let group = Path::new(systemd::SLICE).join(groups.scope(&id));
+        for hierarchy in &groups.hierarchies {
+            for (_, file, value) in hierarchy.limits(LIMITS) {
+                let set = fs::read_to_string(hierarchy.root.join(&group).join(file)).expect("a limit can be read");
+                assert_eq!(set.trim_end(), value, "{file}");
+            }
+        }
+        assert!(matches!(adopt(), Err(HelperError::CgroupTaken(_))), "a second of that name");
+        groups.remove(&root, &id).expect("removed");
+        groups.remove(&root, &id).expect("gone already");
+        assert!(!child.wait().expect("reaped").success());
+    }
+
     #[test]
     fn a_member_is_killed_and_the_cgroup_removed() {
         let (Ok(root), Ok(groups)) = (Root::claim(), Cgroups::see(crate::os::random::number())) else { return };
+        let groups = Cgroups { scopes: false, ..groups };
         let id = VmId::from_random(crate::os::random::number());
-        let joins = groups.create(&root, OpId::BACKGROUND, &id, Mib(64));
+        let joins = groups.create(&root, OpId::BACKGROUND, &id, LIMITS);
+        for hierarchy in &groups.hierarchies {
+            for (_, file, value) in hierarchy.limits(LIMITS) {
+                let set = fs::read_to_string(groups.of_vm(hierarchy, &id).join(file)).expect("a limit can be read");
+                assert_eq!(set.trim_end(), value, "{file}");
+            }
+        }
         let mut child = std::process::Command::new("sleep").arg("600").spawn().expect("sleep starts");
         for join in joins {
             io::Write::write_all(&mut File::from(join), child.id().to_string().as_bytes()).expect("joined");

@@ -65,9 +65,10 @@ impl Folder {
         self.ensure(&format!("vms/{id}"))
     }
 
-    /// Removes the folder of one VM; done when it is gone.
+    /// Removes the folder of one VM, whatever is in it, and nothing else; done when it is gone.
     pub fn remove_vm(&self, id: &VmId) -> Result<()> {
-        crate::os::files::remove_tree(&self.at(&format!("vms/{id}"))).doing(format!("remove the folder of VM {id}"))
+        let below = PathBuf::from(format!("vms/{id}"));
+        crate::os::remove::tree_below(&self.own.directory, &below).doing(format!("remove the folder of VM {id}"))
     }
 
     /// The ids of all VMs that have a folder.
@@ -117,6 +118,83 @@ mod tests {
         folder.remove_vm(&id).expect("gone already");
         assert!(opened(&path).expect("root").is_ok());
     }
+
+    /// In a mount namespace of its own, which ends with its thread.
+    fn in_private_mounts(test: impl FnOnce() + Send + 'static) {
+        use rustix::mount::{MountPropagationFlags, mount_change};
+        let thread = std::thread::spawn(|| {
+            super::super::sys::unshare(rustix::thread::UnshareFlags::NEWNS).expect("a mount namespace");
+            mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).expect("private");
+            test();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn forbid(path: &Path) -> bool {
+        let file = std::fs::File::open(path).expect("opened");
+        rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::IMMUTABLE).is_ok()
+    }
+
+    #[test]
+    fn a_jail_with_hostile_things_goes_and_nothing_else() {
+        let parent = tempfile::tempdir_in("/var/tmp").expect("a folder");
+        let Some(folder) = opened(&parent.path().join("root-run")) else { return };
+        let (folder, id) = (folder.expect("made"), VmId::from_random(9));
+        let outside = parent.path().join("outside");
+        std::fs::create_dir(&outside).expect("made");
+        std::fs::write(outside.join("file"), "kept").expect("written");
+        in_private_mounts(move || {
+            folder.ensure_vm(&id).expect("made");
+            let jail = parent.path().join(format!("root-run/vms/{id}"));
+            for inside in ["etc", "many", "locked", "run"] {
+                std::fs::create_dir(jail.join(inside)).expect("made");
+            }
+            (0..10_000).for_each(|n| std::fs::write(jail.join(format!("many/{n}")), "").expect("written"));
+            std::os::unix::fs::symlink("/", jail.join("root")).expect("linked");
+            std::os::unix::fs::symlink(&outside, jail.join("out")).expect("linked");
+            std::fs::hard_link(outside.join("file"), jail.join("other-name")).expect("linked");
+            for file in ["locked/file", "hosts"] {
+                std::fs::write(jail.join(file), "").expect("written");
+            }
+            let forbids = ["other-name", "locked/file", "locked"].map(|path| forbid(&jail.join(path)));
+            let cure = "use ext4 for /var/tmp, and CAP_LINUX_IMMUTABLE";
+            let forbidding = crate::os::need::is_met("a filesystem with chattr +i", cure, forbids == [true; 3]);
+            rustix::mount::mount_bind("/etc", jail.join("etc")).expect("bound");
+            rustix::mount::mount_bind("/etc/hostname", jail.join("hosts")).expect("bound");
+            let etc = || std::fs::read_dir("/etc").expect("listed").count();
+            let before = etc();
+
+            let told = folder.remove_vm(&id).expect_err("mounts stay").line();
+            for mount in ["etc", "hosts"] {
+                assert!(told.contains(&format!("{id}/{mount} is a mount point and was left alone")), "{told}");
+            }
+            let mut left: Vec<_> = std::fs::read_dir(&jail).expect("listed").flatten().map(|e| e.file_name()).collect();
+            left.sort();
+            assert_eq!(left, ["etc", "hosts"], "the rest goes");
+            for mount in ["etc", "hosts"] {
+                rustix::mount::unmount(jail.join(mount), rustix::mount::UnmountFlags::empty()).expect("unmounted");
+            }
+            folder.remove_vm(&id).expect("removed");
+            assert!(!jail.exists() && etc() == before && Path::new("/bin/sh").exists());
+            assert_eq!(std::fs::read(outside.join("file")).expect("read"), b"kept");
+            if !forbidding {
+                return;
+            }
+            // What the folder lies in keeps what protects it, too.
+            folder.ensure_vm(&id).expect("made");
+            let vms = parent.path().join("root-run/vms");
+            assert!(forbid(&vms) && folder.remove_vm(&id).is_err() && jail.exists());
+            let opened = std::fs::File::open(&vms).expect("opened");
+            rustix::fs::ioctl_setflags(&opened, rustix::fs::IFlags::empty()).expect("cleared");
+            // The other name kept what protects it.
+            assert!(std::fs::remove_file(outside.join("file")).is_err());
+            let file = std::fs::File::open(outside.join("file")).expect("opened");
+            rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::empty()).expect("cleared");
+        });
+    }
+
     #[test]
     fn an_installation_keeps_its_number_and_a_damaged_one_is_said() {
         let parent = tempfile::tempdir().expect("a folder");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::cgroup::Limits;
 use super::error::{Doing, HelperError, Result};
 use super::greeting::{Spoken, wait_for_answer};
 use super::ledger::Record;
@@ -106,6 +107,7 @@ impl<'a> Launching<'a> {
             Step { name: "launch console", act: Self::start_console, undo: Self::end_console },
             Step { name: "launch process", act: Self::start_monitor, undo: |l| l.site.end() },
             Step { name: "launch note", act: Self::note, undo: |_| Ok(()) },
+            Step { name: "launch scope", act: Self::adopt, undo: |l| l.site.remove_cgroup() },
             Step { name: "launch leave", act: Self::let_begin, undo: |_| Ok(()) },
             Step { name: "launch answer", act: Self::await_answer, undo: |_| Ok(()) },
         ];
@@ -150,8 +152,19 @@ impl<'a> Launching<'a> {
 
     fn make_cgroup(&mut self) -> Result<()> {
         let Site { root, op, id, cgroups, .. } = &self.site;
-        self.joins = cgroups.create(root, *op, id, self.launch.memory());
+        self.joins = cgroups.create(root, *op, id, self.limits());
         Ok(())
+    }
+
+    /// Where they did not join one: while the monitor waits to begin.
+    fn adopt(&mut self) -> Result<()> {
+        let Site { root, op, id, cgroups, .. } = &self.site;
+        let processes: Vec<ProcessRef> = self.console.into_iter().chain(self.process).collect();
+        cgroups.adopt(root, *op, id, &processes, self.limits())
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { memory: self.launch.memory(), vcpus: self.launch.vcpus() }
     }
 
     /// The sockets listen before the monitor exists, in a folder that only root can reach.

@@ -21,6 +21,8 @@ mod console;
 /// The block devices of the VMs' disks.
 #[allow(dead_code, unused_imports, reason = "called once the launch of Firecracker is in")]
 mod disk;
+/// Messages to and from systemd, as bytes.
+mod dbus;
 /// What goes wrong here.
 mod error;
 /// The descriptors that come with a launch.
@@ -51,6 +53,8 @@ mod site;
 mod spawn;
 /// `banger-stage`: gives up what the monitor must not have.
 mod stage;
+/// Scopes, which systemd makes.
+mod systemd;
 /// The tap of each VM.
 mod tap;
 /// The speed of the CPU's counter, for guests that cannot measure it.

@@ -87,6 +87,14 @@ impl Launch {
         }
     }
 
+    /// Virtual CPUs of the guest, for the cgroup's limit.
+    pub fn vcpus(&self) -> u8 {
+        match self {
+            Self::Qemu(q) => q.vcpus,
+            Self::Fake(_) => 1,
+        }
+    }
+
     /// Memory of the guest, for the cgroup's limit.
     pub fn memory(&self) -> Mib {
         match self {

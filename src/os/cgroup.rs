@@ -81,7 +81,22 @@ fn own_folder(hierarchy: &Hierarchy, memberships: &str, group: &str) -> Option<P
     };
     let (_, path) = memberships.lines().filter_map(fields).find(|(controllers, _)| here(controllers))?;
     let path = Path::new(path.strip_prefix('/')?);
-    path.ends_with(group).then(|| hierarchy.root.join(path))
+    is_called(path, group).then(|| hierarchy.root.join(path))
+}
+
+/// Whether a cgroup is called `group`, or is a scope that systemd made for it, `banger-…-GROUP.scope`.
+fn is_called(path: &Path, group: &str) -> bool {
+    let is_scope = |name: &str| {
+        let rest = name.strip_prefix("banger-").and_then(|rest| rest.strip_suffix(".scope"));
+        rest.and_then(|rest| rest.strip_suffix(group)).is_some_and(|rest| rest.ends_with('-'))
+    };
+    path.ends_with(group) || path.file_name().and_then(|name| name.to_str()).is_some_and(is_scope)
+}
+
+/// Whether the process `pid` is in a cgroup called `name`, in any hierarchy.
+pub fn is_in(pid: i32, name: &str) -> io::Result<bool> {
+    let memberships = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    Ok(memberships.lines().any(|line| line.split_once('/').is_some_and(|(_, path)| Path::new(path).ends_with(name))))
 }
 
 impl Kind {
@@ -191,6 +206,10 @@ mod tests {
         assert_eq!(own(&legacy, "0123456789ab"), Some("/cg/memory/banger/0123456789ab".into()));
         assert_eq!((own(&unified, "ab"), own(&legacy, "fedcba987654")), (None, None));
         assert_eq!(own_folder(&unified, "rubbish\n0:\n", "x"), None);
+        let scope = "0::/machine.slice/banger-00000000000000aa-0123456789ab.scope\n";
+        let path = "/cg/machine.slice/banger-00000000000000aa-0123456789ab.scope";
+        assert_eq!(own_folder(&unified, scope, "0123456789ab"), Some(path.into()));
+        assert_eq!((own_folder(&unified, scope, "3456789ab"), own_folder(&unified, scope, "aa")), (None, None));
     }
 
     #[test]

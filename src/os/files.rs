@@ -71,12 +71,9 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(about.f_bavail.saturating_mul(about.f_frsize))
 }
 
-/// Removes a folder with all in it, without following links; done when it is gone already.
+/// Removes a folder with all in it and nothing else; done when it is gone already.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(named("remove", path)),
-    }
+    super::remove::tree(path)
 }
 
 /// Removes a file; done when it is gone already.

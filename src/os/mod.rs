@@ -32,6 +32,8 @@ pub mod process;
 pub mod random;
 /// Telling whoever started a daemon that it answers.
 pub mod readiness;
+/// Removing a tree and nothing else.
+pub mod remove;
 /// Unix sockets: descriptors beside bytes, peers' credentials, listening.
 pub mod socket;
 /// Terminals.
