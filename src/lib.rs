@@ -25,6 +25,8 @@ pub mod shell;
 pub mod ssh;
 /// The store: tables, codec, migrations.
 pub mod store;
+/// Banger on this system: whether all that it needs is there.
+pub mod system;
 /// How a virtual machine monitor is asked, driven and told to stop.
 pub mod vmm;
 

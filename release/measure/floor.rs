@@ -16,13 +16,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger::host::facts::{QEMU, find_program};
-use banger::model::{Mib, OpId, VmRecord};
+use banger::model::{OpId, VmRecord};
 use banger::protocol::ear::{Ear, Heard};
 use banger::protocol::frame;
 use banger::protocol::guest::{Announcement, FromGuest, GuestHello, GuestReply, GuestRequest, PREAMBLE, ToGuest};
 use banger::protocol::shell::TOKEN;
 use banger::shell::{AgentShell, Command as GuestCommand, GuestShell, Io, Timeouts};
-use banger::vmm::of_kind;
+use banger::vmm::{NewDisk, of_kind};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::BOOT;
@@ -232,8 +232,9 @@ fn listen(path: &Path) -> OwnedFd {
 
 fn overlay(path: &Path, vm: &VmRecord) -> OwnedFd {
     banger::os::files::remove_file(path).expect("the last round's disk goes");
-    let size: Mib = vm.spec.disk;
-    of_kind(vm.vmm).expect("the monitor is known").make_disk(path, size).expect("a disk");
+    let image = Path::new("/no/such/image");
+    let disk = NewDisk { path, size: vm.spec.disk, image, accel: vm.accel, snapshots: false, tell: &|_| {} };
+    of_kind(vm.vmm).make_disk(disk).expect("a disk");
     File::options().read(true).write(true).open(path).expect("the disk opens").into()
 }
 

@@ -65,6 +65,14 @@ impl Failure {
         self
     }
 
+    /// What failed, on one line.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Fault { fault, .. } => fault.to_string(),
+            Self::Usage(_) | Self::Signalled(_) | Self::ReaderGone | Self::Said(_) => String::new(),
+        }
+    }
+
     /// Says it and gives the exit code.
     pub fn report(&self, for_guest: bool) -> u8 {
         self.say();

@@ -13,7 +13,7 @@ use super::creation::{self, Asked};
 use super::operation::Op;
 use super::server::{Outcome, status};
 use super::vm_files::VmFiles;
-use super::{Daemon, change, lifecycle, reconcile, shells, stats};
+use super::{Daemon, change, disks, lifecycle, reconcile, shells, stats};
 use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_sizes};
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
@@ -63,6 +63,7 @@ pub(super) async fn answer(
         OwnerRequest::DeleteVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Gone).await?),
         OwnerRequest::ListVms => plain(OwnerReply::Vms(d.stored(|s| s.vms()).await?)),
         OwnerRequest::ListRunning => plain(OwnerReply::Vms(d.stored(|s| s.running_vms()).await?)),
+        OwnerRequest::Checkup => plain(OwnerReply::Checkup(disks::checkup(d, &op).await?)),
         OwnerRequest::ShowVm { name } => plain(OwnerReply::Vm(Box::new(d.vm(&name).await?))),
         OwnerRequest::OpenShell { name, carriers } => shells::open(d, &op, &name, &carriers).await,
         OwnerRequest::OpenConsole { name } => open_console(d, &name).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use log::info;
 
 use super::operation::Op;
-use super::{Daemon, expiry, lifecycle, reconcile, steps};
+use super::{Daemon, disks, expiry, lifecycle, reconcile};
 use crate::model::{VmChange, VmName, VmRecord};
 use crate::os::clock::unix_seconds;
 use crate::protocol::{Fault, FaultKind};
@@ -36,7 +36,7 @@ async fn grow_disk(daemon: &Arc<Daemon>, vm: &VmRecord, change: &VmChange) -> Re
     let mut others = daemon.stored(|s| s.vms()).await?;
     others.retain(|other| other.id != vm.id);
     daemon.limits().admit_change(&wanted, &others).map_err(|e| super::store_fault(&e.into()))?;
-    if wanted.disk > vm.spec.disk { steps::grow_disk(daemon, vm, wanted.disk).await } else { Ok(()) }
+    if wanted.disk > vm.spec.disk { disks::grow(daemon, vm, wanted.disk).await } else { Ok(()) }
 }
 
 async fn write(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, change: VmChange) -> Result<VmRecord, Fault> {

@@ -17,6 +17,7 @@ pub(super) fn cut_to_size(reply: GuestReply) -> GuestReply {
         GuestReply::Done => GuestReply::Done,
         GuestReply::Stats(stats) => GuestReply::Stats(stats),
         GuestReply::Shell { channel } => GuestReply::Shell { channel },
+        GuestReply::ShellPort { port } => GuestReply::ShellPort { port },
     }
 }
 

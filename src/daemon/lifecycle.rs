@@ -5,7 +5,7 @@ use std::sync::Arc;
 use log::{info, warn};
 
 use super::operation::Op;
-use super::{Daemon, reconcile, steps};
+use super::{Daemon, ending, reconcile, steps};
 use crate::model::plan::{Aftermath, Broken, Left, Seen, Step, Wanted, aftermath, plan};
 use crate::model::{ProcessRef, VmId, VmName, VmRecord, VmState};
 use crate::os::process;
@@ -199,7 +199,7 @@ pub(super) async fn monitor_ended(daemon: &Arc<Daemon>, id: &VmId, process: Proc
             return;
         }
     };
-    let (state, reason) = steps::why_it_ended(daemon, &vm).await;
+    let (state, reason) = ending::why_it_ended(daemon, &vm).await;
     info!("VM {} ({id}) ended by itself: {reason}", vm.spec.name);
     let op = Op::background();
     if let Err(fault) = steps::perform(daemon, &op, id, Step::Release).await {

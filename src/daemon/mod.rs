@@ -20,6 +20,10 @@ mod claims;
 mod creation;
 /// How many are connected, and who gives way.
 mod crowd;
+/// Disks of VMs.
+mod disks;
+/// Why a monitor ended.
+mod ending;
 /// VMs with a lifetime.
 mod expiry;
 /// The conversation with the root helper.
@@ -50,6 +54,8 @@ mod stats;
 mod steps;
 /// The files of a VM.
 mod vm_files;
+/// The agent behind a vsock.
+mod vsock;
 /// Frames over asynchronous sockets.
 mod wire;
 

@@ -8,8 +8,9 @@ use smol::future::FutureExt;
 
 use super::Daemon;
 use super::agent::Ready;
+use super::ending::why_it_ended;
 use super::operation::Op;
-use super::steps::{load, monitor_of, why_it_ended};
+use super::steps::{load, monitor_of};
 use crate::model::{VmId, VmRecord};
 use crate::protocol::{Event, Fault, FaultKind};
 use crate::vmm::deadline::within;
@@ -28,7 +29,7 @@ pub(super) async fn await_ready(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Res
     let Some(live) = daemon.machine(id).live() else {
         return Err(Fault::new(FaultKind::OperationFailed, "the monitor is gone"));
     };
-    let limit = monitor_of(&vm)?.patience(vm.accel).ready;
+    let limit = monitor_of(&vm).patience(vm.accel).ready;
     let ready = async {
         match live.agent.wait_ready().await {
             Ok(ready) => Waited::Ready(ready),

@@ -11,7 +11,7 @@ use smol::channel::Sender;
 use super::blocking::unblock;
 use super::operation::Op;
 use super::vm_files::VmFiles;
-use super::{Daemon, expiry, keeper, lifecycle, steps};
+use super::{Daemon, disks, expiry, keeper, lifecycle, steps};
 use crate::model::plan::{Step, Wanted};
 use crate::model::{VmId, VmRecord, VmState};
 use crate::os::files::{remove_file, remove_tree};
@@ -85,6 +85,7 @@ async fn release_unknown(daemon: &Arc<Daemon>, op: &Op) -> Result<HashSet<VmId>,
         info!("VM {} is in no row: released", entry.id);
         daemon.helper.call_again(op.id, RootRequest::ReleaseVm { id: entry.id }).await?;
     }
+    disks::remove_unknown(daemon, op, &rows).await?;
     Ok(known)
 }
 
@@ -167,7 +168,7 @@ pub(super) async fn attach_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, a
 
 async fn attach(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) -> Result<(), Fault> {
     let (reply, files) = daemon.helper.call_again(op.id, RootRequest::AttachVm { id: vm.id.clone() }).await?;
-    steps::go_live(daemon, op, &vm.id, reply, files).await
+    steps::go_live(daemon, op, &vm.id, reply, files, Vec::new()).await
 }
 
 /// A boot that the earlier daemon had begun: its asker is gone, the VM need not be.

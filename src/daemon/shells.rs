@@ -14,7 +14,7 @@ use super::calls::running;
 use super::operation::Op;
 use super::server::Outcome;
 use super::vm_files::VmFiles;
-use super::{Daemon, reconcile};
+use super::{Daemon, reconcile, vsock};
 use crate::model::{VmName, VmRecord};
 use crate::os::random;
 use crate::protocol::guest::{GuestReply, GuestRequest, PROTOCOL_SHELL};
@@ -75,6 +75,11 @@ async fn over_agent(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) -> Outcome {
     random::fill(&mut token);
     let channel = match live.agent.ask(op.id, GuestRequest::OpenShell { token }).await? {
         GuestReply::Shell { channel } => channel,
+        GuestReply::ShellPort { port } => {
+            let dialled = vsock::dial(daemon, op.id, &vm.id, port).await?;
+            let socket = dialled.into_inner().map_err(|e| Fault::failed("cannot pass a connection on", &e))?;
+            return Ok((OwnerReply::Channel { token }, vec![socket.into()]));
+        }
         other => return Err(unable().cause(format!("it answered something else: {other:?}"))),
     };
     let request = RootRequest::OpenChannel { id: vm.id.clone(), channel };

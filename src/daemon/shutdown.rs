@@ -35,7 +35,7 @@ pub(super) async fn ask(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), 
 
 async fn patience(daemon: &Daemon, id: &VmId) -> Result<Patience, Fault> {
     let vm = load(daemon, id).await?;
-    Ok(monitor_of(&vm)?.patience(vm.accel))
+    Ok(monitor_of(&vm).patience(vm.accel))
 }
 
 /// Presses the power button, and waits.

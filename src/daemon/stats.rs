@@ -61,7 +61,11 @@ async fn ask_guest(daemon: &Daemon, op: &Op, vm: &VmRecord) -> Result<GuestStats
     };
     match op.unless_cancelled(live.agent.ask(op.id, GuestRequest::Stats)).await.ok_or_else(Op::cancelled)?? {
         GuestReply::Stats(stats) => Ok(stats),
-        GuestReply::Done | GuestReply::Health(_) | GuestReply::Ports(_) | GuestReply::Shell { .. } => {
+        GuestReply::Done
+        | GuestReply::Health(_)
+        | GuestReply::Ports(_)
+        | GuestReply::Shell { .. }
+        | GuestReply::ShellPort { .. } => {
             Err(Fault::new(FaultKind::OperationFailed, "the guest's agent answered something else"))
         }
     }

@@ -1,6 +1,8 @@
 //! The steps that plans consist of: one function each, each may be repeated.
 
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use log::info;
@@ -10,17 +12,18 @@ use super::blocking::unblock;
 use super::machine::Live;
 use super::operation::Op;
 use super::vm_files::VmFiles;
-use super::{Daemon, lifecycle, readiness, reconcile, shutdown};
+use super::{Daemon, disks, lifecycle, readiness, reconcile, shutdown, vsock};
+use crate::host::config::FirecrackerSetting;
 use crate::model::identity::{Identity, IdentityV1};
 use crate::model::plan::Step;
-use crate::model::{MacAddr, Mib, ProcessRef, Subnet, VmId, VmRecord, VmState};
+use crate::model::{MacAddr, ProcessRef, Slot, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
 use crate::os::fault_point::Moment;
 use crate::os::process;
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind, frame};
 use crate::ssh::KnownHosts;
-use crate::vmm::{Boot, BootFiles, EndReason, Prepared, Vmm, VmmError, of_kind};
+use crate::vmm::{AgentLine, Boot, BootFiles, Call, Devices, Prepared, Vmm, VmmError, of_kind};
 
 /// Carries out one step on the VM `id`. Done when it was so already.
 pub(super) async fn perform(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step) -> Result<(), Fault> {
@@ -46,13 +49,13 @@ async fn act(daemon: &Arc<Daemon>, op: &Op, id: &VmId, step: Step) -> Result<(),
     match step {
         Step::Mark(state) => mark(daemon, id, state).await,
         Step::MakeFiles => make_files(daemon, id).await,
-        Step::MakeDisk => make_disk(daemon, id).await,
+        Step::MakeDisk => disks::make(daemon, op, id).await,
         Step::Launch => launch(daemon, op, id).await,
         Step::AwaitReady => readiness::await_ready(daemon, op, id).await,
         Step::AskShutdown => shutdown::ask(daemon, op, id).await,
         Step::PressPower => shutdown::press_power(daemon, op, id).await,
         Step::Release => release(daemon, op, id).await,
-        Step::RemoveFiles => remove_files(daemon, id).await,
+        Step::RemoveFiles => remove_files(daemon, op, id).await,
         Step::Forget => forget(daemon, id).await,
     }
 }
@@ -102,14 +105,12 @@ pub(super) async fn load(daemon: &Daemon, id: &VmId) -> Result<VmRecord, Fault> 
 }
 
 /// The monitor that drives `vm`.
-pub(super) fn monitor_of(vm: &VmRecord) -> Result<&'static dyn Vmm, Fault> {
-    of_kind(vm.vmm).ok_or_else(|| {
-        Fault::new(FaultKind::OperationFailed, format!("VM '{}' needs {}", vm.spec.name, vm.vmm.as_str()))
-            .cause("this build does not drive it")
-    })
+pub(super) fn monitor_of(vm: &VmRecord) -> &'static dyn Vmm {
+    of_kind(vm.vmm)
 }
 
-fn files_of(daemon: &Daemon, id: &VmId) -> VmFiles {
+/// Its files.
+pub(super) fn files_of(daemon: &Daemon, id: &VmId) -> VmFiles {
     VmFiles::new(&daemon.paths.vms(), id)
 }
 
@@ -118,23 +119,11 @@ async fn make_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
     unblock(move || files.make()).await.map_err(|e| Fault::failed("cannot make the VM's files", &e))
 }
 
-async fn make_disk(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
-    let vm = load(daemon, id).await?;
-    let (monitor, path) = (monitor_of(&vm)?, files_of(daemon, id).disk());
-    let made = unblock(move || monitor.make_disk(&path, vm.spec.disk)).await;
-    made.map_err(|e| Fault::failed("cannot make the VM's disk", &e))
-}
-
-/// Makes the disk of a VM that does not run larger.
-pub(super) async fn grow_disk(daemon: &Daemon, vm: &VmRecord, size: Mib) -> Result<(), Fault> {
-    let (monitor, path) = (monitor_of(vm)?, files_of(daemon, &vm.id).disk());
-    let grown = unblock(move || monitor.grow_disk(&path, size)).await;
-    grown.map_err(|e| Fault::failed(format!("cannot grow the disk of VM '{}'", vm.spec.name), &e))
-}
-
-async fn remove_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
+async fn remove_files(daemon: &Daemon, op: &Op, id: &VmId) -> Result<(), Fault> {
     let (files, known_hosts) = (files_of(daemon, id), known_hosts(daemon));
-    let name = load(daemon, id).await?.spec.name;
+    let vm = load(daemon, id).await?;
+    disks::remove_kept(daemon, op, &vm).await?;
+    let name = vm.spec.name;
     let unpinned = unblock(move || known_hosts.remove(&name)).await;
     let removed = unblock(move || files.remove()).await;
     unpinned.map_err(|e| Fault::failed("cannot forget the VM's host key", &e))?;
@@ -176,7 +165,7 @@ async fn launch(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
     let prepared = prepare(daemon, &vm, subnet).await?;
     let request = RootRequest::LaunchVm { id: id.clone(), slot: place.slot, launch: prepared.launch };
     let (reply, files) = daemon.helper.call(op.id, request, prepared.files).await?;
-    go_live(daemon, op, id, reply, files).await
+    go_live(daemon, op, id, reply, files, prepared.setup).await
 }
 
 async fn ensure_network(daemon: &Daemon, op: &Op) -> Result<Subnet, Fault> {
@@ -195,8 +184,10 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
     let (image, kernel) = (vm.spec.image.clone(), vm.spec.kernel.clone());
     let image = daemon.stored(move |s| s.image(&image)).await?;
     let kernel = daemon.stored(move |s| s.kernel(&kernel)).await?;
-    let (monitor, paths, vm) = (monitor_of(vm)?, daemon.paths.clone(), vm.clone());
+    let (monitor, paths, vm) = (monitor_of(vm), daemon.paths.clone(), vm.clone());
     let fail = daemon.machine(&vm.id).fail();
+    let FirecrackerSetting { entropy, balloon } = daemon.config.firecracker;
+    let devices = Devices { entropy, balloon };
     let prepared = unblock(move || -> Result<Prepared, VmmError> {
         let files = VmFiles::new(&paths.vms(), &vm.id);
         let folder = paths.kernels().join(kernel.name.as_str());
@@ -210,16 +201,15 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
             disk: files.disk(),
             console: files.new_console()?.into(),
         };
-        monitor.prepare(Boot { spec: &vm.spec, accel: vm.accel, boot_args: &kernel.boot_args, files: boot, fail })
+        let (spec, accel, boot_args) = (&vm.spec, vm.accel, &kernel.boot_args);
+        monitor.prepare(Boot { spec, accel, boot_args, mac: MacAddr::of(place(&vm)?.0), devices, files: boot, fail })
     });
     prepared.await.map_err(|e| Fault::failed("cannot prepare the start", &e))
 }
 
 fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, init: crate::model::InitMode) -> std::io::Result<Vec<u8>> {
     let keys = files.keys()?;
-    let (Some(slot), Some(address)) = (vm.slot, vm.address) else {
-        return Err(std::io::Error::other("the VM has no place yet"));
-    };
+    let (slot, address) = place(vm)?;
     let identity = Identity::V1(IdentityV1 {
         id: vm.id.clone(),
         name: vm.spec.name.clone(),
@@ -234,6 +224,10 @@ fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, init: crate::model::
     });
     let frame = frame::encode(&identity).map_err(std::io::Error::other)?;
     Ok(frame[frame::HEADER..].to_vec())
+}
+
+fn place(vm: &VmRecord) -> std::io::Result<(Slot, Ipv4Addr)> {
+    vm.slot.zip(vm.address).ok_or_else(|| std::io::Error::other("the VM has no place yet"))
 }
 
 /// The initramfs of one boot, in memory and sealed: this very binary as `/init`, the kernel's
@@ -257,6 +251,7 @@ pub(super) async fn go_live(
     id: &VmId,
     reply: RootReply,
     files: Vec<OwnedFd>,
+    setup: Vec<Call>,
 ) -> Result<(), Fault> {
     let RootReply::Monitor { process } = reply else {
         return Err(unexpected(&reply));
@@ -268,10 +263,16 @@ pub(super) async fn go_live(
     daemon.stored(move |s| s.update_vm(&noting, |vm| vm.process = Some(process))).await?;
     let vm = load(daemon, id).await?;
     let spawn = daemon.spawner();
-    let control =
-        monitor_of(&vm)?.control(control, &spawn).map_err(|e| Fault::failed("cannot reach the monitor", &e))?;
+    let monitor = monitor_of(&vm);
+    // Nothing is to be said to a monitor that was found again, and its guest may be up.
+    let found_again = setup.is_empty();
+    let control = monitor.control(control, setup, &spawn).map_err(|e| Fault::failed("cannot reach the monitor", &e))?;
     let attached = |e: &std::io::Error| Fault::failed("cannot take over the monitor", e);
-    let agent = AgentLink::connect(agent, &spawn).map_err(|e| attached(&e))?;
+    let line = match monitor.agent_line() {
+        AgentLine::Stream => agent,
+        AgentLine::Vsock => vsock_line(daemon, id, agent, &pidfd, found_again).map_err(|e| attached(&e))?,
+    };
+    let agent = AgentLink::connect(line, &spawn).map_err(|e| attached(&e))?;
     let live = Arc::new(Live::new(process, pidfd, control, agent).map_err(|e| attached(&e))?);
     daemon.machine(id).set_live(Some(live.clone()));
     watch(daemon, id.clone(), live.clone());
@@ -290,23 +291,18 @@ fn watch(daemon: &Arc<Daemon>, id: VmId, live: Arc<Live>) {
     });
 }
 
-/// State and words for a monitor that ended.
-pub(super) async fn why_it_ended(daemon: &Daemon, vm: &VmRecord) -> (VmState, String) {
-    let said = match daemon.machine(&vm.id).live() {
-        Some(live) => live.last_words().await,
-        None => None,
-    };
-    let tail = || match files_of(daemon, &vm.id).console_tail().as_slice() {
-        [] => String::new(),
-        lines => format!("; its console ends with:\n{}", lines.join("\n")),
-    };
-    match said {
-        Some(EndReason::GuestShutdown) => (VmState::Stopped, "the guest shut itself down".to_owned()),
-        Some(EndReason::GuestReset) => (VmState::Stopped, format!("the guest restarted itself{}", tail())),
-        Some(EndReason::HostRequest) => (VmState::Stopped, "the monitor was told to end".to_owned()),
-        Some(EndReason::GuestPanic) => (VmState::Error, format!("the guest's kernel panicked{}", tail())),
-        None => (VmState::Error, format!("the monitor ended without a word{}", tail())),
-    }
+/// The near end of a line to an agent that rings at `bell`.
+fn vsock_line(
+    daemon: &Arc<Daemon>,
+    id: &VmId,
+    bell: OwnedFd,
+    monitor: &OwnedFd,
+    may_listen: bool,
+) -> std::io::Result<OwnedFd> {
+    let (near, line) = UnixStream::pair()?;
+    let keeper = vsock::Keeper { id: id.clone(), bell, line, monitor: monitor.try_clone()?, may_listen };
+    daemon.spawn(vsock::keep(daemon.clone(), keeper));
+    Ok(near.into())
 }
 
 async fn release(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {

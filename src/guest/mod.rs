@@ -25,6 +25,8 @@ pub mod shell;
 mod sys;
 /// The kernel's word that a device has come.
 mod uevent;
+/// Connections of the host.
+mod vsock;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

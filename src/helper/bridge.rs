@@ -132,6 +132,18 @@ fn give_address(_: &Root, netlink: &mut Netlink, bridge: &Link, prefer: Option<S
     Ok(subnet)
 }
 
+/// Makes the link `name` a port of the bridge, isolated from the others, without IPv6, up.
+pub fn join(root: &Root, netlink: &mut Netlink, name: &str) -> Result<()> {
+    let doing = format!("make {name} a port of the bridge");
+    let gone = || HelperError::Program { doing: doing.clone(), said: "it or the bridge vanished meanwhile".into() };
+    set(root, &format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+    let link = netlink.link(name).doing(&doing)?.ok_or_else(gone)?;
+    let bridge = index(netlink)?.ok_or_else(gone)?;
+    netlink.set_master(link.index, bridge).doing(&doing)?;
+    netlink.set_isolated(link.index, true).doing(&doing)?;
+    netlink.set_up(link.index).doing(&doing)
+}
+
 fn subnet_of((address, prefix): (Ipv4Addr, u8)) -> Option<Subnet> {
     let [a, b, c, _] = address.octets();
     let subnet = Subnet::new(Ipv4Addr::new(a, b, c, 0))?;

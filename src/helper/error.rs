@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::host::facts::{FIRECRACKER, JAILER};
 use crate::model::{Slot, VmId};
 use crate::net::plan::PlanError;
 use crate::os::own_folder::FolderError;
@@ -103,6 +104,12 @@ pub enum HelperError {
         /// The last of what it wrote.
         said: String,
     },
+    /// A monitor runs, and its API does not come.
+    #[error("the monitor of VM {0} does not open its API")]
+    Mute(VmId),
+    /// A jailer did not do what it is for.
+    #[error("the monitor of VM {0} is not confined: its jailer left it more than it may have")]
+    NotConfined(VmId),
     /// Somebody put processes where a VM's are to be.
     #[error("cgroup {} holds processes that are not this VM's", .0.display())]
     CgroupTaken(PathBuf),
@@ -176,6 +183,8 @@ impl HelperError {
             | Self::Missing(_)
             | Self::Folder(FolderError::Io(_))
             | Self::Ended { .. }
+            | Self::Mute(_)
+            | Self::NotConfined(_)
             | Self::Unkillable(_)
             | Self::DiskLost(_)
             | Self::Undone { .. }
@@ -202,6 +211,9 @@ impl HelperError {
             Self::Plan(_) => Some("set [network] subnet to a free /24 in the configuration"),
             Self::DiskLost(_) => Some("make room, delete the VM and create it again"),
             Self::Missing("nft") => Some("apt-get install nftables"),
+            Self::Missing(FIRECRACKER | JAILER) => {
+                Some("install firecracker and jailer of one release in /usr/local/bin, or set vmm = \"qemu\"")
+            }
             Self::Missing(_) => Some("apt-get install qemu-system-x86"),
             _ => None,
         }

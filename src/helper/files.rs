@@ -37,7 +37,7 @@ pub fn check(what: LaunchFile, file: OwnedFd) -> Result<OwnedFd> {
         LaunchFile::Kernel
         | LaunchFile::Initramfs
         | LaunchFile::Console
-        | LaunchFile::Overlay
+        | LaunchFile::Disk
         | LaunchFile::Image
         | LaunchFile::Modules => Ok(file),
     }
@@ -51,7 +51,7 @@ fn opened_for(what: LaunchFile, flags: OFlags) -> bool {
     }
     match what {
         LaunchFile::Kernel | LaunchFile::Initramfs => access == OFlags::RDONLY || access == OFlags::RDWR,
-        LaunchFile::Console | LaunchFile::Overlay => access == OFlags::RDWR,
+        LaunchFile::Console | LaunchFile::Disk => access == OFlags::RDWR,
         LaunchFile::Image | LaunchFile::Modules => access == OFlags::RDONLY,
     }
 }
@@ -93,9 +93,9 @@ mod tests {
     fn each_file_must_be_opened_for_its_use() {
         assert!(check(LaunchFile::Image, opened(OFlags::RDONLY)).is_ok());
         assert!(check(LaunchFile::Image, opened(OFlags::RDWR)).is_err());
-        assert!(check(LaunchFile::Overlay, opened(OFlags::RDONLY)).is_err());
+        assert!(check(LaunchFile::Disk, opened(OFlags::RDONLY)).is_err());
         assert!(check(LaunchFile::Console, opened(OFlags::WRONLY)).is_err());
-        for what in [LaunchFile::Kernel, LaunchFile::Overlay, LaunchFile::Image] {
+        for what in [LaunchFile::Kernel, LaunchFile::Disk, LaunchFile::Image] {
             assert!(check(what, opened(OFlags::PATH)).is_err());
         }
     }

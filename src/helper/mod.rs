@@ -18,25 +18,32 @@ mod claim;
 mod connection;
 /// `banger-console`: keeps what a monitor writes, bounded.
 mod console;
-/// The block devices of the VMs' disks.
-#[allow(dead_code, unused_imports, reason = "called once the launch of Firecracker is in")]
-mod disk;
+/// Fresh connections to a running monitor.
+mod contact;
 /// Messages to and from systemd, as bytes.
 mod dbus;
+/// Block devices for monitors in jails.
+mod disk;
 /// What goes wrong here.
 mod error;
 /// The descriptors that come with a launch.
 mod files;
+/// Firecracker's command line, and its jailer's.
+mod firecracker;
 /// The runtime directory, reached by descriptor.
 mod folder;
 /// Whether a monitor that was just started will live.
 mod greeting;
+/// What a monitor that finds its files by name sees.
+mod jail;
 /// Making all that one boot needs, and taking it back.
 mod launch;
 /// What was made, written down before it is made.
 mod ledger;
 /// Monitors as processes: watched, reaped, killed.
 mod monitor;
+/// A network namespace for a monitor that opens its tap by name.
+mod netns;
 /// Who may ask what.
 mod permit;
 /// A machine monitor's command line.

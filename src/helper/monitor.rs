@@ -45,6 +45,8 @@ pub struct Ended {
     pub role: Role,
     /// How it ended, for people.
     pub status: String,
+    /// The same for programs, of a child of this helper.
+    pub exit: Option<ExitStatus>,
 }
 
 /// All processes that are watched.
@@ -91,12 +93,12 @@ impl Monitors {
     /// Forgets the process `at`, which has ended.
     pub fn reap(&mut self, at: usize) -> Ended {
         let mut watched = self.watched.remove(at);
-        let status = match watched.child.as_mut().map(Child::wait) {
-            Some(Ok(status)) => describe(status),
-            Some(Err(e)) => format!("status unknown: {e}"),
-            None => "status unknown: an earlier helper started it".to_owned(),
+        let (status, exit) = match watched.child.as_mut().map(Child::wait) {
+            Some(Ok(status)) => (describe(status), Some(status)),
+            Some(Err(e)) => (format!("status unknown: {e}"), None),
+            None => ("status unknown: an earlier helper started it".to_owned(), None),
         };
-        Ended { id: watched.id, role: watched.role, status }
+        Ended { id: watched.id, role: watched.role, status, exit }
     }
 
     /// The pidfd and the process of a VM's living monitor.

@@ -46,6 +46,10 @@ pub fn check(caller: Caller, phase: &Phase, request: &RootRequest) -> Result<(),
         RootRequest::ReleaseVm { .. } => (true, true, false),
         RootRequest::Inventory => (true, true, false),
         RootRequest::OpenChannel { .. } => (true, true, false),
+        RootRequest::Farewell { .. } => (true, true, false),
+        RootRequest::Facilities => (true, true, false),
+        RootRequest::Disks => (true, true, false),
+        RootRequest::RemoveDisk { .. } => (true, true, false),
     };
     let permitted = match caller {
         Caller::Owner => owner,
@@ -84,6 +88,10 @@ pub fn summary(op: OpId, request: &RootRequest) -> String {
         RootRequest::ReleaseVm { id } => format!("[{op}] release VM {id}"),
         RootRequest::Inventory => format!("[{op}] inventory"),
         RootRequest::OpenChannel { id, channel } => format!("[{op}] open channel {channel} of VM {id}"),
+        RootRequest::Farewell { id } => format!("[{op}] farewell of VM {id}"),
+        RootRequest::Facilities => format!("[{op}] facilities"),
+        RootRequest::Disks => format!("[{op}] disks"),
+        RootRequest::RemoveDisk { id } => format!("[{op}] remove the disk of VM {id}"),
     }
 }
 
@@ -105,7 +113,11 @@ mod tests {
             RootRequest::LaunchVm { id: id.clone(), slot, launch },
             RootRequest::AttachVm { id: id.clone() },
             RootRequest::ReleaseVm { id: id.clone() },
-            RootRequest::OpenChannel { id, channel: 0 },
+            RootRequest::OpenChannel { id: id.clone(), channel: 0 },
+            RootRequest::Farewell { id: id.clone() },
+            RootRequest::RemoveDisk { id },
+            RootRequest::Facilities,
+            RootRequest::Disks,
             RootRequest::Inventory,
         ]
     }

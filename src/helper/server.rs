@@ -18,6 +18,7 @@ use super::permit;
 use super::service::Service;
 use crate::host::paths::{Environment, Paths};
 use crate::os::accounts::{self, Account};
+use crate::os::own_folder::OwnFolder;
 use crate::protocol::root::RootRequest;
 
 /// Conversations at the same time: the daemon's few, a person's, and some to spare.
@@ -74,21 +75,23 @@ fn parse_owner(arguments: &[OsString]) -> Result<u32> {
     }
 }
 
-/// The runtime directory for `owner`. One that no account database knows has no home.
-fn open_folder(root: &Root, owner: u32) -> Result<Folder> {
+/// The runtime directory for `owner`, and the one for disks. One that no account database knows has no home.
+fn open_folders(root: &Root, owner: u32) -> Result<(Folder, OwnFolder)> {
     let nobody =
         || Account { name: owner.to_string(), uid: owner, gid: owner, home: "/".into(), shell: "/bin/sh".into() };
     let account = accounts::of_uid(owner).unwrap_or_else(nobody);
-    let path = Paths::new(&Environment::of_account(&account)).root_run;
-    if let (0, Some(parent)) = (owner, path.parent()) {
-        std::fs::create_dir_all(parent).doing(format!("create folder {}", parent.display()))?;
+    let paths = Paths::new(&Environment::of_account(&account));
+    for path in [&paths.root_run, &paths.root_state] {
+        if let (0, Some(parent)) = (owner, path.parent()) {
+            std::fs::create_dir_all(parent).doing(format!("create folder {}", parent.display()))?;
+        }
     }
-    Folder::open(root, &path)
+    Ok((Folder::open(root, &paths.root_run)?, OwnFolder::open(&paths.root_state, 0o700)?))
 }
 
 impl Server {
     fn start(root: Root, owner: u32) -> Result<Self> {
-        let folder = open_folder(&root, owner)?;
+        let (folder, disks) = open_folders(&root, owner)?;
         let lock = lock(&folder)?;
         crate::os::logger::install_for_daemon(&folder.at(LOG)).doing("open the log")?;
         let signals = signals().doing("wait for signals")?;
@@ -97,7 +100,7 @@ impl Server {
         let fake = std::env::var_os(FAKE).is_some_and(|value| value == "1");
         // The socket answers only once all VMs are known: until then connections wait in its queue.
         folder.give(SOCKET, owner)?;
-        let service = Service::start(root, folder, fake)?;
+        let service = Service::start(root, folder, disks, fake)?;
         Ok(Self { owner, listener, signals, connections: Vec::new(), service, shutting_down: false, _lock: lock })
     }
 

@@ -1,25 +1,28 @@
 //! Requests become deeds: one function per request, each of which looks first, so that it may be
 //! asked again after a crash.
 
+use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 
 use super::authority::Root;
 use super::cgroup::Cgroups;
+use super::disk::{Disks, ensure_udev_rule};
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use super::launch::{self, Launching};
 use super::ledger::Ledger;
 use super::monitor::{Monitors, Role};
 use super::site::{self, Site, guests};
-use super::{bridge, claim::Claim, files, rules, tsc};
-use crate::model::launch::{FakeLaunch, Launch, LaunchFile, QemuLaunch};
+use super::{bridge, claim::Claim, contact, files, rules, tsc};
+use crate::model::launch::{Launch, LaunchFile};
 use crate::model::{OpId, Slot, Subnet, VmId};
 use crate::net::rules as text;
 use crate::os::fault_point::FaultPoint;
 use crate::os::netlink::Netlink;
+use crate::os::own_folder::OwnFolder;
 use crate::protocol::hello::{BUILD, PROTOCOL};
-use crate::protocol::root::{Deed, Entry, RootCall, RootReply, RootRequest};
-use crate::protocol::shell::CHANNELS;
+use crate::protocol::root::{Deed, Entry, Farewell, KeptDisk, RootCall, RootReply, RootRequest};
 
 /// What comes back, and the descriptors beside it.
 pub type Outcome = Result<(RootReply, Vec<OwnedFd>)>;
@@ -32,6 +35,9 @@ pub struct Service {
     netlink: Netlink,
     cgroups: Cgroups,
     monitors: Monitors,
+    disks: Disks,
+    /// How monitors ended whose VMs are not released yet.
+    farewells: HashMap<VmId, Farewell>,
     claim: Claim,
     /// What tells this installation from others.
     installation: u64,
@@ -47,8 +53,12 @@ pub struct Service {
 
 impl Service {
     /// Reads the ledger, finds living monitors again and takes back the rest.
-    pub fn start(root: Root, folder: Folder, fake: bool) -> Result<Self> {
+    pub fn start(root: Root, folder: Folder, disks: OwnFolder, fake: bool) -> Result<Self> {
         tsc::watch();
+        // Before there is a device that it is about.
+        if ensure_udev_rule(&root)? == Deed::Changed {
+            log::info!("udev was told to keep out of the VMs' disks");
+        }
         let installation = folder.installation()?;
         let (ledger, damaged) = Ledger::read(&folder)?;
         let mut service = Self {
@@ -57,6 +67,8 @@ impl Service {
             netlink: Netlink::open().doing("speak to the kernel")?,
             cgroups: Cgroups::see(installation)?,
             monitors: Monitors::default(),
+            disks: Disks::new(disks, installation),
+            farewells: HashMap::new(),
             claim: Claim::default(),
             installation,
             subnet: None,
@@ -83,6 +95,12 @@ impl Service {
             RootRequest::ReleaseVm { id } => alone(self.release(op, id)?),
             RootRequest::Inventory => alone(self.inventory()),
             RootRequest::OpenChannel { id, channel } => self.open_channel(op, id, channel),
+            RootRequest::Farewell { id } => alone(RootReply::Farewell(self.farewells.get(&id).cloned())),
+            RootRequest::Facilities => {
+                alone(RootReply::Facilities { no_snapshots: self.disks.snapshots(&self.root).err() })
+            }
+            RootRequest::Disks => alone(RootReply::Disks(self.kept_disks()?)),
+            RootRequest::RemoveDisk { id } => alone(self.remove_disk(op, id)?),
         }
     }
 
@@ -99,10 +117,13 @@ impl Service {
             return log::debug!("[{op}] output of VM {id} ended, {}", ended.status);
         }
         self.monitors.settle(id);
-        match site::said(&self.folder, id) {
-            said if said.is_empty() => log::info!("[{op}] monitor of VM {id} ended, {}", ended.status),
+        let said = site::said(&self.folder, id);
+        match said.as_str() {
+            "" => log::info!("[{op}] monitor of VM {id} ended, {}", ended.status),
             said => log::info!("[{op}] monitor of VM {id} ended, {}: {said}", ended.status),
         }
+        let (status, signal) = (ended.exit.and_then(|e| e.code()), ended.exit.and_then(|e| e.signal()));
+        self.farewells.insert(ended.id, Farewell { status, signal, said });
     }
 
     fn reconcile(&mut self, damaged: Vec<(VmId, HelperError)>) -> Result<()> {
@@ -134,6 +155,12 @@ impl Service {
             match self.site(op, id.clone(), slot).release() {
                 Ok(()) => log::info!("[{op}] took back what was left of VM {id}"),
                 Err(e) => log::warn!("[{op}] {}", e.line()),
+            }
+        }
+        for id in self.disks.attached(&self.root)? {
+            if self.ledger.get(&id).is_none() {
+                log::warn!("[{op}] VM {id} is in no record and has disks attached: detached");
+                self.disks.detach(&self.root, &id)?;
             }
         }
         // Whatever happened to the rules meanwhile: the next request that needs them makes them anew.
@@ -178,6 +205,7 @@ impl Service {
             netlink: &mut self.netlink,
             cgroups: &self.cgroups,
             monitors: &mut self.monitors,
+            disks: &self.disks,
             alias: launch::alias(self.installation),
             subnet: self.subnet,
             faults: &self.faults,
@@ -252,7 +280,7 @@ impl Service {
 
     fn attach(&mut self, op: OpId, id: VmId) -> Outcome {
         let Some((_, process)) = self.monitors.monitor(&id) else { return Err(HelperError::NotRunning(id)) };
-        let sockets = launch::connect(&self.site(op, id.clone(), None))?;
+        let sockets = contact::connect(&self.site(op, id.clone(), None))?;
         self.monitor_reply(&id, (process, sockets))
     }
 
@@ -260,10 +288,7 @@ impl Service {
         if self.monitors.monitor(&id).is_none() {
             return Err(HelperError::NotRunning(id));
         }
-        if channel >= CHANNELS {
-            return Err(HelperError::NoChannel { id, channel });
-        }
-        let socket = launch::connect_channel(&self.site(op, id, None), channel)?;
+        let socket = contact::connect_channel(&self.site(op, id, None), channel)?;
         Ok((RootReply::Channel, vec![socket]))
     }
 
@@ -284,9 +309,31 @@ impl Service {
         if self.subnet.is_none() {
             self.subnet = bridge::present(&mut self.netlink, &launch::alias(self.installation))?;
         }
-        self.site(op, id, Some(slot)).release()?;
+        self.site(op, id.clone(), Some(slot)).release()?;
+        self.farewells.remove(&id);
         self.leave_no_network(op)?;
         Ok(RootReply::Done(Deed::Changed))
+    }
+
+    fn kept_disks(&self) -> Result<Vec<KeptDisk>> {
+        let fills = self.disks.fill(&self.root)?;
+        let of = |id: VmId| {
+            let fill = fills.iter().find(|fill| fill.id == id).map(|fill| fill.state);
+            KeptDisk { fill, id }
+        };
+        Ok(self.disks.kept()?.into_iter().map(of).collect())
+    }
+
+    /// Not while a monitor may have it open: it would go on writing to what has no name any more.
+    fn remove_disk(&mut self, op: OpId, id: VmId) -> Result<RootReply> {
+        if self.ledger.get(&id).is_some() {
+            return Err(HelperError::Running(id));
+        }
+        let deed = self.disks.remove(&self.root, &id)?;
+        if deed == Deed::Changed {
+            log::info!("[{op}] the disk of VM {id} is removed");
+        }
+        Ok(RootReply::Done(deed))
     }
 
     fn inventory(&self) -> RootReply {
@@ -304,13 +351,10 @@ pub fn status() -> RootReply {
     RootReply::Status { build: BUILD.to_owned(), protocol: PROTOCOL, pid: std::process::id() as i32 }
 }
 
-fn checked(launch: &Launch, given: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
-    let kinds: &[LaunchFile] = match launch {
-        Launch::Qemu(_) => &QemuLaunch::FILES,
-        Launch::Fake(_) => &FakeLaunch::FILES,
-    };
-    if given.len() != launch.file_count() {
+fn checked(launch: &Launch, given: Vec<OwnedFd>) -> Result<Vec<(LaunchFile, OwnedFd)>> {
+    let kinds = launch.files();
+    if given.len() != kinds.len() {
         return Err(HelperError::Files(format!("{} descriptors arrived", given.len())));
     }
-    kinds.iter().zip(given).map(|(what, file)| files::check(*what, file)).collect()
+    kinds.into_iter().zip(given).map(|(what, file)| Ok((what, files::check(what, file)?))).collect()
 }

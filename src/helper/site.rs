@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use super::authority::Root;
 use super::cgroup::Cgroups;
+use super::disk::Disks;
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use super::ledger::Ledger;
@@ -38,6 +39,8 @@ pub struct Site<'a> {
     pub cgroups: &'a Cgroups,
     /// All processes.
     pub monitors: &'a mut Monitors,
+    /// Block devices of VMs in jails.
+    pub disks: &'a Disks,
     /// What this installation's bridge is marked with.
     pub alias: String,
     /// The guests' network, where there is one.
@@ -86,6 +89,11 @@ impl Site<'_> {
         self.cgroups.remove(self.root, &self.id)
     }
 
+    /// Detaches its disks; what is on one that the helper keeps stays.
+    pub fn detach_disks(&mut self) -> Result<()> {
+        self.disks.detach(self.root, &self.id)
+    }
+
     /// Removes the folder with the record.
     pub fn forget(&mut self) -> Result<()> {
         self.ledger.remove(self.folder, &self.id)
@@ -93,8 +101,9 @@ impl Site<'_> {
 
     /// Takes everything back, going on after failures. The record goes only when all else went.
     pub fn release(&mut self) -> Result<()> {
-        let undo: [(&str, Undo<Self>); 4] = [
+        let undo: [(&str, Undo<Self>); 5] = [
             ("release process", Self::end),
+            ("release disks", Self::detach_disks),
             ("release cgroup", Self::remove_cgroup),
             ("release rules", Self::dismiss),
             ("release tap", Self::remove_tap),

@@ -5,7 +5,7 @@
 //! is one thread; the stage checks again that nothing else is open.
 
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -25,12 +25,11 @@ pub struct Streams {
     pub errors: Stdio,
 }
 
-/// Starts `order`, which keeps `files` open under their present numbers.
-pub fn start(_: &Root, order: &Order, files: &[&OwnedFd], streams: Streams) -> Result<Child> {
+/// Starts `order`, whose descriptors the caller holds open.
+pub fn start(_: &Root, order: &Order, streams: Streams) -> Result<Child> {
     let arguments: Vec<OsString> = order.arguments();
     let doing = format!("start {}", order.name());
-    let numbers: Vec<RawFd> =
-        files.iter().map(|f| f.as_raw_fd()).chain(order.joins.iter().copied()).chain(order.waits).collect();
+    let numbers: Vec<RawFd> = order.descriptors();
     mark(&numbers, true).doing(&doing)?;
     let child = Command::new("/proc/self/exe")
         .arg0("banger-stage")

@@ -1,29 +1,35 @@
-//! The tap of each VM: made by descriptor and never persistent, so that it disappears with the
-//! process that holds it (Documentation/networking/tuntap.rst).
+//! The tap of each VM. A monitor that takes a descriptor gets one that is not persistent, so that it
+//! disappears with the process that holds it (Documentation/networking/tuntap.rst); one that opens
+//! its tap by name has it in a network namespace of its own, and it disappears with that.
 
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 
 use super::authority::Root;
-use super::error::{Doing, HelperError, Result};
+use super::error::{Doing, Result};
 use super::{bridge, sys};
 use crate::model::TapName;
 use crate::os::netlink::Netlink;
 
-/// Makes `tap` a port of the bridge, isolated from the others, without IPv6, up. It lives as long
-/// as the descriptor.
+/// Makes `tap` a port of the bridge. It lives as long as the descriptor.
 pub fn create(root: &Root, netlink: &mut Netlink, tap: TapName) -> Result<OwnedFd> {
-    let doing = format!("create tap {tap}");
     let name = tap.to_string();
+    let file = open(root, &name)?;
+    bridge::join(root, netlink, &name)?;
+    Ok(file)
+}
+
+/// Makes the tap `name` of the present network namespace, which stays and which only `uid` may open.
+pub fn create_for(root: &Root, name: &str, uid: u32) -> Result<()> {
+    let file = open(root, name)?;
+    sys::give_tap(&file, uid).doing(format!("give tap {name} to uid {uid}"))
+}
+
+fn open(_: &Root, name: &str) -> Result<OwnedFd> {
+    let doing = format!("create tap {name}");
     let file = rustix::fs::open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing(&doing)?;
-    sys::attach_tap(&file, &name).doing(&doing)?;
-    bridge::set(root, &format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-    let link = netlink.link(&name).doing(&doing)?.ok_or_else(|| gone(&doing))?;
-    let bridge = bridge::index(netlink)?.ok_or_else(|| gone(&doing))?;
-    netlink.set_master(link.index, bridge).doing(&doing)?;
-    netlink.set_isolated(link.index, true).doing(&doing)?;
-    netlink.set_up(link.index).doing(&doing)?;
+    sys::attach_tap(&file, name).doing(&doing)?;
     Ok(file)
 }
 
@@ -35,8 +41,4 @@ pub fn remove(_: &Root, netlink: &mut Netlink, tap: TapName, bridge: u32) -> Res
         Some(link) if link.master == Some(bridge) => netlink.delete_link(link.index).doing(&doing),
         Some(_) | None => Ok(()),
     }
-}
-
-fn gone(doing: &str) -> HelperError {
-    HelperError::Program { doing: doing.to_owned(), said: "it or the bridge vanished meanwhile".into() }
 }

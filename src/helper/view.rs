@@ -30,8 +30,7 @@ const LOCKED: MountFlags = MountFlags::RDONLY.union(MountFlags::NOSUID).union(Mo
 
 /// Enters `view`. The process must be in a mount namespace of its own.
 pub fn enter(root: &Root, view: View, uid: u32) -> Result<()> {
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).doing("make its mounts its own")?;
+    make_private(root)?;
     // What is made here must be seen by another uid.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let new = Path::new(STAGING);
@@ -42,6 +41,19 @@ pub fn enter(root: &Root, view: View, uid: u32) -> Result<()> {
     }
     proc(root, new)?;
     turn(root, new).doing("turn to the new root")
+}
+
+/// What is mounted from here on nobody else sees, nor the other way round.
+pub fn make_private(_: &Root) -> Result<()> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).doing("make its mounts its own")
+}
+
+/// Makes the jail at `root_folder`, which is attached already, the root, with a `/proc` in it.
+pub fn enter_jail(root: &Root, root_folder: &Path) -> Result<()> {
+    mount_bind(root_folder, root_folder).doing("show the jail")?;
+    proc(root, root_folder)?;
+    turn(root, root_folder).doing("turn to the jail")
 }
 
 fn system(_: &Root, new: &Path) -> io::Result<()> {

@@ -2,7 +2,8 @@
 //! decision out.
 
 use super::config::Config;
-use super::facts::{Facts, QEMU};
+use super::facts::{FIRECRACKER, Facts, Installed, JAILER, QEMU};
+use super::firecracker::{LOWEST, TOO_HIGH, Version};
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
 use crate::model::{Mib, VmSpec};
 
@@ -28,12 +29,49 @@ pub struct NoVmm {
 /// The monitor for new VMs.
 pub fn choose_vmm(config: &Config, facts: &Facts) -> Result<VmmChoice, NoVmm> {
     match config.vmm.asked() {
-        Some(VmmKind::Fake) => Ok(VmmChoice { kind: VmmKind::Fake, accel: Accel::Tcg, reason: "vmm = fake".into() }),
-        Some(VmmKind::Qemu) | None => choose_qemu(config, facts),
-        Some(VmmKind::Firecracker) => Err(NoVmm {
-            message: "vmm = firecracker: this build drives QEMU only".into(),
-            hint: "set vmm = \"auto\" in the configuration".into(),
-        }),
+        Some(VmmKind::Fake) => {
+            let accel = config.accel.asked().unwrap_or(Accel::Tcg);
+            Ok(VmmChoice { kind: VmmKind::Fake, accel, reason: "vmm = fake".into() })
+        }
+        Some(VmmKind::Qemu) => choose_qemu(config, facts),
+        Some(VmmKind::Firecracker) => match check_firecracker(facts) {
+            Ok(()) => Ok(firecracker("vmm = firecracker")),
+            Err(message) => Err(NoVmm {
+                message: format!("vmm = firecracker: {message}"),
+                hint: "set vmm = \"auto\" in the configuration".into(),
+            }),
+        },
+        None if config.accel.asked() == Some(Accel::Tcg) => choose_qemu(config, facts),
+        None => match check_firecracker(facts) {
+            // An open /dev/kvm proves nothing: some hosts have one on which no kernel ever boots.
+            Ok(()) if facts.cpu_virtualises => Ok(firecracker("the CPU virtualises and Firecracker is installed")),
+            Ok(()) | Err(_) => choose_qemu(config, facts),
+        },
+    }
+}
+
+fn firecracker(reason: &str) -> VmmChoice {
+    VmmChoice { kind: VmmKind::Firecracker, accel: Accel::Kvm, reason: reason.into() }
+}
+
+/// Whether Firecracker can be run; else why not.
+pub fn check_firecracker(facts: &Facts) -> Result<(), String> {
+    let [firecracker, jailer] = [(&facts.firecracker, FIRECRACKER), (&facts.jailer, JAILER)].map(check_installed);
+    let (firecracker, jailer) = (firecracker?, jailer?);
+    if firecracker != jailer {
+        return Err(format!("firecracker is {firecracker} and its jailer {jailer}: install both of one release"));
+    }
+    if facts.has_kvm { Ok(()) } else { Err("there is no /dev/kvm".into()) }
+}
+
+fn check_installed((program, name): (&Option<Installed>, &str)) -> Result<Version, String> {
+    let folders = "/usr/local/bin or /usr/bin";
+    let installed = program.as_ref().ok_or_else(|| format!("{name} is not in {folders}"))?;
+    let path = installed.path.display();
+    let version = installed.version.ok_or_else(|| format!("{path} does not say its version"))?;
+    match version.is_supported() {
+        true => Ok(version),
+        false => Err(format!("{path} is {version}: from {LOWEST} on and below {TOO_HIGH} is supported")),
     }
 }
 
@@ -78,6 +116,7 @@ pub fn default_sizes(config: &Config, facts: &Facts) -> (u8, Mib, Mib) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::config::{AccelSetting, VmmSetting};
 
     fn facts() -> Facts {
         Facts {
@@ -86,6 +125,7 @@ mod tests {
             kvm_opens: true,
             cpu_virtualises: false,
             qemu: Some("/usr/bin/qemu-system-x86_64".into()),
+            has_kvm: true,
             firecracker: None,
             jailer: None,
         }
@@ -97,6 +137,40 @@ mod tests {
         assert_eq!(choice.to_string(), "qemu/tcg");
         let choice = choose_vmm(&Config::default(), &Facts { cpu_virtualises: true, ..facts() }).expect("a choice");
         assert_eq!(choice.to_string(), "qemu/kvm");
+    }
+
+    fn with_firecracker(firecracker: &str, jailer: &str) -> Facts {
+        let installed = |name: &str, version: &str| {
+            let mut parts = version.split('.').map(|n| n.parse().expect("a number"));
+            let mut next = || parts.next().expect("three numbers");
+            let version = Some(Version { major: next(), minor: next(), patch: next() });
+            Some(Installed { path: format!("/usr/bin/{name}").into(), version })
+        };
+        let (firecracker, jailer) = (installed("firecracker", firecracker), installed("jailer", jailer));
+        Facts { firecracker, jailer, ..facts() }
+    }
+
+    #[test]
+    fn firecracker_is_taken_by_itself_only_where_the_cpu_virtualises() {
+        let usable = with_firecracker("1.17.0", "1.17.0");
+        assert_eq!(choose_vmm(&Config::default(), &usable).expect("a choice").kind, VmmKind::Qemu);
+        let virtualising = Facts { cpu_virtualises: true, ..usable.clone() };
+        assert_eq!(choose_vmm(&Config::default(), &virtualising).expect("a choice").to_string(), "firecracker/kvm");
+        let asked = Config { vmm: VmmSetting::Firecracker, ..Config::default() };
+        assert_eq!(choose_vmm(&asked, &usable).expect("a choice").kind, VmmKind::Firecracker);
+        let software = Config { accel: AccelSetting::Tcg, ..Config::default() };
+        assert_eq!(choose_vmm(&software, &virtualising).expect("a choice").to_string(), "qemu/tcg");
+    }
+
+    #[test]
+    fn a_firecracker_that_cannot_be_driven_is_named_with_the_reason() {
+        let asked = Config { vmm: VmmSetting::Firecracker, ..Config::default() };
+        let refused = |facts: &Facts| choose_vmm(&asked, facts).expect_err("refused").message;
+        assert!(refused(&facts()).contains("firecracker is not in"));
+        assert!(refused(&with_firecracker("1.6.9", "1.6.9")).contains("from 1.7.0 on"));
+        assert!(refused(&with_firecracker("2.0.0", "2.0.0")).contains("below 2.0.0"));
+        assert!(refused(&with_firecracker("1.8.0", "1.9.0")).contains("both of one release"));
+        assert!(refused(&Facts { has_kvm: false, ..with_firecracker("1.9.0", "1.9.0") }).contains("/dev/kvm"));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Config {
     pub network: NetworkSetting,
     /// What all VMs may use together.
     pub limits: LimitsSetting,
+    /// Devices of Firecracker's machines.
+    pub firecracker: FirecrackerSetting,
 }
 
 /// `vmm = "auto" | "firecracker" | "qemu" | "fake"`.
@@ -84,6 +86,22 @@ impl VmmSetting {
             Self::Qemu => Some(VmmKind::Qemu),
             Self::Fake => Some(VmmKind::Fake),
         }
+    }
+}
+
+/// `[firecracker] entropy = true, balloon = false`: devices that not every kernel wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FirecrackerSetting {
+    /// The host's random numbers (virtio-rng).
+    pub entropy: bool,
+    /// Gives memory that the guest frees back to the host (virtio-balloon).
+    pub balloon: bool,
+}
+
+impl Default for FirecrackerSetting {
+    fn default() -> Self {
+        Self { entropy: true, balloon: false }
     }
 }
 

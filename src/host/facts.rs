@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::firecracker::{Version, version_of};
 use crate::model::Mib;
 
 /// What is seen of the machine.
@@ -17,14 +18,34 @@ pub struct Facts {
     pub cpu_virtualises: bool,
     /// QEMU for this architecture.
     pub qemu: Option<PathBuf>,
+    /// Whether there is a `/dev/kvm`: the helper opens it for a monitor in a jail.
+    pub has_kvm: bool,
     /// Firecracker.
-    pub firecracker: Option<PathBuf>,
+    pub firecracker: Option<Installed>,
     /// Its jailer.
-    pub jailer: Option<PathBuf>,
+    pub jailer: Option<Installed>,
+}
+
+/// A program of a certain version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// Where.
+    pub path: PathBuf,
+    /// Which, if it says so.
+    pub version: Option<Version>,
 }
 
 /// QEMU's program for this architecture.
 pub const QEMU: &str = if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" };
+
+/// Firecracker and its jailer.
+pub const FIRECRACKER: &str = "firecracker";
+/// Puts Firecracker into a jail.
+pub const JAILER: &str = "jailer";
+
+fn installed(name: &str) -> Option<Installed> {
+    find_program(name).map(|path| Installed { version: version_of(&path), path })
+}
 
 impl Facts {
     /// Looks at this machine.
@@ -36,8 +57,9 @@ impl Facts {
             kvm_opens: std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok(),
             cpu_virtualises: cfg!(target_arch = "aarch64") || virtualises(&cpuinfo),
             qemu: find_program(QEMU),
-            firecracker: find_program("firecracker"),
-            jailer: find_program("jailer"),
+            has_kvm: std::path::Path::new("/dev/kvm").exists(),
+            firecracker: installed(FIRECRACKER),
+            jailer: installed(JAILER),
         }
     }
 }

@@ -9,5 +9,7 @@ pub mod choose;
 pub mod config;
 /// What the machine can do.
 pub mod facts;
+/// Which versions of Firecracker are driven.
+pub mod firecracker;
 /// Where things lie.
 pub mod paths;

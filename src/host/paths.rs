@@ -16,6 +16,8 @@ pub struct Paths {
     pub run: PathBuf,
     /// The helper's socket, ledger and log. Root's, 0755.
     pub root_run: PathBuf,
+    /// The disks that the helper keeps. Root's, 0700.
+    pub root_state: PathBuf,
     /// The user's settings.
     pub config: PathBuf,
 }
@@ -90,6 +92,7 @@ impl Paths {
                 cache: base.join("cache"),
                 run: base.join("run"),
                 root_run: base.join("root-run"),
+                root_state: base.join("root-state"),
                 config: config.unwrap_or_else(|| base.join("config.toml")),
             };
         }
@@ -100,6 +103,7 @@ impl Paths {
                 cache: "/var/cache/banger".into(),
                 run: "/run/banger".into(),
                 root_run: "/run/bangerd-root".into(),
+                root_state: "/var/lib/bangerd-root".into(),
                 config: config.unwrap_or_else(user_config),
             };
         }
@@ -108,15 +112,16 @@ impl Paths {
             (Some(runtime), _) => runtime.join("banger"),
             (None, _) => home.join(".local/state/banger/run"),
         };
-        let root_run = match e.uid {
-            0 => "/run/bangerd-root".into(),
-            uid => PathBuf::from(format!("/run/bangerd-root-{uid}")),
+        let roots_own = |folder: &str| match e.uid {
+            0 => PathBuf::from(folder),
+            uid => PathBuf::from(format!("{folder}-{uid}")),
         };
         Self {
             state: e.xdg_state.clone().unwrap_or_else(|| home.join(".local/state")).join("banger"),
             cache: e.xdg_cache.clone().unwrap_or_else(|| home.join(".cache")).join("banger"),
             run,
-            root_run,
+            root_run: roots_own("/run/bangerd-root"),
+            root_state: roots_own("/var/lib/bangerd-root"),
             config: config.unwrap_or_else(user_config),
         }
     }
@@ -190,7 +195,7 @@ mod tests {
     fn banger_home_moves_everything() {
         let e = Environment { banger_home: Some("/h".into()), uid: 1000, installed: true, ..Default::default() };
         let p = Paths::new(&e);
-        for path in [&p.state, &p.cache, &p.run, &p.root_run, &p.config] {
+        for path in [&p.state, &p.cache, &p.run, &p.root_run, &p.root_state, &p.config] {
             assert!(path.starts_with("/h"), "{}", path.display());
         }
     }

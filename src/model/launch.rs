@@ -1,13 +1,17 @@
 //! What one boot of one VM needs: the typed specification that the daemon hands to the helper.
 //!
-//! Files are not in here. They travel beside it as open descriptors, in the order that `FILES`
-//! of each kind gives.
+//! Files are not in here. They travel beside it as open descriptors, in the order that
+//! [`Launch::files`] gives.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::choice::{Accel, VmmKind};
 use super::{Mib, checked_string_codec};
+
+/// Says in the kernel's arguments that a monitor ends when the guest resets, and only then: a guest
+/// that powers off would halt for ever.
+pub const RESET_ENDS: &str = "banger.end=reset";
 
 /// Extra kernel arguments: printable ASCII, at most 1024 bytes (x86 takes 2048 in all,
 /// `COMMAND_LINE_SIZE` in arch/x86/include/asm/setup.h).
@@ -62,6 +66,8 @@ pub enum Launch {
     Qemu(QemuLaunch),
     /// The monitor of the tests.
     Fake(FakeLaunch),
+    /// Firecracker, through its jailer.
+    Firecracker(JailLaunch),
 }
 
 impl Launch {
@@ -70,28 +76,39 @@ impl Launch {
         match self {
             Self::Qemu(_) => VmmKind::Qemu,
             Self::Fake(_) => VmmKind::Fake,
+            Self::Firecracker(_) => VmmKind::Firecracker,
         }
     }
 
-    /// How many descriptors travel with it.
-    pub fn file_count(&self) -> usize {
-        match self {
-            Self::Qemu(q) => {
-                if q.modules_drive {
-                    QemuLaunch::FILES.len()
-                } else {
-                    QemuLaunch::FILES.len() - 1
-                }
+    /// The descriptors that travel with it, in their order.
+    pub fn files(&self) -> Vec<LaunchFile> {
+        use LaunchFile::{Console, Disk, Image, Initramfs, Kernel, Modules};
+        let (mut files, modules_drive) = match self {
+            Self::Qemu(q) => (vec![Kernel, Initramfs, Console, Disk, Image], q.modules_drive),
+            Self::Fake(FakeLaunch { jail: None, .. }) => (vec![Console], false),
+            Self::Firecracker(jail) | Self::Fake(FakeLaunch { jail: Some(jail), .. }) => {
+                (vec![Kernel, Initramfs, Console, jail.disk.file()], jail.modules_drive)
             }
-            Self::Fake(_) => FakeLaunch::FILES.len(),
+        };
+        files.extend(modules_drive.then_some(Modules));
+        files
+    }
+
+    /// What is staged in a jail, for a monitor that runs in one.
+    pub fn jail(&self) -> Option<&JailLaunch> {
+        match self {
+            Self::Qemu(_) => None,
+            Self::Fake(fake) => fake.jail.as_ref(),
+            Self::Firecracker(jail) => Some(jail),
         }
     }
 
-    /// Virtual CPUs of the guest, for the cgroup's limit.
+    /// Virtual CPUs, for the cgroup's limit.
     pub fn vcpus(&self) -> u8 {
         match self {
             Self::Qemu(q) => q.vcpus,
             Self::Fake(_) => 1,
+            Self::Firecracker(jail) => jail.vcpus,
         }
     }
 
@@ -100,6 +117,7 @@ impl Launch {
         match self {
             Self::Qemu(q) => q.memory,
             Self::Fake(_) => Mib(64),
+            Self::Firecracker(jail) => jail.memory,
         }
     }
 }
@@ -113,9 +131,9 @@ pub enum LaunchFile {
     Initramfs,
     /// The serial console's log, read and write, owned by the VM's owner.
     Console,
-    /// The VM's qcow2 overlay, read and write.
-    Overlay,
-    /// The image under the overlay, read only.
+    /// The VM's own disk (a qcow2 overlay, or a whole raw disk), read and write.
+    Disk,
+    /// The image under the VM's disk, read only.
     Image,
     /// The drive with the kernel's modules, read only.
     Modules,
@@ -136,16 +154,38 @@ pub struct QemuLaunch {
     pub modules_drive: bool,
 }
 
-impl QemuLaunch {
-    /// The descriptors in the order they travel; the last only with `modules_drive`.
-    pub const FILES: [LaunchFile; 6] = [
-        LaunchFile::Kernel,
-        LaunchFile::Initramfs,
-        LaunchFile::Console,
-        LaunchFile::Overlay,
-        LaunchFile::Image,
-        LaunchFile::Modules,
-    ];
+/// One boot in a jail.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct JailLaunch {
+    /// Virtual CPUs, `1..=64`.
+    pub vcpus: u8,
+    /// The guest's memory.
+    pub memory: Mib,
+    /// Its root disk.
+    pub disk: JailDisk,
+    /// Whether [`LaunchFile::Modules`] travels along.
+    pub modules_drive: bool,
+}
+
+/// What the root disk of a VM in a jail is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum JailDisk {
+    /// A raw file of the owner's: [`LaunchFile::Disk`] travels along.
+    Whole,
+    /// A device-mapper snapshot that the helper keeps: [`LaunchFile::Image`] travels along.
+    Snapshot {
+        /// What the guest sees.
+        size: Mib,
+    },
+}
+
+impl JailDisk {
+    fn file(self) -> LaunchFile {
+        match self {
+            Self::Whole => LaunchFile::Disk,
+            Self::Snapshot { .. } => LaunchFile::Image,
+        }
+    }
 }
 
 /// One boot of the monitor of the tests: how it shall behave.
@@ -153,11 +193,8 @@ impl QemuLaunch {
 pub struct FakeLaunch {
     /// Where it shall fail, if it shall.
     pub fail: Option<FakeFailure>,
-}
-
-impl FakeLaunch {
-    /// The descriptors in the order they travel.
-    pub const FILES: [LaunchFile; 1] = [LaunchFile::Console];
+    /// What is staged in a jail for it, as for Firecracker; without, it is run as QEMU is.
+    pub jail: Option<JailLaunch>,
 }
 
 /// How the monitor of the tests can be told to fail.

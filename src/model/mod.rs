@@ -16,6 +16,8 @@ pub mod id;
 pub mod identity;
 /// What is known of images and kernels.
 pub mod image;
+/// What a monitor in a jail finds there.
+pub mod jail;
 /// What one boot of one VM needs, as handed to the helper.
 pub mod launch;
 /// What all VMs may use together.

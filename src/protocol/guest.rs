@@ -24,6 +24,9 @@ pub const PROTOCOL_SHELL: u32 = 2;
 /// `/sys/class/virtio-ports/*/name` without).
 pub const PORT_NAME: &str = "org.banger.agent.0";
 
+/// The vsock port that the agent listens on, and the host's that it rings at when it does.
+pub const VSOCK_PORT: u32 = 1024;
+
 /// Most listening ports that an agent reports.
 pub const MAX_PORTS: usize = 1024;
 
@@ -140,6 +143,11 @@ pub enum GuestReply {
     Shell {
         /// The number of the channel that waits.
         channel: u8,
+    },
+    /// To `OpenShell`, where the monitor has a vsock.
+    ShellPort {
+        /// The port that waits for one connection.
+        port: u32,
     },
 }
 

@@ -8,6 +8,7 @@
 use std::net::Ipv4Addr;
 
 use super::guest::GuestStats;
+use super::root::DiskFill;
 use super::shell::Token;
 use super::{Event, Fault};
 use crate::model::choice::{VmmChoice, VmmKind};
@@ -176,6 +177,8 @@ pub enum OwnerRequest {
     },
     /// The VMs that run: few, however many are stored.
     ListRunning,
+    /// What only the helper knows of this host.
+    Checkup,
 }
 
 impl OwnerRequest {
@@ -192,6 +195,7 @@ impl OwnerRequest {
             | Self::DeleteVm { .. }
             | Self::ListVms
             | Self::ListRunning
+            | Self::Checkup
             | Self::ShowVm { .. }
             | Self::OpenShell { .. }
             | Self::OpenConsole { .. }
@@ -262,6 +266,17 @@ pub enum OwnerReply {
     },
     /// To [`OwnerRequest::Stats`].
     Stats(Vec<VmStats>),
+    /// To [`OwnerRequest::Checkup`].
+    Checkup(Checkup),
+}
+
+/// What only the helper knows of this host.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Checkup {
+    /// Why the kernel makes no disk snapshots; `None` when it does, or nobody could be asked.
+    pub no_snapshots: Option<String>,
+    /// How full the disks are that the helper keeps.
+    pub disks: Vec<(VmName, DiskFill)>,
 }
 
 /// What carries a command into a guest.

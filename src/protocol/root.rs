@@ -34,7 +34,7 @@ pub enum RootRequest {
     /// Take bridge and rules away; refused while a VM is there.
     RemoveNetwork,
     /// Make tap, rules, cgroup and process of one boot
-    /// (descriptors: [`Launch::file_count`], in the order of `FILES`).
+    /// (descriptors: [`Launch::files`]).
     LaunchVm {
         /// The VM.
         id: VmId,
@@ -59,8 +59,23 @@ pub enum RootRequest {
     OpenChannel {
         /// The VM.
         id: VmId,
-        /// Which of them, below [`CHANNELS`](super::shell::CHANNELS).
+        /// Which of them, below [`CHANNELS`](super::shell::CHANNELS); of Firecracker's there is one,
+        /// 0, whose every connection reaches a port of the guest's choice.
         channel: u8,
+    },
+    /// How did the last monitor of this VM end?
+    Farewell {
+        /// The VM.
+        id: VmId,
+    },
+    /// What this host's kernel can do for VMs.
+    Facilities,
+    /// How full are the disks that the helper keeps?
+    Disks,
+    /// Remove the disk that the helper keeps for a VM, which must not run. Done when it is gone.
+    RemoveDisk {
+        /// The VM.
+        id: VmId,
     },
 }
 
@@ -68,7 +83,7 @@ impl RootRequest {
     /// How many descriptors travel with it.
     pub fn files(&self) -> usize {
         match self {
-            Self::LaunchVm { launch, .. } => launch.file_count(),
+            Self::LaunchVm { launch, .. } => launch.files().len(),
             Self::Status
             | Self::Shutdown
             | Self::EnsureNetwork { .. }
@@ -76,6 +91,10 @@ impl RootRequest {
             | Self::AttachVm { .. }
             | Self::ReleaseVm { .. }
             | Self::OpenChannel { .. }
+            | Self::Farewell { .. }
+            | Self::Facilities
+            | Self::Disks
+            | Self::RemoveDisk { .. }
             | Self::Inventory => 0,
         }
     }
@@ -100,7 +119,8 @@ pub enum RootReply {
         /// The bridge's network.
         subnet: Subnet,
     },
-    /// To `LaunchVm` and `AttachVm`; descriptors: pidfd, control socket (QMP or API), agent socket.
+    /// To `LaunchVm` and `AttachVm`; descriptors: pidfd, control socket (QMP or API), and the agent's
+    /// socket: connected, or, of Firecracker, listening for an agent that rings.
     Monitor {
         /// The monitor's process.
         process: ProcessRef,
@@ -109,6 +129,53 @@ pub enum RootReply {
     Inventory(Vec<Entry>),
     /// To [`RootRequest::OpenChannel`]; one descriptor: a connected socket.
     Channel,
+    /// To [`RootRequest::Farewell`]; nothing when no end of it was seen.
+    Farewell(Option<Farewell>),
+    /// To [`RootRequest::Facilities`].
+    Facilities {
+        /// Why disks cannot be device-mapper snapshots; `None` when they can.
+        no_snapshots: Option<String>,
+    },
+    /// To [`RootRequest::Disks`].
+    Disks(Vec<KeptDisk>),
+}
+
+/// How a monitor ended.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Farewell {
+    /// Its exit status, if it had one and this helper was its parent.
+    pub status: Option<i32>,
+    /// The signal that ended it, likewise.
+    pub signal: Option<i32>,
+    /// The last of what it wrote, for people.
+    pub said: String,
+}
+
+/// A disk that the helper keeps.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct KeptDisk {
+    /// The VM.
+    pub id: VmId,
+    /// How full it is; `None` while it is not attached.
+    pub fill: Option<DiskFill>,
+}
+
+/// How full a snapshot is (Documentation/admin-guide/device-mapper/snapshot.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum DiskFill {
+    /// In use, in sectors of 512 bytes.
+    Sectors {
+        /// What differs from the image, with its metadata.
+        used: u64,
+        /// What there is room for.
+        total: u64,
+    },
+    /// What the guest wrote could not be stored: the disk is lost.
+    Invalid,
+    /// There was no room left: the disk is lost.
+    Overflow,
+    /// The kernel says something else.
+    Unknown,
 }
 
 /// What came of an idempotent deed.

@@ -8,11 +8,14 @@
 pub mod deadline;
 /// The monitor of the tests.
 pub mod fake;
+/// Firecracker in its jail.
+pub mod firecracker;
 /// QEMU's microvm machine.
 pub mod qemu;
 /// QEMU's monitor protocol, the way to talk to QEMU (and to the fake monitor).
 mod qmp;
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,8 @@ use smol::future::Boxed;
 
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{FakeFailure, KernelArgs, Launch};
-use crate::model::{Mib, VmSpec};
+use crate::model::{MacAddr, Mib, VmSpec};
+use crate::os::files::named;
 
 /// Something about a monitor failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +58,14 @@ pub enum VmmError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The monitor did not want what it was told.
+    #[error("the monitor refuses {path}: {said}")]
+    Refused {
+        /// What of its interface.
+        path: String,
+        /// Its own words.
+        said: String,
+    },
     /// The control socket said something else than its protocol allows, or ended.
     #[error("the monitor's control socket: {0}")]
     Control(String),
@@ -70,7 +82,7 @@ pub struct BootFiles {
     pub initramfs: OwnedFd,
     /// The image under the disk.
     pub image: PathBuf,
-    /// The VM's disk, as [`Vmm::make_disk`] made it.
+    /// The VM's disk, as [`Vmm::make_disk`] made it; nothing is there where the helper keeps it.
     pub disk: PathBuf,
     /// The console's log.
     pub console: OwnedFd,
@@ -85,10 +97,39 @@ pub struct Boot<'a> {
     pub accel: Accel,
     /// The kernel's own arguments.
     pub boot_args: &'a KernelArgs,
+    /// The guest's Ethernet address.
+    pub mac: MacAddr,
+    /// Devices that not every kernel wants.
+    pub devices: Devices,
     /// Its files.
     pub files: BootFiles,
     /// For the fake monitor.
     pub fail: Option<FakeFailure>,
+}
+
+/// Devices that not every kernel wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Devices {
+    /// The host's random numbers.
+    pub entropy: bool,
+    /// Gives memory that the guest frees back to the host.
+    pub balloon: bool,
+}
+
+/// A disk that is to be made.
+pub struct NewDisk<'a> {
+    /// Where, if it is a file of the owner's.
+    pub path: &'a Path,
+    /// What the guest sees.
+    pub size: Mib,
+    /// What it begins with.
+    pub image: &'a Path,
+    /// What executes the guest.
+    pub accel: Accel,
+    /// Whether the helper can make snapshots.
+    pub snapshots: bool,
+    /// Told before something takes long.
+    pub tell: &'a dyn Fn(String),
 }
 
 /// What the helper needs for one boot.
@@ -96,8 +137,29 @@ pub struct Boot<'a> {
 pub struct Prepared {
     /// The typed specification.
     pub launch: Launch,
-    /// The descriptors, in the order its `FILES` give.
+    /// The descriptors, in the order of [`Launch::files`].
     pub files: Vec<OwnedFd>,
+    /// What the monitor is told through its control socket before the guest starts.
+    pub setup: Vec<Call>,
+}
+
+/// Something that a monitor is told through its control socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// What of its interface.
+    pub path: String,
+    /// JSON.
+    pub body: String,
+}
+
+/// How the guest's agent is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentLine {
+    /// The helper hands over a stream that stays for the monitor's whole life.
+    Stream,
+    /// The helper hands over a listening socket that the agent rings at; each connection is made
+    /// anew through the monitor's vsock.
+    Vsock,
 }
 
 /// Why a monitor ended, as far as it said.
@@ -142,21 +204,39 @@ pub trait Vmm: Send + Sync {
     fn kind(&self) -> VmmKind;
     /// How long its guests may take.
     fn patience(&self, accel: Accel) -> Patience;
-    /// Makes the copy-on-write disk of `size` at `path`. Blocks; constant time.
-    fn make_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError>;
+    /// How the guest's agent is reached.
+    fn agent_line(&self) -> AgentLine;
+    /// Whether it runs in a jail that the helper makes, with disks that the helper attaches.
+    fn is_jailed(&self, accel: Accel) -> bool;
+    /// Makes the copy-on-write disk. Blocks; constant time where the kernel or the filesystem can.
+    fn make_disk(&self, disk: NewDisk<'_>) -> Result<(), VmmError>;
     /// Makes the disk at `path` larger; nobody may have it open. Blocks; constant time.
     fn grow_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError>;
     /// Turns files into what the helper needs. Blocks; opens files.
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError>;
-    /// Speaks through the control socket that the helper handed back. `spawn` runs its reader.
-    fn control(&self, socket: OwnedFd, spawn: &dyn Fn(Boxed<()>)) -> Result<std::sync::Arc<dyn Control>, VmmError>;
+    /// Speaks through the control socket that the helper handed back; `setup` is empty for a monitor
+    /// that was found again. `spawn` runs its reader.
+    fn control(
+        &self,
+        socket: OwnedFd,
+        setup: Vec<Call>,
+        spawn: &dyn Fn(Boxed<()>),
+    ) -> Result<std::sync::Arc<dyn Control>, VmmError>;
 }
 
-/// The monitor of this kind, if this build drives it.
-pub fn of_kind(kind: VmmKind) -> Option<&'static dyn Vmm> {
+fn read_only(path: &Path) -> io::Result<OwnedFd> {
+    File::open(path).map(OwnedFd::from).map_err(named("open", path))
+}
+
+fn read_write(path: &Path) -> io::Result<OwnedFd> {
+    OpenOptions::new().read(true).write(true).open(path).map(OwnedFd::from).map_err(named("open", path))
+}
+
+/// The monitor of this kind.
+pub fn of_kind(kind: VmmKind) -> &'static dyn Vmm {
     match kind {
-        VmmKind::Qemu => Some(&qemu::Qemu),
-        VmmKind::Fake => Some(&fake::Fake),
-        VmmKind::Firecracker => None,
+        VmmKind::Qemu => &qemu::Qemu,
+        VmmKind::Fake => &fake::Fake,
+        VmmKind::Firecracker => &firecracker::Firecracker,
     }
 }

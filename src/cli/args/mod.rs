@@ -74,6 +74,7 @@ pub enum Command {
     Image(ImageGroup),
     Kernel(KernelGroup),
     Daemon(DaemonGroup),
+    Doctor(Doctor),
     Version(Version),
 }
 
@@ -112,6 +113,26 @@ pub struct Ps {
     /// names only, one per line
     #[argh(switch, short = 'q')]
     pub quiet: bool,
+    /// print JSON
+    #[argh(switch)]
+    pub json: bool,
+}
+
+/// `banger doctor`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "doctor",
+    description = "what is wrong with this host, and what to type",
+    usage = "[-v] [--json]",
+    help_triggers("-h", "--help"),
+    example = "banger doctor\nbanger doctor -v",
+    note = "One line where all is well, else what fails or could be better. Starts and\nchanges nothing. Exits with 1 when something will not work."
+)]
+pub struct Doctor {
+    /// show what is well, too
+    #[argh(switch, short = 'v')]
+    pub verbose: bool,
     /// print JSON
     #[argh(switch)]
     pub json: bool,

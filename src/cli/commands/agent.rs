@@ -32,7 +32,9 @@ pub fn ask(asked: &VmQuestion, question: AgentQuestion) -> Result<(), Failure> {
         (GuestReply::Health(health), false) => render::text(&health_text(&health)),
         (GuestReply::Ports(ports), true) => render::json(&ports),
         (GuestReply::Ports(ports), false) => render::text(&ports_text(&ports)),
-        (other @ (GuestReply::Stats(_) | GuestReply::Shell { .. }), _) => Err(unexpected(&OwnerReply::Agent(other))),
+        (other @ (GuestReply::Stats(_) | GuestReply::Shell { .. } | GuestReply::ShellPort { .. }), _) => {
+            Err(unexpected(&OwnerReply::Agent(other)))
+        }
     }
 }
 

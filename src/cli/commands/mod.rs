@@ -3,6 +3,7 @@
 mod agent;
 mod copy;
 mod daemon;
+mod doctor;
 mod exec;
 mod images;
 mod kernels;
@@ -32,6 +33,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
         Command::Image(group) => image(group.command)?,
         Command::Kernel(group) => kernel(group.command)?,
         Command::Daemon(group) => return daemon(group.command),
+        Command::Doctor(doctor) => return doctor::doctor(doctor.verbose, doctor.json),
         Command::Version(version) => version::version(version.json)?,
     }
     Ok(0)

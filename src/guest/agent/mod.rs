@@ -7,6 +7,8 @@
 
 /// The machine's power button.
 mod button;
+/// Connections over a vsock.
+mod connections;
 /// What starts the agent again.
 mod keeper;
 /// Sockets that listen.

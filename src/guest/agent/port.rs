@@ -19,10 +19,11 @@ use rustix::io::Errno;
 use super::mouth::Mouth;
 use super::requests::Worker;
 use super::serve::{Line, serve};
-use super::start;
+use super::{connections, start};
 use crate::guest::console::say;
 use crate::guest::error::{Doing, GuestError, chain};
 use crate::guest::uevent::Uevents;
+use crate::guest::vsock;
 use crate::protocol::guest::PORT_NAME;
 
 /// The driver announces a port some milliseconds after its module was loaded.
@@ -30,9 +31,18 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 const CLASS: &str = "/sys/class/virtio-ports";
 
-/// Finds the port and talks over it for as long as it is there.
+/// What leads to the host.
+enum Way {
+    Port(PathBuf),
+    Vsock,
+}
+
+/// Finds the way to the host, a port or a vsock, and talks over it for as long as it is there.
 pub fn talk(mouth: &Arc<Mouth>, worker: &Worker) -> Result<(), GuestError> {
-    let path = wait_for_port()?;
+    let path = match wait_for_way()? {
+        Way::Port(path) => path,
+        Way::Vsock => return connections::talk(mouth, worker),
+    };
     let file = OpenOptions::new().read(true).write(true).open(&path).doing(|| format!("open {}", path.display()))?;
     let mut voice = file.try_clone().doing(|| "share the port".into())?;
     let speaker = mouth.clone();
@@ -45,10 +55,15 @@ pub fn talk(mouth: &Arc<Mouth>, worker: &Worker) -> Result<(), GuestError> {
     serve(&mut port, mouth, worker).doing(|| format!("read {}", path.display()))
 }
 
-fn wait_for_port() -> Result<PathBuf, GuestError> {
+fn wait_for_way() -> Result<Way, GuestError> {
+    let look = || {
+        let port = find(Path::new(CLASS)).map(Way::Port);
+        port.or_else(|| vsock::is_there().then_some(Way::Vsock))
+    };
     let events = Uevents::open().doing(|| "listen for devices".into())?;
-    let found = events.wait_for(LIMIT, || find(Path::new(CLASS))).doing(|| "wait for devices".into())?;
-    found.ok_or_else(|| GuestError::NoDevice { device: format!("port {PORT_NAME}"), seconds: LIMIT.as_secs() })
+    let found = events.wait_for(LIMIT, look).doing(|| "wait for devices".into())?;
+    let device = || format!("port {PORT_NAME} or a vsock");
+    found.ok_or_else(|| GuestError::NoDevice { device: device(), seconds: LIMIT.as_secs() })
 }
 
 /// The device of the port whose name is ours. The name's attribute appears with the port's

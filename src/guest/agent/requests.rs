@@ -8,7 +8,7 @@ use super::{listeners, shutdown, start, stats};
 use crate::guest::console::say;
 use crate::guest::error::chain;
 use crate::guest::init::set_clock;
-use crate::guest::shell::channels::Channels;
+use crate::guest::shell::channels::{Channels, Opened};
 use crate::model::OpId;
 use crate::protocol::guest::{GuestReply, GuestRequest, Health};
 
@@ -97,7 +97,10 @@ fn answer(task: &Task, facts: &Facts, hands: &Hands) -> Result<GuestReply, Strin
             Hands::Fake { .. } => Ok(GuestReply::Done),
         },
         GuestRequest::OpenShell { token } => match hands {
-            Hands::Guest(channels) => channels.open(token).map(|channel| GuestReply::Shell { channel }),
+            Hands::Guest(channels) => channels.open(token).map(|opened| match opened {
+                Opened::Channel(channel) => GuestReply::Shell { channel },
+                Opened::Port(port) => GuestReply::ShellPort { port },
+            }),
             Hands::Fake { .. } => Err("the monitor of the tests runs no commands".to_owned()),
         },
     }

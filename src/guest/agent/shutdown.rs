@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::stats;
 use crate::guest::console::say;
 use crate::guest::init::{PID1_NAME, handover};
-use crate::guest::sys;
+use crate::guest::{power, sys};
 
 /// systemd makes this socket in its folder after it has taken over its signals (`manager_startup`).
 /// A signal that comes before reaches nobody: the kernel drops what pid 1 has no handler for.
@@ -28,10 +28,11 @@ pub fn begin() {
     let told = if stats::init_name() == PID1_NAME {
         kill_process(Pid::INIT, Signal::TERM).map_err(io::Error::from)
     } else if handover::image_has_systemd() {
-        wait_until_systemd_listens().and_then(|()| sys::tell_systemd_to_power_off())
+        wait_until_systemd_listens().and_then(|()| sys::tell_systemd_to_end(power::by_reset()))
     } else {
         // What any other init brings along for its administrator.
-        Command::new("poweroff").env_clear().env("PATH", handover::PATH).status().map(|_| ())
+        let program = if power::by_reset() { "reboot" } else { "poweroff" };
+        Command::new(program).env_clear().env("PATH", handover::PATH).status().map(|_| ())
     };
     if let Err(error) = told {
         say(&format!("trouble: cannot tell pid 1 to shut down: {error}"));

@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::guest::error::{Doing, GuestError};
+use crate::guest::power;
 
 /// Before `/etc/systemd/system` in the search order (systemd.unit(5)), so a unit that an image
 /// keeps in `/etc` is masked too.
@@ -78,10 +79,25 @@ fn instruct_below(root: &Path) -> Result<(), GuestError> {
     if !KMOD.iter().any(|path| root.join(path).exists()) {
         mask(&units.join("kmod-static-nodes.service")).doing(|| "mask kmod-static-nodes.service".into())?;
     }
+    if power::by_reset() {
+        end_by_reset(&units)?;
+    }
     let tmpfiles = root.join("run/tmpfiles.d");
     fs::create_dir_all(&tmpfiles)
         .and_then(|()| fs::write(tmpfiles.join("tmp.conf"), TMPFILES))
         .doing(|| "write /run/tmpfiles.d/tmp.conf".into())
+}
+
+/// Where only a reset ends the monitor, `poweroff` and `halt` end with one: a machine that halts would
+/// stay for ever (systemd.unit(5), `SuccessAction=`).
+fn end_by_reset(units: &Path) -> Result<(), GuestError> {
+    for unit in ["systemd-poweroff.service", "systemd-halt.service"] {
+        let folder = units.join(format!("{unit}.d"));
+        fs::create_dir_all(&folder)
+            .and_then(|()| fs::write(folder.join("banger.conf"), "[Unit]\nSuccessAction=reboot-force\n"))
+            .doing(|| format!("instruct {unit}"))?;
+    }
+    Ok(())
 }
 
 fn mask(unit: &Path) -> io::Result<()> {
@@ -94,6 +110,15 @@ fn mask(unit: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_reset_ends_the_monitor_a_power_off_is_one() {
+        let units = tempfile::tempdir().expect("a folder");
+        end_by_reset(units.path()).expect("given");
+        end_by_reset(units.path()).expect("given again");
+        let told = fs::read_to_string(units.path().join("systemd-poweroff.service.d/banger.conf"));
+        assert!(told.expect("there").contains("reboot-force"));
+    }
 
     #[test]
     fn instructions_can_be_given_twice() {

@@ -3,8 +3,9 @@
 //! A channel is free again only once its host was seen to go, so that a late farewell of one host
 //! cannot end the conversation of the next.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::session;
 use super::wire::{Kind, Wire};
 use crate::guest::agent;
 use crate::guest::console::say;
+use crate::guest::vsock::{self, Listener};
 use crate::protocol::shell::{CHANNELS, Token, channel_name};
 
 /// How long a host that has announced itself may take to come.
@@ -20,10 +22,27 @@ const COMING: Duration = Duration::from_secs(10);
 
 const CLASS: &str = "/sys/class/virtio-ports";
 
+/// The first vsock port of a command, and how many there are: each is one channel.
+const FIRST_PORT: u32 = 1100;
+const PORTS: u32 = 4096;
+
 /// All channels.
 #[derive(Debug, Default)]
 pub struct Channels {
     known: Mutex<Vec<Channel>>,
+    /// Vsock ports that were given out, counted.
+    ports: AtomicU32,
+    /// Commands that run over a vsock.
+    running: Arc<AtomicU32>,
+}
+
+/// What waits for a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// This channel of the monitor's.
+    Channel(u8),
+    /// One connection to this vsock port.
+    Port(u32),
 }
 
 #[derive(Debug)]
@@ -33,8 +52,54 @@ struct Channel {
 }
 
 impl Channels {
-    /// Has a channel wait for `token`; its number, or why there is none.
-    pub fn open(&self, token: Token) -> Result<u8, String> {
+    /// Has a channel wait for `token`; which one, or why there is none.
+    pub fn open(&self, token: Token) -> Result<Opened, String> {
+        if vsock::is_there() {
+            self.open_port(token).map(Opened::Port)
+        } else {
+            self.open_channel(token).map(Opened::Channel)
+        }
+    }
+
+    /// Has a vsock port of its own wait for one connection.
+    fn open_port(&self, token: Token) -> Result<u32, String> {
+        let running = self.running.clone();
+        if running.fetch_add(1, Ordering::Relaxed) >= MAX_RUNNING {
+            running.fetch_sub(1, Ordering::Relaxed);
+            return Err(format!("{MAX_RUNNING} commands run already"));
+        }
+        let opened = self.bind_port().and_then(|(port, listener)| {
+            let counted = running.clone();
+            let serving = move || {
+                serve_one(&listener, token);
+                counted.fetch_sub(1, Ordering::Relaxed);
+            };
+            agent::start("shell", serving).then_some(port).ok_or_else(|| "there is no thread for it".to_owned())
+        });
+        if opened.is_err() {
+            running.fetch_sub(1, Ordering::Relaxed);
+        }
+        opened
+    }
+
+    /// The next port that nobody listens on.
+    fn bind_port(&self) -> Result<(u32, Listener), String> {
+        let mut failed = "no vsock port is free".to_owned();
+        for _ in 0..PORTS {
+            let port = FIRST_PORT + self.ports.fetch_add(1, Ordering::Relaxed) % PORTS;
+            match Listener::bind(port) {
+                Ok(listener) => return Ok((port, listener)),
+                Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {}
+                Err(e) => {
+                    failed = format!("cannot listen on vsock port {port}: {e}");
+                    break;
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    fn open_channel(&self, token: Token) -> Result<u8, String> {
         let mut known = lock(&self.known);
         if let Some(at) = known.iter().position(|c| !*lock(&c.busy)) {
             *lock(&known[at].busy) = true;
@@ -53,6 +118,21 @@ impl Channels {
             }
             known.push(channel);
         }
+    }
+}
+
+/// Most commands at once over a vsock: each has a thread here.
+const MAX_RUNNING: u32 = 256;
+
+/// Serves the one host that comes, if it says the token.
+fn serve_one(listener: &Listener, token: Token) {
+    let served = listener.accept_within(COMING).and_then(|came| {
+        let Some(host) = came else { return Ok(()) };
+        let mut wire = Wire::new(File::from(host), Kind::Connection)?;
+        if wire.begin(token, COMING)? { session::serve(&mut wire) } else { Ok(()) }
+    });
+    if let Err(e) = served {
+        say(&format!("trouble: a conversation over vsock broke: {e}"));
     }
 }
 
@@ -115,7 +195,7 @@ mod tests {
     #[test]
     fn a_guest_without_channels_says_so() {
         assert!(find(Path::new("/no/such/class"), "x").is_none());
-        let why = Channels::default().open([0; 16]).expect_err("none");
+        let why = Channels::default().open_channel([0; 16]).expect_err("none");
         assert!(why.contains("channels"), "{why}");
     }
 }

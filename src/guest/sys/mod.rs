@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use rustix::ioctl::{Getter, Setter, ioctl, opcode};
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// `BLKGETSIZE64` (linux/fs.h): bytes of a block device. Declared with `size_t`, filled with u64.
@@ -15,9 +16,51 @@ const BLKGETSIZE64: rustix::ioctl::Opcode = opcode::read::<u64>(0x12, 114);
 /// `EXT4_IOC_RESIZE_FS` (fs/ext4/ext4.h): the new number of blocks.
 const EXT4_IOC_RESIZE_FS: rustix::ioctl::Opcode = opcode::write::<u64>(b'f', 16);
 
-/// `SIGRTMIN+4` as glibc and so systemd counts it: 34 + 4. musl, which this binary is linked
-/// with, counts from 35, so the number is spelled out.
+/// `SIGRTMIN+4` and `SIGRTMIN+5` as glibc and so systemd counts them: 34 + 4. musl, which this
+/// binary is linked with, counts from 35, so the numbers are spelled out.
 const SIGNAL_POWEROFF: i32 = 38;
+const SIGNAL_REBOOT: i32 = 39;
+
+/// `VMADDR_CID_ANY` and `VMADDR_CID_HOST` (linux/vm_sockets.h).
+const CID_ANY: u32 = u32::MAX;
+const CID_HOST: u32 = 2;
+
+/// `struct sockaddr_vm` (linux/vm_sockets.h).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct VsockAddress {
+    family: u16,
+    reserved: u16,
+    port: u32,
+    cid: u32,
+    flags: u8,
+    zero: [u8; 3],
+}
+
+impl VsockAddress {
+    /// `port` of this machine, whatever its number is.
+    pub fn any(port: u32) -> Self {
+        Self::new(CID_ANY, port)
+    }
+
+    /// `port` of the host.
+    pub fn host(port: u32) -> Self {
+        Self::new(CID_HOST, port)
+    }
+
+    fn new(cid: u32, port: u32) -> Self {
+        let family = rustix::net::AddressFamily::VSOCK.as_raw();
+        Self { family, reserved: 0, port, cid, flags: 0, zero: [0; 3] }
+    }
+}
+
+// SAFETY: the pointer is to a whole `struct sockaddr_vm`, of its size and layout (a test holds the
+// size), which lives until the closure has returned.
+unsafe impl SocketAddrArg for VsockAddress {
+    unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
+        f(std::ptr::from_ref(self).cast(), size_of::<Self>() as SocketAddrLen)
+    }
+}
 
 /// Bytes of a block device.
 pub fn block_device_size(device: impl AsFd) -> io::Result<u64> {
@@ -36,11 +79,12 @@ pub fn resize_ext4(root: impl AsFd, blocks: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells systemd, pid 1, to start `poweroff.target` (systemd(1), signals).
-pub fn tell_systemd_to_power_off() -> io::Result<()> {
+/// Tells systemd, pid 1, to start `poweroff.target` or `reboot.target` (systemd(1), signals).
+pub fn tell_systemd_to_end(by_reset: bool) -> io::Result<()> {
+    let number = if by_reset { SIGNAL_REBOOT } else { SIGNAL_POWEROFF };
     // SAFETY: the number is a real-time signal that is only *sent*, to another process; none of
     // this process's handlers or masks, nor those that its libc reserves (32, 33, 34), is touched.
-    let signal = unsafe { Signal::from_raw_unchecked(SIGNAL_POWEROFF) };
+    let signal = unsafe { Signal::from_raw_unchecked(number) };
     Ok(kill_process(Pid::INIT, signal)?)
 }
 
@@ -79,6 +123,11 @@ pub fn inherited_listener(number: RawFd) -> io::Result<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_has_the_kernels_size() {
+        assert_eq!(size_of::<VsockAddress>(), 16);
+    }
 
     #[test]
     fn standard_streams_and_closed_numbers_are_not_inherited() {

@@ -27,10 +27,9 @@ use super::authority::Root;
 use super::error::{Doing, HelperError, Result};
 use crate::model::{Mib, OpId, VmId};
 use crate::os::own_folder::OwnFolder;
-use crate::protocol::root::Deed;
+use crate::protocol::root::{Deed, DiskFill};
 use loops::Loops;
 use mapper::Mapper;
-pub use table::FillState;
 pub use udev::ensure_udev_rule;
 
 /// How long a device may stay in use after its monitor has ended.
@@ -63,7 +62,7 @@ pub struct Fill {
     /// The VM.
     pub id: VmId,
     /// How full.
-    pub state: FillState,
+    pub state: DiskFill,
 }
 
 /// Loops that a snapshot stands on.
@@ -185,7 +184,7 @@ impl Disks {
             if let Some((id, "root")) = self.parse(&name)
                 && let Some(status) = mapper.status(&name)?
             {
-                all.push(Fill { id, state: FillState::parse(&status) });
+                all.push(Fill { id, state: table::parse_status(&status) });
             }
         }
         Ok(all)

@@ -1,6 +1,7 @@
 //! Tables of device-mapper and the status of a snapshot, as text. Pure.
 
 use super::BlockDevice;
+use crate::protocol::root::DiskFill;
 
 /// Sectors that are copied at once: 4 KiB, a block of the guests' filesystem.
 pub const CHUNK: u64 = 8;
@@ -34,41 +35,19 @@ pub fn snapshot(origin: BlockDevice, cow: BlockDevice, sectors: u64) -> Line {
     Line { start: 0, sectors, target: "snapshot", parameters }
 }
 
-/// What the kernel says of a snapshot (drivers/md/dm-snap.c, `snapshot_status`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FillState {
-    /// It works.
-    Sectors {
-        /// Of the file that holds what differs.
-        used: u64,
-        /// All that it may have.
-        total: u64,
-    },
-    /// What was written is lost: the file could not take it.
-    Invalid,
-    /// It has no room left.
-    Overflowed,
-    /// A merge failed; banger never merges.
-    MergeFailed,
-    /// The kernel does not know, or said something that this version does not know.
-    Unknown,
+/// What the kernel says of a snapshot (drivers/md/dm-snap.c, `snapshot_status`). banger never merges, so
+/// a merge that failed is lost as well.
+pub fn parse_status(status: &str) -> DiskFill {
+    match status.trim() {
+        "Invalid" | "Merge failed" => DiskFill::Invalid,
+        "Overflow" => DiskFill::Overflow,
+        other => parse_sectors(other).unwrap_or(DiskFill::Unknown),
+    }
 }
 
-impl FillState {
-    /// Reads a status.
-    pub fn parse(status: &str) -> Self {
-        match status.trim() {
-            "Invalid" => Self::Invalid,
-            "Overflow" => Self::Overflowed,
-            "Merge failed" => Self::MergeFailed,
-            other => Self::parse_sectors(other).unwrap_or(Self::Unknown),
-        }
-    }
-
-    fn parse_sectors(text: &str) -> Option<Self> {
-        let (used, total) = text.split_ascii_whitespace().next()?.split_once('/')?;
-        Some(Self::Sectors { used: used.parse().ok()?, total: total.parse().ok()? })
-    }
+fn parse_sectors(text: &str) -> Option<DiskFill> {
+    let (used, total) = text.split_ascii_whitespace().next()?.split_once('/')?;
+    Some(DiskFill::Sectors { used: used.parse().ok()?, total: total.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -88,17 +67,17 @@ mod tests {
 
     #[test]
     fn every_status_of_the_kernel_is_understood() {
-        assert_eq!(FillState::parse("16/4224 16"), FillState::Sectors { used: 16, total: 4224 });
-        assert_eq!(FillState::parse("Invalid"), FillState::Invalid);
-        assert_eq!(FillState::parse("Overflow"), FillState::Overflowed);
-        assert_eq!(FillState::parse("Merge failed"), FillState::MergeFailed);
+        assert_eq!(parse_status("16/4224 16"), DiskFill::Sectors { used: 16, total: 4224 });
+        assert_eq!(parse_status("Invalid"), DiskFill::Invalid);
+        assert_eq!(parse_status("Overflow"), DiskFill::Overflow);
+        assert_eq!(parse_status("Merge failed"), DiskFill::Invalid);
     }
 
     #[test]
     fn any_other_status_is_unknown_and_harms_nobody() {
         for text in ["", "Unknown", "/", "1/", "/2", "-1/2", "99999999999999999999/1 2", "a/b", "\0", "1 / 2", "é/ü"]
         {
-            assert_eq!(FillState::parse(text), FillState::Unknown, "{text:?}");
+            assert_eq!(parse_status(text), DiskFill::Unknown, "{text:?}");
         }
     }
 }

@@ -2,10 +2,8 @@
 //! property it relies on, and decides nothing.
 
 /// Device-mapper's call.
-#[allow(dead_code, reason = "called once the launch of Firecracker is in")]
 pub mod dm;
 /// Loop devices' calls.
-#[allow(dead_code, reason = "called once the launch of Firecracker is in")]
 pub mod loop_device;
 
 use std::io;
@@ -40,6 +38,21 @@ pub fn attach_tap(file: &OwnedFd, name: &str) -> io::Result<()> {
     // `request` has its size and layout and outlives the call.
     unsafe {
         rustix::ioctl::ioctl(file, rustix::ioctl::Updater::<TUNSETIFF, InterfaceRequest>::new(&mut request))?;
+    }
+    Ok(())
+}
+
+/// `_IOW('T', 203, int)` and `_IOW('T', 204, int)`, linux/if_tun.h; both take the number itself.
+const TUNSETPERSIST: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<i32>(b'T', 203);
+const TUNSETOWNER: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<i32>(b'T', 204);
+
+/// Has the tap of `file` stay when its descriptor is closed, for `uid` and root alone to open.
+pub fn give_tap(file: &OwnedFd, uid: u32) -> io::Result<()> {
+    // SAFETY: both take their argument by value (drivers/net/tun.c, `__tun_chr_ioctl`): no memory of
+    // this process is read or written.
+    unsafe {
+        rustix::ioctl::ioctl(file, rustix::ioctl::IntegerSetter::<TUNSETOWNER>::new_usize(uid as usize))?;
+        rustix::ioctl::ioctl(file, rustix::ioctl::IntegerSetter::<TUNSETPERSIST>::new_usize(1))?;
     }
     Ok(())
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use smol::future::Boxed;
 
+use super::firecracker::{make_jail_disk, prepare_jail};
 use super::qmp::Qmp;
-use super::{Boot, Control, Patience, Prepared, Vmm, VmmError};
+use super::{AgentLine, Boot, Call, Control, NewDisk, Patience, Prepared, Vmm, VmmError};
 use crate::model::Mib;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{FakeLaunch, Launch};
@@ -29,8 +30,17 @@ impl Vmm for Fake {
         Patience { ready: short, shutdown: short, power: short }
     }
 
-    fn make_disk(&self, path: &Path, _size: Mib) -> Result<(), VmmError> {
-        Ok(write_atomic(path, b"", 0o600)?)
+    fn agent_line(&self) -> AgentLine {
+        AgentLine::Stream
+    }
+
+    /// On the CPU it is staged as Firecracker is, in software as QEMU is.
+    fn is_jailed(&self, accel: Accel) -> bool {
+        accel == Accel::Kvm
+    }
+
+    fn make_disk(&self, disk: NewDisk<'_>) -> Result<(), VmmError> {
+        if self.is_jailed(disk.accel) { make_jail_disk(&disk) } else { Ok(write_atomic(disk.path, b"", 0o600)?) }
     }
 
     fn grow_disk(&self, _path: &Path, _size: Mib) -> Result<(), VmmError> {
@@ -38,11 +48,22 @@ impl Vmm for Fake {
     }
 
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError> {
-        let launch = Launch::Fake(FakeLaunch { fail: boot.fail });
-        Ok(Prepared { launch, files: vec![boot.files.console] })
+        let fail = boot.fail;
+        let (jail, files) = if self.is_jailed(boot.accel) {
+            let (jail, files) = prepare_jail(boot)?;
+            (Some(jail), files)
+        } else {
+            (None, vec![boot.files.console])
+        };
+        Ok(Prepared { launch: Launch::Fake(FakeLaunch { fail, jail }), files, setup: Vec::new() })
     }
 
-    fn control(&self, socket: OwnedFd, spawn: &dyn Fn(Boxed<()>)) -> Result<Arc<dyn Control>, VmmError> {
+    fn control(
+        &self,
+        socket: OwnedFd,
+        _setup: Vec<Call>,
+        spawn: &dyn Fn(Boxed<()>),
+    ) -> Result<Arc<dyn Control>, VmmError> {
         Ok(Qmp::connect(socket, spawn)?)
     }
 }

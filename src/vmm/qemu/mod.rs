@@ -3,7 +3,7 @@
 /// An empty overlay.
 mod qcow2;
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use smol::future::Boxed;
 
 use super::qmp::Qmp;
-use super::{Boot, Control, Patience, Prepared, Vmm, VmmError};
+use super::{AgentLine, Boot, Call, Control, NewDisk, Patience, Prepared, Vmm, VmmError, read_only, read_write};
 use crate::host::facts::find_program;
 use crate::model::Mib;
 use crate::model::choice::{Accel, VmmKind};
@@ -46,8 +46,16 @@ impl Vmm for Qemu {
         Patience { ready, shutdown: SHUTDOWN, power: POWER }
     }
 
-    fn make_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError> {
-        Ok(qcow2::create(path, size)?)
+    fn agent_line(&self) -> AgentLine {
+        AgentLine::Stream
+    }
+
+    fn is_jailed(&self, _accel: Accel) -> bool {
+        false
+    }
+
+    fn make_disk(&self, disk: NewDisk<'_>) -> Result<(), VmmError> {
+        Ok(qcow2::create(disk.path, disk.size)?)
     }
 
     fn grow_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError> {
@@ -69,10 +77,15 @@ impl Vmm for Qemu {
             boot_args: boot.boot_args.clone(),
             modules_drive: boot.files.modules.is_some(),
         });
-        Ok(Prepared { launch, files })
+        Ok(Prepared { launch, files, setup: Vec::new() })
     }
 
-    fn control(&self, socket: OwnedFd, spawn: &dyn Fn(Boxed<()>)) -> Result<Arc<dyn Control>, VmmError> {
+    fn control(
+        &self,
+        socket: OwnedFd,
+        _setup: Vec<Call>,
+        spawn: &dyn Fn(Boxed<()>),
+    ) -> Result<Arc<dyn Control>, VmmError> {
         Ok(Qmp::connect(socket, spawn)?)
     }
 }
@@ -112,17 +125,13 @@ fn refuse_foreign(path: &Path) -> Result<(), VmmError> {
     }
 }
 
-fn read_only(path: &Path) -> std::io::Result<OwnedFd> {
-    File::open(path).map(OwnedFd::from).map_err(named("open", path))
-}
-
-fn read_write(path: &Path) -> std::io::Result<OwnedFd> {
-    OpenOptions::new().read(true).write(true).open(path).map(OwnedFd::from).map_err(named("open", path))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn new_disk(path: &Path, size: Mib) -> NewDisk<'_> {
+        NewDisk { path, size, image: Path::new("/no/such/image"), accel: Accel::Tcg, snapshots: false, tell: &|_| {} }
+    }
 
     #[test]
     fn an_overlay_costs_the_same_whatever_its_size_and_names_no_file() {
@@ -132,7 +141,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         for gib in [1, 50] {
             let path = folder.path().join(format!("{gib}.qcow2"));
-            Qemu.make_disk(&path, Mib(gib << 10)).expect("made");
+            Qemu.make_disk(new_disk(&path, Mib(gib << 10))).expect("made");
             let content = std::fs::read(&path).expect("read");
             assert!(content.len() < 1 << 20);
             // Bytes 8..16: offset of the backing file's name (qcow2 specification, header).
@@ -147,7 +156,7 @@ mod tests {
         }
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("root.disk");
-        Qemu.make_disk(&path, Mib(1024)).expect("made");
+        Qemu.make_disk(new_disk(&path, Mib(1024))).expect("made");
         Qemu.grow_disk(&path, Mib(3072)).expect("grown");
         let made = std::fs::read(&path).expect("read");
         // Bytes 24..32: the size that the guest sees.

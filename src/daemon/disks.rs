@@ -1,0 +1,95 @@
+//! Disks of VMs: files of the owner's, or snapshots that the helper keeps for monitors in jails.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use log::info;
+
+use super::Daemon;
+use super::blocking::unblock;
+use super::operation::Op;
+use super::steps::{files_of, load, monitor_of};
+use crate::model::{Mib, VmId, VmRecord};
+use crate::protocol::owner::Checkup;
+use crate::protocol::root::{KeptDisk, RootReply, RootRequest};
+use crate::protocol::{Event, Fault, FaultKind};
+use crate::vmm::NewDisk;
+
+/// Makes the copy-on-write disk of a new VM.
+pub(super) async fn make(daemon: &Daemon, op: &Op, id: &VmId) -> Result<(), Fault> {
+    let vm = load(daemon, id).await?;
+    let (monitor, path) = (monitor_of(&vm), files_of(daemon, id).disk());
+    let image = daemon.paths.images().join(format!("{}.ext4", vm.spec.image));
+    let (size, accel) = (vm.spec.disk, vm.accel);
+    let snapshots = monitor.is_jailed(accel) && snapshots(daemon, op).await?;
+    let teller = op.clone();
+    let made = unblock(move || {
+        let tell = |text| teller.tell(Event::Warning { text });
+        monitor.make_disk(NewDisk { path: &path, size, image: &image, accel, snapshots, tell: &tell })
+    });
+    made.await.map_err(|e| Fault::failed("cannot make the VM's disk", &e))
+}
+
+async fn snapshots(daemon: &Daemon, op: &Op) -> Result<bool, Fault> {
+    match daemon.helper.call_again(op.id, RootRequest::Facilities).await? {
+        (RootReply::Facilities { no_snapshots: None }, _) => Ok(true),
+        (RootReply::Facilities { no_snapshots: Some(why) }, _) => {
+            info!("[{}] no disk snapshots: {why}", op.id);
+            Ok(false)
+        }
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(reply: &RootReply) -> Fault {
+    Fault::new(FaultKind::OperationFailed, "the root helper answered something else").cause(format!("{reply:?}"))
+}
+
+/// Makes the disk of a VM that does not run larger.
+pub(super) async fn grow(daemon: &Daemon, vm: &VmRecord, size: Mib) -> Result<(), Fault> {
+    let (monitor, path) = (monitor_of(vm), files_of(daemon, &vm.id).disk());
+    let grown = unblock(move || monitor.grow_disk(&path, size)).await;
+    grown.map_err(|e| Fault::failed(format!("cannot grow the disk of VM '{}'", vm.spec.name), &e))
+}
+
+/// Has the helper remove what it keeps of a VM that is being deleted.
+pub(super) async fn remove_kept(daemon: &Daemon, op: &Op, vm: &VmRecord) -> Result<(), Fault> {
+    if !monitor_of(vm).is_jailed(vm.accel) {
+        return Ok(());
+    }
+    daemon.helper.call_again(op.id, RootRequest::RemoveDisk { id: vm.id.clone() }).await.map(|_| ())
+}
+
+/// The disks that the helper keeps.
+pub(super) async fn kept(daemon: &Daemon, op: &Op) -> Result<Vec<KeptDisk>, Fault> {
+    match daemon.helper.call_again(op.id, RootRequest::Disks).await? {
+        (RootReply::Disks(disks), _) => Ok(disks),
+        (other, _) => Err(unexpected(&other)),
+    }
+}
+
+/// What `doctor` asks. A helper that does not answer is another row's matter.
+pub(super) async fn checkup(daemon: &Daemon, op: &Op) -> Result<Checkup, Fault> {
+    let no_snapshots = match daemon.helper.call_again(op.id, RootRequest::Facilities).await {
+        Ok((RootReply::Facilities { no_snapshots }, _)) => no_snapshots,
+        Ok((other, _)) => return Err(unexpected(&other)),
+        Err(fault) if fault.kind == FaultKind::Unavailable => None,
+        Err(fault) => return Err(fault),
+    };
+    let kept = match kept(daemon, op).await {
+        Err(fault) if fault.kind == FaultKind::Unavailable => Vec::new(),
+        kept => kept?,
+    };
+    let vms = daemon.stored(|s| s.vms()).await?;
+    let named = |disk: KeptDisk| Some((vms.iter().find(|vm| vm.id == disk.id)?.spec.name.clone(), disk.fill?));
+    Ok(Checkup { no_snapshots, disks: kept.into_iter().filter_map(named).collect() })
+}
+
+/// Has the helper remove the disks of VMs that are in no row.
+pub(super) async fn remove_unknown(daemon: &Arc<Daemon>, op: &Op, rows: &HashSet<VmId>) -> Result<(), Fault> {
+    for disk in kept(daemon, op).await?.into_iter().filter(|disk| !rows.contains(&disk.id)) {
+        info!("the disk of VM {} belongs to nothing: removed", disk.id);
+        daemon.helper.call_again(op.id, RootRequest::RemoveDisk { id: disk.id }).await?;
+    }
+    Ok(())
+}

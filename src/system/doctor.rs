@@ -1,0 +1,307 @@
+//! `doctor`: what was seen of the machine becomes rows, each with the next command to type. Pure: whoever
+//! asks has looked.
+
+use std::path::PathBuf;
+
+use crate::host::choose::{check_firecracker, choose_vmm};
+use crate::host::config::Config;
+use crate::host::facts::Facts;
+use crate::model::VmName;
+use crate::model::choice::VmmKind;
+use crate::model::size::human;
+
+/// Less room than this for the state is worth a warning; with less than the second no VM is made.
+const LITTLE_ROOM: u64 = 4 << 30;
+const NO_ROOM: u64 = 512 << 20;
+
+/// A disk that is fuller than this, in hundredths, is worth a warning.
+const NEARLY_FULL: u64 = 90;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, and something may be better.
+    Warning,
+    /// Something will not work.
+    Failed,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Row {
+    /// What was looked at.
+    pub check: &'static str,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub seen: String,
+    /// What to type next.
+    pub hint: Option<String>,
+}
+
+impl Row {
+    fn ok(check: &'static str, seen: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Ok, seen: seen.into(), hint: None }
+    }
+
+    fn warning(check: &'static str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Warning, seen: seen.into(), hint: Some(hint.into()) }
+    }
+
+    fn failed(check: &'static str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Failed, seen: seen.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// What whoever asks has looked at.
+#[derive(Debug)]
+pub struct Seen {
+    /// The configuration.
+    pub config: Config,
+    /// The machine.
+    pub facts: Facts,
+    /// Whether there is a `/dev/net/tun`.
+    pub has_tun: bool,
+    /// Programs that were looked for: what they are for, the package, and where they are.
+    pub programs: Vec<(&'static str, &'static str, Option<PathBuf>)>,
+    /// This program's build.
+    pub build: String,
+    /// The folder of the state, and bytes that are free there.
+    pub room: Option<(PathBuf, u64)>,
+    /// What the daemon says; why not, when it does not.
+    pub daemon: Result<DaemonSeen, String>,
+}
+
+/// What the daemon says.
+#[derive(Debug)]
+pub struct DaemonSeen {
+    /// Its build.
+    pub build: String,
+    /// The helper's build, or why it does not answer.
+    pub helper: Result<String, String>,
+    /// Why the kernel makes no disk snapshots; `None` when it does or the helper could not be asked.
+    pub no_snapshots: Option<String>,
+    /// Disks of VMs that are snapshots.
+    pub disks: Vec<DiskSeen>,
+}
+
+/// A VM's snapshot.
+#[derive(Debug)]
+pub struct DiskSeen {
+    /// The VM.
+    pub vm: VmName,
+    /// What differs from the image, and what there is room for, in bytes; `None` when it is lost.
+    pub fill: Option<(u64, u64)>,
+}
+
+/// All rows.
+pub fn examine(seen: &Seen) -> Vec<Row> {
+    let mut rows = vec![monitor(seen), kvm(seen), firecracker(seen), tun(seen)];
+    rows.extend(seen.programs.iter().map(program));
+    rows.extend(room(seen));
+    rows.extend(daemon(seen));
+    rows
+}
+
+fn monitor(seen: &Seen) -> Row {
+    match choose_vmm(&seen.config, &seen.facts) {
+        Ok(choice) => Row::ok("monitor", format!("{choice}: {}", choice.reason)),
+        Err(no) => Row::failed("monitor", no.message, no.hint),
+    }
+}
+
+fn kvm(seen: &Seen) -> Row {
+    match (seen.facts.has_kvm, seen.facts.cpu_virtualises) {
+        (true, true) => Row::ok("kvm", "/dev/kvm, and the CPU virtualises"),
+        (true, false) => Row::ok("kvm", "/dev/kvm is there, but the CPU shows neither vmx nor svm: software emulation"),
+        (false, true) => Row::warning(
+            "kvm",
+            "the CPU virtualises, but there is no /dev/kvm",
+            "sudo modprobe kvm_intel || sudo modprobe kvm_amd",
+        ),
+        (false, false) => Row::ok("kvm", "no hardware virtualisation: software emulation"),
+    }
+}
+
+/// Not having it is fine where it is not asked for; one that cannot be used is worth a word.
+fn firecracker(seen: &Seen) -> Row {
+    let asked = seen.config.vmm.asked() == Some(VmmKind::Firecracker);
+    let installed = seen.facts.firecracker.is_some() || seen.facts.jailer.is_some();
+    match (check_firecracker(&seen.facts), asked, installed) {
+        (Ok(()), ..) => {
+            let version = seen.facts.firecracker.as_ref().and_then(|f| f.version);
+            let version = version.map(|v| v.to_string()).unwrap_or_default();
+            Row::ok("firecracker", format!("{version}, with its jailer"))
+        }
+        (Err(_), false, false) => Row::ok("firecracker", "not installed: QEMU runs the VMs"),
+        (Err(why), true, _) => Row::failed("firecracker", why, "set vmm = \"auto\" in the configuration"),
+        (Err(why), false, true) => {
+            Row::warning("firecracker", why, "install firecracker and jailer of one release in /usr/local/bin")
+        }
+    }
+}
+
+fn tun(seen: &Seen) -> Row {
+    match seen.has_tun {
+        true => Row::ok("tun", "/dev/net/tun"),
+        false => Row::failed("tun", "there is no /dev/net/tun", "sudo modprobe tun"),
+    }
+}
+
+fn program((name, package, path): &(&'static str, &'static str, Option<PathBuf>)) -> Row {
+    match path {
+        Some(path) => Row::ok(name, path.display().to_string()),
+        None => Row::failed(name, "it is not installed", format!("sudo apt-get install {package}")),
+    }
+}
+
+fn room(seen: &Seen) -> Option<Row> {
+    let (folder, free) = seen.room.as_ref()?;
+    let text = format!("{} free for {}", human(*free), folder.display());
+    let hint = "banger vm prune      (deletes all VMs that do not run)";
+    Some(match *free {
+        0..NO_ROOM => Row::failed("room", text, hint),
+        NO_ROOM..LITTLE_ROOM => Row::warning("room", text, hint),
+        LITTLE_ROOM.. => Row::ok("room", text),
+    })
+}
+
+fn daemon(seen: &Seen) -> Vec<Row> {
+    let daemon = match &seen.daemon {
+        Ok(daemon) => daemon,
+        Err(why) => return vec![Row::warning("daemon", why.clone(), "banger daemon start")],
+    };
+    let mut rows = vec![same_build("daemon", &daemon.build, &seen.build)];
+    match &daemon.helper {
+        Ok(build) => rows.push(same_build("helper", build, &seen.build)),
+        Err(why) => rows.push(Row::failed("helper", why.clone(), "sudo banger daemon start")),
+    }
+    rows.push(snapshots(seen, daemon));
+    rows.extend(daemon.disks.iter().map(disk));
+    rows
+}
+
+fn same_build(check: &'static str, theirs: &str, ours: &str) -> Row {
+    match theirs == ours {
+        true => Row::ok(check, theirs),
+        false => Row::warning(
+            check,
+            format!("it is banger {theirs}, this is {ours}"),
+            "banger daemon stop && banger daemon start      (VMs go on running)",
+        ),
+    }
+}
+
+/// Only Firecracker's VMs have disks of that kind.
+fn snapshots(seen: &Seen, daemon: &DaemonSeen) -> Row {
+    let used = choose_vmm(&seen.config, &seen.facts).is_ok_and(|choice| choice.kind == VmmKind::Firecracker);
+    match (&daemon.no_snapshots, used) {
+        (None, _) => Row::ok("snapshots", "device-mapper"),
+        (Some(why), false) => Row::ok("snapshots", format!("not used by this monitor ({why})")),
+        (Some(why), true) => Row::warning(
+            "snapshots",
+            format!("{why}: each new VM copies its image, or shares its blocks where the filesystem can"),
+            "sudo modprobe dm-snapshot",
+        ),
+    }
+}
+
+fn disk(disk: &DiskSeen) -> Row {
+    let vm = &disk.vm;
+    match disk.fill {
+        None => Row::failed(
+            "disk",
+            format!("the disk of VM '{vm}' is lost: what it wrote could not be stored"),
+            format!("banger vm delete {vm}"),
+        ),
+        Some((used, total)) => {
+            let text = format!("VM '{vm}' has changed {} of {}", human(used), human(total));
+            if total > 0 && used.saturating_mul(100) / total >= NEARLY_FULL {
+                Row::warning("disk", text, format!("banger vm set {vm} --disk-size ..."))
+            } else {
+                Row::ok("disk", text)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::config::VmmSetting;
+    use crate::host::facts::Installed;
+    use crate::host::firecracker::Version;
+    use crate::model::Mib;
+
+    fn seen() -> Seen {
+        let facts = Facts {
+            cpus: 2,
+            memory: Mib(4096),
+            kvm_opens: false,
+            has_kvm: false,
+            cpu_virtualises: false,
+            qemu: Some("/usr/bin/qemu".into()),
+            firecracker: None,
+            jailer: None,
+        };
+        let daemon = DaemonSeen { build: "1".into(), helper: Ok("1".into()), no_snapshots: None, disks: vec![] };
+        Seen {
+            config: Config::default(),
+            facts,
+            has_tun: true,
+            programs: vec![("nft", "nftables", Some("/usr/sbin/nft".into()))],
+            build: "1".into(),
+            room: Some(("/state".into(), 1 << 40)),
+            daemon: Ok(daemon),
+        }
+    }
+
+    fn worst(seen: &Seen) -> Vec<&'static str> {
+        examine(seen).iter().filter(|row| row.verdict != Verdict::Ok).map(|row| row.check).collect()
+    }
+
+    #[test]
+    fn a_healthy_host_has_nothing_to_say() {
+        assert!(worst(&seen()).is_empty());
+    }
+
+    #[test]
+    fn whatever_is_wrong_comes_with_what_to_type() {
+        let mut bad = seen();
+        bad.has_tun = false;
+        bad.facts.qemu = None;
+        bad.programs = vec![("nft", "nftables", None)];
+        bad.room = Some(("/state".into(), 1));
+        bad.daemon = Ok(DaemonSeen {
+            build: "0".into(),
+            helper: Err("silence".into()),
+            no_snapshots: None,
+            disks: vec![DiskSeen { vm: "lost".parse().expect("a name"), fill: None }],
+        });
+        assert_eq!(worst(&bad), ["monitor", "tun", "nft", "room", "daemon", "helper", "disk"]);
+        assert!(examine(&bad).iter().all(|row| row.verdict == Verdict::Ok || row.hint.is_some()));
+        bad.daemon = Err("it does not run".into());
+        assert!(worst(&bad).contains(&"daemon"));
+    }
+
+    #[test]
+    fn a_firecracker_that_cannot_be_driven_is_refused_by_name_and_version() {
+        let version = Some(Version { major: 0, minor: 25, patch: 0 });
+        let old = |name: &str| Some(Installed { path: format!("/usr/bin/{name}").into(), version });
+        let mut host = seen();
+        (host.facts.firecracker, host.facts.jailer) = (old("firecracker"), old("jailer"));
+        let row = firecracker(&host);
+        assert!(row.verdict == Verdict::Warning && row.seen.contains("0.25.0"), "{row:?}");
+        host.config.vmm = VmmSetting::Firecracker;
+        assert_eq!(firecracker(&host).verdict, Verdict::Failed);
+    }
+
+    #[test]
+    fn a_disk_is_told_when_it_fills_up() {
+        let at = |used| disk(&DiskSeen { vm: "box".parse().expect("a name"), fill: Some((used, 100)) }).verdict;
+        assert_eq!((at(89), at(90)), (Verdict::Ok, Verdict::Warning));
+    }
+}
