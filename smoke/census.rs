@@ -26,6 +26,7 @@ pub struct Census {
     cgroups: BTreeSet<PathBuf>,
     in_the_parent: Vec<String>,
     mounts: BTreeSet<String>,
+    loops: BTreeSet<String>,
 }
 
 impl Census {
@@ -48,6 +49,7 @@ impl Census {
             cgroups: cgroups_of(&world.home()),
             in_the_parent: in_the_parent(&world.home()),
             mounts: mounts_of(world),
+            loops: loops_of(world.folder()),
         }
     }
 
@@ -70,6 +72,7 @@ impl Census {
         compare("new cgroups", &new_cgroups, &"none", new_cgroups.is_empty());
         let new_mounts: Vec<_> = self.mounts.difference(&before.mounts).collect();
         compare("new mounts", &new_mounts, &"none", new_mounts.is_empty());
+        compare("loop devices", &self.loops, &before.loops, self.loops == before.loops);
         found
     }
 
@@ -155,6 +158,13 @@ fn lives_in(pid: i32, folder: &Path, namespace: Option<&Metadata>) -> bool {
     let binary = folder.parent().map(|stage| stage.join("banger")).unwrap_or_default();
     let runs = std::fs::read_link(proc.join("exe")).unwrap_or_default();
     if runs.to_string_lossy().trim_end_matches(" (deleted)") == binary.to_string_lossy() {
+        return true;
+    }
+    // A jailed one has a network and a root of its own, but is in the installation's cgroups.
+    if installation(&folder.join("home")).is_some_and(|number| {
+        let group = std::fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
+        group.contains(&number)
+    }) {
         return true;
     }
     let files = std::fs::read_dir(proc.join("fd")).into_iter().flatten().flatten().map(|e| e.path());
@@ -245,6 +255,14 @@ fn mounts_of(world: &World) -> BTreeSet<String> {
         found.extend(lines.map(stays));
     }
     found
+}
+
+/// Files below `folder` that a loop device is over (Documentation/ABI/testing/sysfs-block).
+fn loops_of(folder: &Path) -> BTreeSet<String> {
+    let devices = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let files = devices.filter_map(|d| std::fs::read_to_string(d.path().join("loop/backing_file")).ok());
+    let folder = folder.to_string_lossy();
+    files.filter(|file| file.starts_with(&*folder)).map(|file| file.trim_end().to_owned()).collect()
 }
 
 /// Removes the cgroups of the installation at `home`.

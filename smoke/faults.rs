@@ -67,12 +67,14 @@ const OPERATIONS: [Operation; 7] = [
 ];
 
 /// What the helper does for a launch.
-const LAUNCH: [&str; 11] = [
+const LAUNCH: [&str; 13] = [
     "launch record",
     "launch tap",
     "launch rules",
     "launch cgroup",
     "launch sockets",
+    "launch jail",
+    "launch disks",
     "launch console",
     "launch process",
     "launch note",
@@ -82,7 +84,15 @@ const LAUNCH: [&str; 11] = [
 ];
 
 /// What the helper does for a release.
-const RELEASE: [&str; 5] = ["release process", "release cgroup", "release rules", "release tap", "release record"];
+const RELEASE: [&str; 6] =
+    ["release process", "release disks", "release cgroup", "release rules", "release tap", "release record"];
+
+/// The steps that differ with a jail: a network of its own, the jail, its disks, and a process that waits
+/// outside of it.
+const JAILED: [(usize, &[&str]); 2] = [
+    (2, &["launch rules", "launch jail", "launch disks", "launch console", "launch note", "launch answer"]),
+    (6, &["release process", "release disks", "release cgroup", "release record"]),
+];
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +121,19 @@ pub fn every_step_may_fail_or_die(world: &World) {
         for (step, moment) in operation.steps.iter().map(|step| (*step, "before")).chain(last) {
             for wrong in wrongs {
                 play(world, &before, &Case { operation, step, moment, wrong });
+            }
+        }
+    }
+}
+
+/// The same for monitors in jails, whose disks are loops here.
+pub fn a_jail_may_fail_or_die(world: &World) {
+    let world = &on_the_fake_monitor(world).with("BANGER_ACCEL", "kvm");
+    let before = world.start_and_count();
+    for (at, steps) in JAILED {
+        for step in steps {
+            for wrong in [Wrong::StepFails, Wrong::HelperKilled] {
+                play(world, &before, &Case { operation: &OPERATIONS[at], step, moment: "after", wrong });
             }
         }
     }

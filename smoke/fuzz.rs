@@ -16,7 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger::model::choice::Accel;
-use banger::model::launch::{FakeFailure, FakeLaunch, KernelArgs, Launch, QemuLaunch};
+use banger::model::launch::{
+    FakeFailure, FakeLaunch, JailDisk, JailLaunch, KernelArgs, Launch, LaunchFile, QemuLaunch,
+};
 use banger::model::{Mib, OpId, Slot, Subnet, VmId};
 use banger::os::random;
 use banger::os::socket::{MAX_FILES, send_all};
@@ -116,7 +118,11 @@ fn check_trace(world: &World, socket: &Path, trace: &Path, mut tracer: Child) {
     // It ends with the last of what it traces, and has written all of it then.
     tracer.wait().expect("strace can be reaped");
     let runtime = world.home().join("root-run");
-    let mut judge = Judge::new(Roots { runtime, installation: installation.trim_end().to_owned() });
+    let mut judge = Judge::new(Roots {
+        runtime,
+        disks: world.home().join("root-state"),
+        installation: installation.trim_end().to_owned(),
+    });
     judge.read(BufReader::new(File::open(trace).expect("a trace")));
     let touched = judge.touched.iter().map(|(root, count)| format!("{root} {count}")).collect::<Vec<_>>().join(", ");
     println!("| system calls judged | {}; touched: {touched} |", judge.judged);
@@ -207,12 +213,16 @@ fn next_kind(request: &RootRequest, noise: &mut Noise) -> RootRequest {
         RootRequest::AttachVm { .. } => RootRequest::ReleaseVm { id: id(noise) },
         RootRequest::ReleaseVm { .. } => RootRequest::Inventory,
         RootRequest::Inventory => RootRequest::OpenChannel { id: id(noise), channel: noise.number() as u8 },
-        RootRequest::OpenChannel { .. } => RootRequest::Shutdown,
+        RootRequest::OpenChannel { .. } => RootRequest::Farewell { id: id(noise) },
+        RootRequest::Farewell { .. } => RootRequest::Facilities,
+        RootRequest::Facilities => RootRequest::Disks,
+        RootRequest::Disks => RootRequest::RemoveDisk { id: id(noise) },
+        RootRequest::RemoveDisk { .. } => RootRequest::Shutdown,
         RootRequest::Shutdown => RootRequest::Status,
     }
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 13;
 
 fn request(noise: &mut Noise) -> RootRequest {
     // Launches are what most can go wrong with.
@@ -230,15 +240,27 @@ fn next_monitor(launch: &Launch, noise: &mut Noise) -> Launch {
             boot_args: boot_args(noise),
             modules_drive: noise.one_in(2),
         }),
-        Launch::Qemu(_) => Launch::Fake(FakeLaunch { fail: failure(noise) }),
+        Launch::Qemu(_) => Launch::Firecracker(jail(noise)),
+        Launch::Firecracker(_) => Launch::Fake(fake(noise)),
     }
 }
 
-const MONITORS: usize = 2;
+const MONITORS: usize = 3;
+
+fn jail(noise: &mut Noise) -> JailLaunch {
+    let disk = if noise.one_in(3) { JailDisk::Snapshot { size: size(noise) } } else { JailDisk::Whole };
+    JailLaunch { vcpus: noise.number() as u8, memory: size(noise), disk, modules_drive: noise.one_in(3) }
+}
+
+/// As QEMU is run, or in a jail as Firecracker is.
+fn fake(noise: &mut Noise) -> FakeLaunch {
+    FakeLaunch { fail: failure(noise), jail: noise.one_in(2).then(|| jail(noise)) }
+}
 
 fn launch(noise: &mut Noise) -> Launch {
     let steps = if noise.one_in(3) { noise.below(MONITORS) } else { 0 };
-    (0..steps).fold(Launch::Fake(FakeLaunch { fail: failure(noise) }), |launch, _| next_monitor(&launch, noise))
+    let first = Launch::Fake(fake(noise));
+    (0..steps).fold(first, |launch, _| next_monitor(&launch, noise))
 }
 
 fn failure(noise: &mut Noise) -> Option<FakeFailure> {
@@ -257,7 +279,8 @@ impl Drawer {
         let folder = world.person();
         let (file, gone, read) = (folder.join("file"), folder.join("gone"), folder.join("read"));
         for path in [&file, &gone, &read] {
-            std::fs::write(path, [7; 5000]).expect("written");
+            // Whole sectors: it may be a disk.
+            std::fs::write(path, [7; 5120]).expect("written");
         }
         let open = |path: &Path, flags| rustix::fs::open(path, flags, Mode::empty()).expect("opened");
         let (left, right) = UnixStream::pair().expect("a pair");
@@ -292,9 +315,13 @@ impl Drawer {
         (0..count).map(|at| if right { self.right(request, at) } else { self.any(noise) }).collect()
     }
 
-    /// Console and overlay are read and written, all else is only read.
+    /// Console and disk are read and written, all else is only read.
     fn right(&self, request: &RootRequest, at: usize) -> OwnedFd {
-        let both = matches!(request, RootRequest::LaunchVm { launch: Launch::Fake(_), .. }) || matches!(at, 2 | 3);
+        let wanted = match request {
+            RootRequest::LaunchVm { launch, .. } => launch.files().get(at).copied(),
+            _ => None,
+        };
+        let both = matches!(wanted, Some(LaunchFile::Console | LaunchFile::Disk));
         let (name, flags) = if both { ("file", OFlags::RDWR) } else { ("read", OFlags::RDONLY) };
         rustix::fs::open(self.folder.join(name), flags, Mode::empty()).expect("opened")
     }

@@ -38,6 +38,8 @@ mod exec;
 mod fake;
 /// Every step of a VM's life, failing and dying.
 mod faults;
+/// Real Firecracker VMs.
+mod firecracker;
 /// Guests that say too much.
 mod floods;
 /// The helper under random requests.
@@ -60,6 +62,8 @@ mod monitor;
 mod one_file;
 /// A host that restarts.
 mod reboot;
+/// Disks in a guest whose kernel has device-mapper.
+mod snapshots;
 /// Hostile bytes at both sockets.
 mod sockets;
 /// The store and its compatibility check.
@@ -90,6 +94,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("no_room", 60, lifecycle::without_room),
     Scenario::new("killed_midway", 180, leaks::killed_midway_leaves_nothing),
     Scenario::new("fault_table", 600, faults::every_step_may_fail_or_die),
+    Scenario::new("fault_table_jailed", 180, faults::a_jail_may_fail_or_die),
     Scenario::new("faults_without_cgroups", 90, faults::without_cgroups_nothing_is_lost),
     Scenario::new("systemd_scopes", 300, systemd::systemd_scopes),
     Scenario::new("main_job", 120, exec::main_job),
@@ -117,6 +122,12 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("random_kills", 600, kills::thirty_random_kills),
     Scenario::new("kernel_import_files", 300, images::kernel_from_files_boots),
     Scenario::new("owner_uid_1000", 240, daemons::owner_is_an_ordinary_user),
+    Scenario::new("snapshots", 900, snapshots::in_a_guest),
+    Scenario::new("firecracker_main_job", 240, firecracker::main_job),
+    Scenario::new("firecracker_life", 600, firecracker::life),
+    Scenario::new("firecracker_survives", 300, firecracker::survives),
+    Scenario::new("firecracker_death", 300, firecracker::death_is_told),
+    Scenario::new("jailer_traps", 600, firecracker::traps),
 ];
 
 fn main() -> std::process::ExitCode {

@@ -20,6 +20,8 @@ pub const CALLS: &str = "open,openat,openat2,creat,mkdir,mkdirat,mknod,mknodat,u
 pub struct Roots {
     /// Its runtime directory.
     pub runtime: PathBuf,
+    /// Its folder of disks.
+    pub disks: PathBuf,
     /// Its installation.
     pub installation: String,
 }
@@ -33,6 +35,8 @@ struct Seen {
     descriptors: BTreeMap<u32, String>,
     /// It has a mount namespace of its own.
     apart: bool,
+    /// Whether it is in a network namespace that it made.
+    elsewhere: bool,
     /// A call that has begun.
     begun: String,
 }
@@ -131,9 +135,18 @@ impl Judge {
         match call.name.as_str() {
             "unshare" => {
                 seen.apart |= at(0).contains("CLONE_NEWNS");
+                seen.elsewhere |= at(0).contains("CLONE_NEWNET");
                 Ok(())
             }
-            "mount" | "umount2" | "pivot_root" => mounts(seen, call),
+            // Back home; and a stage into the network that was made for it.
+            "setns" if at(1) == "CLONE_NEWNET" && (seen.elsewhere || seen.program == "banger-stage") => {
+                seen.elsewhere = false;
+                Ok(())
+            }
+            // A filesystem in memory that is attached nowhere.
+            "fsopen" if at(0) == "\"tmpfs\"" => Ok(()),
+            "fsmount" => Ok(()),
+            "mount" | "umount2" | "pivot_root" | "move_mount" => mounts(seen, call),
             "bind" | "connect" => self.address(seen, at(1)),
             "open" | "creat" | "openat" | "openat2" => {
                 let writes = ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_TMPFILE"];
@@ -229,11 +242,20 @@ fn mounts(seen: &Seen, call: &Call) -> Result<(), String> {
     if seen.program != "banger-stage" || !seen.apart {
         return Err("it mounts where others see it".into());
     }
-    let index = usize::from(call.name == "mount");
+    let index = match call.name.as_str() {
+        "mount" => 1,
+        "move_mount" => 3,
+        _ => 0,
+    };
     let target = call.arguments.get(index).and_then(|a| unquoted(a)).unwrap_or_default();
-    let fine =
-        matches!(target.as_str(), "/" | "." | "/sys") || target.starts_with("/sys/") && is_plain(Path::new(&target));
+    let fine = matches!(target.as_str(), "/" | "." | "/sys" | "/tmp")
+        || below_its_own(&target) && is_plain(Path::new(&target));
     if fine { Ok(()) } else { Err(format!("it mounts on {target}")) }
+}
+
+/// The empty root that a stage puts together, and its jail.
+fn below_its_own(target: &str) -> bool {
+    target.starts_with("/sys/") || target.starts_with("/tmp/firecracker/")
 }
 
 /// Under which root `path` lies.
@@ -244,6 +266,8 @@ fn allowed(roots: &Roots, seen: &Seen, path: &str) -> Option<&'static str> {
     if let Some((_, kind)) = kinds.into_iter().find(|(prefix, _)| path.starts_with(prefix)) {
         return Some(kind);
     }
+    // A folder that is the root of its mount, and what is in it.
+    let path = path.strip_prefix('/').filter(|p| p.starts_with('/')).unwrap_or(path);
     let path = Path::new(path);
     if !path.is_absolute() || !is_plain(path) {
         return None;
@@ -251,6 +275,16 @@ fn allowed(roots: &Roots, seen: &Seen, path: &str) -> Option<&'static str> {
     let parts: Vec<&str> = path.iter().skip(1).filter_map(|p| p.to_str()).collect();
     match parts.as_slice() {
         _ if path.starts_with(&roots.runtime) => Some("the runtime directory"),
+        _ if path.starts_with(&roots.disks) => Some("the folder of disks"),
+        // Nothing is called so on this host: it is the jail, whose mount is attached nowhere.
+        ["firecracker", ..] if !Path::new("/firecracker").exists() => Some("a jail"),
+        ["tmp", "firecracker", ..] if seen.apart && seen.program == "banger-stage" => Some("a jail"),
+        ["dev", "loop-control"] => Some("loop devices"),
+        ["dev", "mapper", "control"] => Some("device-mapper"),
+        ["dev", device] if is_loop(device) => Some("loop devices"),
+        ["proc", "sys", "net", "ipv6", "conf", "all" | "default", "disable_ipv6"] if seen.elsewhere => {
+            Some("a network of its own")
+        }
         // In its own mount namespace this is the empty root that it puts together.
         ["sys", ..] if seen.apart && seen.program == "banger-stage" => Some("a stage's own root"),
         ["sys", "fs", "cgroup", rest @ ..] => is_own_cgroup(roots, rest).then_some("its cgroups"),
@@ -272,6 +306,10 @@ fn is_own_cgroup(roots: &Roots, rest: &[&str]) -> bool {
         [] | ["cgroup.subtree_control"] => true,
         [installation, ..] => *installation == roots.installation,
     }
+}
+
+fn is_loop(device: &str) -> bool {
+    device.strip_prefix("loop").is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 fn is_own_link(link: &str) -> bool {
@@ -369,7 +407,11 @@ fn list_of(text: &str) -> Vec<String> {
 /// The judge passes what a helper does, and sees each planted deed.
 pub fn judges_rightly() {
     let judged = |lines: &[&str]| {
-        let mut judge = Judge::new(Roots { runtime: "/h/root-run".into(), installation: "00aa".into() });
+        let mut judge = Judge::new(Roots {
+            runtime: "/h/root-run".into(),
+            disks: "/h/root-state".into(),
+            installation: "00aa".into(),
+        });
         lines.iter().for_each(|line| judge.line(line));
         judge.violations
     };
@@ -405,7 +447,19 @@ pub fn judges_rightly() {
         r#"2 execve("/proc/self/fd/3", ["banger-console", "21", "23"], 0x7f /* 0 vars */) = 0"#,
     ];
     assert_eq!(judged(&[&helper[..], &stage, &becomes].concat()), [""; 0]);
-    let planted: [&[&str]; 21] = [
+    let jail = [
+        "1 unshare(CLONE_NEWNET) = 0",
+        r#"1 open("/proc/sys/net/ipv6/conf/all/disable_ipv6", O_WRONLY) = 5</proc/sys/net/ipv6/conf/all/disable_ipv6>"#,
+        "1 setns(5<net:[1]>, CLONE_NEWNET) = 0",
+        r#"1 fsopen("tmpfs", FSOPEN_CLOEXEC) = 6<anon_inode:[fscontext]>"#,
+        r#"1 mkdirat(7</>, "firecracker", 0755) = 0"#,
+    ];
+    assert_eq!(judged(&[&helper[..], &jail].concat()), [""; 0]);
+    let planted: [&[&str]; 25] = [
+        &[jail[1]],
+        &[jail[0], jail[2], jail[1]],
+        &[r#"1 fsopen("ext4", FSOPEN_CLOEXEC) = 6<anon_inode:[fscontext]>"#],
+        &[r#"1 move_mount(6</>, "", AT_FDCWD, "/tmp", MOVE_MOUNT_F_EMPTY_PATH) = 0"#],
         &[r#"1 open("/etc/passwd", O_WRONLY|O_APPEND) = 5</etc/passwd>"#],
         &[r#"1 open("/proc/self/fd/4/x", O_WRONLY) = 5</etc/shadow>"#],
         &[r#"1 openat(4</h/root-run>, "../x", O_RDONLY|O_CREAT) = 5</h/x>"#],
