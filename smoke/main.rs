@@ -32,6 +32,8 @@ mod imports;
 
 /// Starting, finding and losing daemon and helper.
 mod daemons;
+/// What is wrong with a host.
+mod doctor;
 /// Exit codes, quoting and streams of guest commands.
 mod exec;
 /// The monitor of the tests.
@@ -80,6 +82,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::bare("personalities", 60, one_file::starts_under_each_name),
     Scenario::bare("autostart_race", 60, daemons::ten_starters_make_one_pair),
     Scenario::bare("daemon_stop_start", 60, daemons::stop_and_start),
+    Scenario::bare("doctor", 60, doctor::says_what_is_wrong),
     Scenario::bare("base", 900, base::make),
     Scenario::new("image_is_clean", 60, images::is_clean_and_journalled),
     Scenario::new("store_check", 60, store::check_answers_0_1_2),

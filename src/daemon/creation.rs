@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::operation::Op;
 use super::{Daemon, calls, expiry, keeper, lifecycle, reconcile};
 use crate::host::facts::Facts;
+use crate::model::choice::VmmKind;
 use crate::model::launch::FakeFailure;
 use crate::model::plan::Wanted;
 use crate::model::size::human;
@@ -62,6 +63,7 @@ async fn admitted(daemon: &Arc<Daemon>, asked: Asked) -> Result<VmRecord, Fault>
     refuse_without_room(&daemon.paths.state)?;
     reconcile::ensure(daemon).await?;
     let choice = calls::choose(daemon, &Facts::see())?;
+    refuse_vcpus(&spec, choice.kind)?;
     let image = spec.image.clone();
     let image = daemon.stored(move |s| s.image(&image)).await.map_err(|f| f.hint("banger image list"))?;
     spec.check_against_image(image.size).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
@@ -72,6 +74,14 @@ async fn admitted(daemon: &Arc<Daemon>, asked: Asked) -> Result<VmRecord, Fault>
         expires_at: asked.ttl.and_then(|ttl| Lifetime::For(ttl).end(created_at)),
         ..VmRecord::asked_for(id, spec, choice.kind, choice.accel, created_at)
     })
+}
+
+fn refuse_vcpus(spec: &VmSpec, kind: VmmKind) -> Result<(), Fault> {
+    if spec.vcpus <= kind.max_vcpus() {
+        return Ok(());
+    }
+    let message = format!("{} gives a VM at most {} virtual CPUs, not {}", kind.as_str(), kind.max_vcpus(), spec.vcpus);
+    Err(Fault::new(FaultKind::BadRequest, message))
 }
 
 fn reference(peer: Peer) -> Result<ProcessRef, Fault> {

@@ -12,6 +12,7 @@ use super::blocking::unblock;
 use super::operation::Op;
 use super::vm_files::VmFiles;
 use super::{Daemon, disks, expiry, keeper, lifecycle, steps};
+use crate::model::choice::VmmKind;
 use crate::model::plan::{Step, Wanted};
 use crate::model::{VmId, VmRecord, VmState};
 use crate::os::files::{remove_file, remove_tree};
@@ -98,7 +99,11 @@ async fn find_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, held: bool) ->
             steps::perform(daemon, op, &vm.id, Step::Forget).await
         }
         VmState::Running | VmState::Error | VmState::Starting if lifecycle::monitor_lives(daemon, vm)? => {
-            attach_again(daemon, op, vm, true).await;
+            let is_ours = attach_again(daemon, op, vm, true).await;
+            if vm.state == VmState::Starting && vm.vmm == VmmKind::Firecracker && !is_ours {
+                // Its guest may not have been told to run, and nobody is left who knows what to tell.
+                return settle_dead(daemon, op, vm, "its start was cut short".to_owned()).await;
+            }
             if vm.state == VmState::Starting {
                 finish_start(daemon, vm.id.clone());
             }
@@ -150,18 +155,22 @@ pub(super) fn find_again_later(daemon: &Arc<Daemon>, id: VmId) {
 }
 
 /// Takes the ends of a living monitor into memory where they are not there. One that does not let
-/// itself be taken is watched all the same: its end is noted, and the next request tries again.
-pub(super) async fn attach_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, alive: bool) {
+/// itself be taken is watched all the same: its end is noted, and the next request tries again. Whether they are in memory.
+pub(super) async fn attach_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, alive: bool) -> bool {
     if !alive || daemon.machine(&vm.id).live().is_some() {
-        return;
+        return alive;
     }
     match attach(daemon, op, vm).await {
-        Ok(()) => info!("VM {} is found again", vm.spec.name),
+        Ok(()) => {
+            info!("VM {} is found again", vm.spec.name);
+            true
+        }
         Err(fault) => {
             warn!("[{}] VM {} runs and does not let itself be taken over: {fault}", op.id, vm.spec.name);
             if daemon.machine(&vm.id).live().is_none() {
                 lifecycle::watch_process(daemon, vm);
             }
+            false
         }
     }
 }

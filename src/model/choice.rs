@@ -29,6 +29,14 @@ pub enum Accel {
 }
 
 impl VmmKind {
+    /// Most virtual CPUs of its machines (Firecracker's `MAX_SUPPORTED_VCPUS`).
+    pub fn max_vcpus(self) -> u8 {
+        match self {
+            Self::Firecracker => 32,
+            Self::Qemu | Self::Fake => super::VmSpec::MAX_VCPUS,
+        }
+    }
+
     /// The name used in configuration and messages.
     pub fn as_str(self) -> &'static str {
         match self {
