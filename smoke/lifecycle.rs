@@ -97,7 +97,7 @@ fn waited_for(world: &World) {
     let waiting = world.banger(&["vm", "wait", "box"]).spawn();
     end(world.owner().vm("box").process.expect("it runs").pid);
     let waited = waiting.wait().ok();
-    let reason = "the monitor ended without a word; its console ends with:\n";
+    let reason = "the monitor was killed by signal 9; its console ends with:\n";
     assert!(waited.text().starts_with(&format!("box: error: {reason}    ")), "{}", waited.text());
     let shown = world.banger(&["vm", "show", "box"]).output().ok().text();
     let expected = format!("{reason}         [    0.000] banger: fake monitor starts\n");
