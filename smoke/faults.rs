@@ -85,7 +85,7 @@ const LAUNCH: [&str; 13] = [
 
 /// What the helper does for a release.
 const RELEASE: [&str; 6] =
-    ["release process", "release disks", "release cgroup", "release rules", "release tap", "release record"];
+    ["release process", "release cgroup", "release disks", "release rules", "release tap", "release record"];
 
 /// The steps that differ with a jail: a network of its own, the jail, its disks, and a process that waits
 /// outside of it.

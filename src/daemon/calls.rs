@@ -127,7 +127,7 @@ async fn overview(daemon: &Arc<Daemon>, op: &Op) -> Result<Overview, Fault> {
         let [x, y, z, _] = a.octets();
         crate::model::Subnet::new(std::net::Ipv4Addr::new(x, y, z, 0))
     });
-    let facts = Facts::see();
+    let facts = unblock(Facts::see).await;
     let vmm = choose(daemon, &facts).unwrap_or_else(|fault| VmmChoice {
         kind: VmmKind::Qemu,
         accel: Accel::Tcg,

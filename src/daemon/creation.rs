@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::blocking::unblock;
 use super::operation::Op;
 use super::{Daemon, calls, expiry, keeper, lifecycle, reconcile};
 use crate::host::facts::Facts;
@@ -62,8 +63,12 @@ async fn admitted(daemon: &Arc<Daemon>, asked: Asked) -> Result<VmRecord, Fault>
     spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     refuse_without_room(&daemon.paths.state)?;
     reconcile::ensure(daemon).await?;
-    let choice = calls::choose(daemon, &Facts::see())?;
+    let choice = calls::choose(daemon, &unblock(Facts::see).await)?;
     refuse_vcpus(&spec, choice.kind)?;
+    if choice.kind == VmmKind::Firecracker && daemon.paths.root_state.exists() {
+        // What its guest writes may be kept there.
+        refuse_without_room(&daemon.paths.root_state)?;
+    }
     let image = spec.image.clone();
     let image = daemon.stored(move |s| s.image(&image)).await.map_err(|f| f.hint("banger image list"))?;
     spec.check_against_image(image.size).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;

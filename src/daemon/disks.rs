@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use log::info;
+use log::{info, warn};
 
 use super::Daemon;
 use super::blocking::unblock;
@@ -81,15 +81,19 @@ pub(super) async fn checkup(daemon: &Daemon, op: &Op) -> Result<Checkup, Fault> 
         kept => kept?,
     };
     let vms = daemon.stored(|s| s.vms()).await?;
-    let named = |disk: KeptDisk| Some((vms.iter().find(|vm| vm.id == disk.id)?.spec.name.clone(), disk.fill?));
-    Ok(Checkup { no_snapshots, disks: kept.into_iter().filter_map(named).collect() })
+    let known = |disk: &KeptDisk| vms.iter().find(|vm| vm.id == disk.id);
+    let unknown = kept.iter().filter(|disk| known(disk).is_none()).count();
+    let named = |disk: &KeptDisk| Some((known(disk)?.spec.name.clone(), disk.fill?));
+    let disks = kept.iter().filter_map(named).collect();
+    let folder = daemon.paths.root_state.display().to_string();
+    Ok(Checkup { no_snapshots, disks, unknown: unknown.try_into().unwrap_or(u32::MAX), folder })
 }
 
-/// Has the helper remove the disks of VMs that are in no row.
-pub(super) async fn remove_unknown(daemon: &Arc<Daemon>, op: &Op, rows: &HashSet<VmId>) -> Result<(), Fault> {
+/// Says which disks belong to no VM of this store. They stay: a VM's disk goes before its row does, so
+/// these are another store's, or this one was restored.
+pub(super) async fn tell_of_unknown(daemon: &Arc<Daemon>, op: &Op, rows: &HashSet<VmId>) -> Result<(), Fault> {
     for disk in kept(daemon, op).await?.into_iter().filter(|disk| !rows.contains(&disk.id)) {
-        info!("the disk of VM {} belongs to nothing: removed", disk.id);
-        daemon.helper.call_again(op.id, RootRequest::RemoveDisk { id: disk.id }).await?;
+        warn!("the disk of VM {} belongs to no VM of this store; it is kept", disk.id);
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ async fn release_unknown(daemon: &Arc<Daemon>, op: &Op) -> Result<HashSet<VmId>,
         info!("VM {} is in no row: released", entry.id);
         daemon.helper.call_again(op.id, RootRequest::ReleaseVm { id: entry.id }).await?;
     }
-    disks::remove_unknown(daemon, op, &rows).await?;
+    disks::tell_of_unknown(daemon, op, &rows).await?;
     Ok(known)
 }
 
@@ -115,6 +115,8 @@ async fn find_again(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, held: bool) ->
         VmState::Stopping if files_are_gone(daemon, &vm.id).await? => {
             info!("VM {} was being deleted: brought to its end", vm.spec.name);
             steps::perform(daemon, op, &vm.id, Step::Release).await?;
+            // Of its files the disk that the helper keeps may be left.
+            steps::perform(daemon, op, &vm.id, Step::RemoveFiles).await?;
             steps::perform(daemon, op, &vm.id, Step::Forget).await
         }
         VmState::Stopping => settle_dead(daemon, op, vm, "it was being stopped".to_owned()).await,

@@ -47,7 +47,8 @@ pub(super) async fn press_power(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Res
         return Ok(());
     }
     op.stage("pressing the power button");
-    if let Err(e) = live.control.press_power().await {
+    let Some(pressed) = op.unless_cancelled(live.control.press_power()).await else { return Ok(()) };
+    if let Err(e) = pressed {
         info!("[{}] the power button of VM {id} cannot be pressed: {e}", op.id);
         return Ok(());
     }

@@ -122,12 +122,13 @@ async fn make_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
 async fn remove_files(daemon: &Daemon, op: &Op, id: &VmId) -> Result<(), Fault> {
     let (files, known_hosts) = (files_of(daemon, id), known_hosts(daemon));
     let vm = load(daemon, id).await?;
-    disks::remove_kept(daemon, op, &vm).await?;
-    let name = vm.spec.name;
+    let name = vm.spec.name.clone();
     let unpinned = unblock(move || known_hosts.remove(&name)).await;
     let removed = unblock(move || files.remove()).await;
     unpinned.map_err(|e| Fault::failed("cannot forget the VM's host key", &e))?;
-    removed.map_err(|e| Fault::failed("cannot remove the VM's files", &e))
+    removed.map_err(|e| Fault::failed("cannot remove the VM's files", &e))?;
+    // Last: a VM whose folder is there is given back when this is cut short, and must have its disk.
+    disks::remove_kept(daemon, op, &vm).await
 }
 
 fn known_hosts(daemon: &Daemon) -> KnownHosts {

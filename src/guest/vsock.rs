@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with};
 
-use super::sys::VsockAddress;
+use super::sys::{VsockAddress, is_peer_host};
 
 /// Devices on the virtio bus.
 const DEVICES: &str = "/sys/bus/virtio/devices";
@@ -51,13 +51,15 @@ impl Listener {
         Ok(Self(socket))
     }
 
-    /// The next connection.
+    /// The next connection of the host. A process of this guest may come as well, where its kernel has
+    /// loopback for vsock, and must not: whoever is let in is root.
     pub fn accept(&self) -> io::Result<OwnedFd> {
         loop {
             match accept_with(&self.0, SocketFlags::CLOEXEC) {
-                // It was gone before it was taken.
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
-                other => return Ok(other?),
+                Ok(socket) if is_peer_host(&socket).unwrap_or(false) => return Ok(socket),
+                // It was gone before it was taken; or is somebody else.
+                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(e) => return Err(e.into()),
             }
         }
     }

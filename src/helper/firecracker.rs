@@ -35,11 +35,7 @@ pub struct Programs {
 impl Programs {
     /// Finds both and looks at them.
     pub fn find() -> Result<Self> {
-        let find = |name| find_program(name).ok_or(HelperError::Missing(name));
-        let (jailer, firecracker) = (find(JAILER)?, find(FIRECRACKER)?);
-        for program in [&jailer, &firecracker] {
-            check_owned(program)?;
-        }
+        let (jailer, firecracker) = (find_owned(JAILER)?, find_owned(FIRECRACKER)?);
         check_static(&firecracker)?;
         Ok(Self { jailer, firecracker })
     }
@@ -58,7 +54,15 @@ impl Programs {
     }
 }
 
-/// Root runs no program that somebody else could have written.
+/// The program where it really lies: what a link on the way leads to must be root's as well.
+fn find_owned(name: &'static str) -> Result<PathBuf> {
+    let found = find_program(name).ok_or(HelperError::Missing(name))?;
+    let program = found.canonicalize().doing(format!("look at {}", found.display()))?;
+    check_owned(&program)?;
+    Ok(program)
+}
+
+/// Root runs no program that somebody else could have written or put in its place.
 fn check_owned(program: &Path) -> Result<()> {
     for path in program.ancestors() {
         let seen = std::fs::metadata(path).doing(format!("look at {}", path.display()))?;

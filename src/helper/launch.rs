@@ -38,6 +38,10 @@ use crate::protocol::shell::CHANNELS;
 /// the daemon has the pidfd, and the end of a slow one is logged with what it said.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long Firecracker may take until its API is there: kernel and initramfs are put into the jail and the
+/// jailer does its work meanwhile, on a busy host from a cold disk. Beyond it the launch is taken back.
+const API_LIMIT: Duration = Duration::from_secs(15);
+
 /// What a launch needs and collects.
 pub struct Launching<'a> {
     site: Site<'a>,
@@ -347,7 +351,7 @@ impl<'a> Launching<'a> {
     fn await_api(&mut self) -> Result<[OwnedFd; 2]> {
         let (jail, bell) = self.made.jail.take().zip(self.made.bell.take()).ok_or_else(|| self.missing())?;
         let Some((pidfd, process)) = self.site.monitors.monitor(&self.site.id) else { return Err(self.reap()) };
-        let Some(api) = jail.await_api(pidfd, ANSWER_LIMIT)? else {
+        let Some(api) = jail.await_api(pidfd, API_LIMIT)? else {
             let ended = process::wait_for_end(pidfd, Duration::ZERO).doing("wait for the monitor")?;
             return Err(if ended { self.reap() } else { HelperError::Mute(self.site.id.clone()) });
         };

@@ -22,7 +22,7 @@ use crate::os::fault_point::FaultPoint;
 use crate::os::netlink::Netlink;
 use crate::os::own_folder::OwnFolder;
 use crate::protocol::hello::{BUILD, PROTOCOL};
-use crate::protocol::root::{Deed, Entry, Farewell, KeptDisk, RootCall, RootReply, RootRequest};
+use crate::protocol::root::{Deed, DiskFill, Entry, Farewell, KeptDisk, RootCall, RootReply, RootRequest};
 
 /// What comes back, and the descriptors beside it.
 pub type Outcome = Result<(RootReply, Vec<OwnedFd>)>;
@@ -157,12 +157,7 @@ impl Service {
                 Err(e) => log::warn!("[{op}] {}", e.line()),
             }
         }
-        for id in self.disks.attached(&self.root)? {
-            if self.ledger.get(&id).is_none() {
-                log::warn!("[{op}] VM {id} is in no record and has disks attached: detached");
-                self.disks.detach(&self.root, &id)?;
-            }
-        }
+        self.detach_unrecorded(op);
         // Whatever happened to the rules meanwhile: the next request that needs them makes them anew.
         self.last_subnet = self.subnet.take();
         // Whoever has VMs has the network: nobody else may take it from here on.
@@ -173,6 +168,20 @@ impl Service {
             log::warn!("[{op}] {}", e.line());
         }
         Ok(())
+    }
+
+    /// What stays attached is tried again at the next start: running VMs need a helper.
+    fn detach_unrecorded(&self, op: OpId) {
+        let attached = self.disks.attached(&self.root).unwrap_or_else(|e| {
+            log::warn!("[{op}] disks that are attached cannot be listed: {}", e.line());
+            Default::default()
+        });
+        for id in attached.into_iter().filter(|id| self.ledger.get(id).is_none()) {
+            match self.disks.detach(&self.root, &id) {
+                Ok(()) => log::warn!("[{op}] VM {id} is in no record and had disks attached: detached"),
+                Err(e) => log::warn!("[{op}] {}", e.line()),
+            }
+        }
     }
 
     /// Watches the processes of a record again; whether its monitor lives.
@@ -319,6 +328,8 @@ impl Service {
         let fills = self.disks.fill(&self.root)?;
         let of = |id: VmId| {
             let fill = fills.iter().find(|fill| fill.id == id).map(|fill| fill.state);
+            // One that was lost is lost when it is not attached, too.
+            let fill = fill.or_else(|| self.disks.is_lost(&id).then_some(DiskFill::Invalid));
             KeptDisk { fill, id }
         };
         Ok(self.disks.kept()?.into_iter().map(of).collect())

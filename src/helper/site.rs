@@ -103,8 +103,9 @@ impl Site<'_> {
     pub fn release(&mut self) -> Result<()> {
         let undo: [(&str, Undo<Self>); 5] = [
             ("release process", Self::end),
-            ("release disks", Self::detach_disks),
             ("release cgroup", Self::remove_cgroup),
+            // Nobody has them open any more.
+            ("release disks", Self::detach_disks),
             ("release rules", Self::dismiss),
             ("release tap", Self::remove_tap),
         ];

@@ -65,7 +65,7 @@ pub fn check_firecracker(facts: &Facts) -> Result<(), String> {
 }
 
 fn check_installed((program, name): (&Option<Installed>, &str)) -> Result<Version, String> {
-    let folders = "/usr/local/bin or /usr/bin";
+    let folders = "/usr/local/bin, /usr/bin or their sbin";
     let installed = program.as_ref().ok_or_else(|| format!("{name} is not in {folders}"))?;
     let path = installed.path.display();
     let version = installed.version.ok_or_else(|| format!("{path} does not say its version"))?;

@@ -157,7 +157,7 @@ pub struct QemuLaunch {
 /// One boot in a jail.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct JailLaunch {
-    /// Virtual CPUs, `1..=64`.
+    /// Virtual CPUs, `1..=32`.
     pub vcpus: u8,
     /// The guest's memory.
     pub memory: Mib,

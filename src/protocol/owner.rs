@@ -277,6 +277,10 @@ pub struct Checkup {
     pub no_snapshots: Option<String>,
     /// How full the disks are that the helper keeps.
     pub disks: Vec<(VmName, DiskFill)>,
+    /// How many it keeps that belong to no VM of this store.
+    pub unknown: u32,
+    /// Where it keeps them.
+    pub folder: String,
 }
 
 /// What carries a command into a guest.

@@ -1,7 +1,7 @@
 //! `doctor`: what was seen of the machine becomes rows, each with the next command to type. Pure: whoever
 //! asks has looked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::host::choose::{check_firecracker, choose_vmm};
 use crate::host::config::Config;
@@ -13,9 +13,6 @@ use crate::model::size::human;
 /// Less room than this for the state is worth a warning; with less than the second no VM is made.
 const LITTLE_ROOM: u64 = 4 << 30;
 const NO_ROOM: u64 = 512 << 20;
-
-/// A disk that is fuller than this, in hundredths, is worth a warning.
-const NEARLY_FULL: u64 = 90;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -86,6 +83,10 @@ pub struct DaemonSeen {
     pub no_snapshots: Option<String>,
     /// Disks of VMs that are snapshots.
     pub disks: Vec<DiskSeen>,
+    /// How many more there are that belong to no VM.
+    pub unknown: u32,
+    /// Where disks of that kind lie, and bytes that are free there.
+    pub folder: Option<(PathBuf, u64)>,
 }
 
 /// A VM's snapshot.
@@ -158,15 +159,24 @@ fn program((name, package, path): &(&'static str, &'static str, Option<PathBuf>)
     }
 }
 
-fn room(seen: &Seen) -> Option<Row> {
-    let (folder, free) = seen.room.as_ref()?;
-    let text = format!("{} free for {}", human(*free), folder.display());
+fn room(seen: &Seen) -> Vec<Row> {
+    let kept = seen.daemon.as_ref().ok().and_then(|daemon| daemon.folder.as_ref());
+    let places = seen.room.iter().chain(kept.filter(|_| uses_firecracker(seen)));
+    places.map(|(folder, free)| room_of(folder, *free)).collect()
+}
+
+fn room_of(folder: &Path, free: u64) -> Row {
+    let text = format!("{} free for {}", human(free), folder.display());
     let hint = "banger vm prune      (deletes all VMs that do not run)";
-    Some(match *free {
+    match free {
         0..NO_ROOM => Row::failed("room", text, hint),
         NO_ROOM..LITTLE_ROOM => Row::warning("room", text, hint),
         LITTLE_ROOM.. => Row::ok("room", text),
-    })
+    }
+}
+
+fn uses_firecracker(seen: &Seen) -> bool {
+    choose_vmm(&seen.config, &seen.facts).is_ok_and(|choice| choice.kind == VmmKind::Firecracker)
 }
 
 fn daemon(seen: &Seen) -> Vec<Row> {
@@ -181,6 +191,14 @@ fn daemon(seen: &Seen) -> Vec<Row> {
     }
     rows.push(snapshots(seen, daemon));
     rows.extend(daemon.disks.iter().map(disk));
+    if let (1.., Some((folder, _))) = (daemon.unknown, &daemon.folder) {
+        let seen = format!("{} in {} belong to no VM of this store", daemon.unknown, folder.display());
+        rows.push(Row::warning(
+            "disk",
+            seen,
+            format!("sudo ls -l {}      (another store's, or lost ones)", folder.display()),
+        ));
+    }
     rows
 }
 
@@ -197,8 +215,7 @@ fn same_build(check: &'static str, theirs: &str, ours: &str) -> Row {
 
 /// Only Firecracker's VMs have disks of that kind.
 fn snapshots(seen: &Seen, daemon: &DaemonSeen) -> Row {
-    let used = choose_vmm(&seen.config, &seen.facts).is_ok_and(|choice| choice.kind == VmmKind::Firecracker);
-    match (&daemon.no_snapshots, used) {
+    match (&daemon.no_snapshots, uses_firecracker(seen)) {
         (None, _) => Row::ok("snapshots", "device-mapper"),
         (Some(why), false) => Row::ok("snapshots", format!("not used by this monitor ({why})")),
         (Some(why), true) => Row::warning(
@@ -218,12 +235,8 @@ fn disk(disk: &DiskSeen) -> Row {
             format!("banger vm delete {vm}"),
         ),
         Some((used, total)) => {
-            let text = format!("VM '{vm}' has changed {} of {}", human(used), human(total));
-            if total > 0 && used.saturating_mul(100) / total >= NEARLY_FULL {
-                Row::warning("disk", text, format!("banger vm set {vm} --disk-size ..."))
-            } else {
-                Row::ok("disk", text)
-            }
+            // A full one is a disk on which every block was written: there is room for all of it.
+            Row::ok("disk", format!("VM '{vm}' has changed {} of {}", human(used), human(total)))
         }
     }
 }
@@ -247,7 +260,14 @@ mod tests {
             firecracker: None,
             jailer: None,
         };
-        let daemon = DaemonSeen { build: "1".into(), helper: Ok("1".into()), no_snapshots: None, disks: vec![] };
+        let daemon = DaemonSeen {
+            build: "1".into(),
+            helper: Ok("1".into()),
+            no_snapshots: None,
+            disks: vec![],
+            unknown: 0,
+            folder: Some(("/root-state".into(), 0)),
+        };
         Seen {
             config: Config::default(),
             facts,
@@ -280,8 +300,10 @@ mod tests {
             helper: Err("silence".into()),
             no_snapshots: None,
             disks: vec![DiskSeen { vm: "lost".parse().expect("a name"), fill: None }],
+            unknown: 2,
+            folder: Some(("/root-state".into(), 0)),
         });
-        assert_eq!(worst(&bad), ["monitor", "tun", "nft", "room", "daemon", "helper", "disk"]);
+        assert_eq!(worst(&bad), ["monitor", "tun", "nft", "room", "daemon", "helper", "disk", "disk"]);
         assert!(examine(&bad).iter().all(|row| row.verdict == Verdict::Ok || row.hint.is_some()));
         bad.daemon = Err("it does not run".into());
         assert!(worst(&bad).contains(&"daemon"));
@@ -297,11 +319,5 @@ mod tests {
         assert!(row.verdict == Verdict::Warning && row.seen.contains("0.25.0"), "{row:?}");
         host.config.vmm = VmmSetting::Firecracker;
         assert_eq!(firecracker(&host).verdict, Verdict::Failed);
-    }
-
-    #[test]
-    fn a_disk_is_told_when_it_fills_up() {
-        let at = |used| disk(&DiskSeen { vm: "box".parse().expect("a name"), fill: Some((used, 100)) }).verdict;
-        assert_eq!((at(89), at(90)), (Verdict::Ok, Verdict::Warning));
     }
 }

@@ -62,6 +62,21 @@ unsafe impl SocketAddrArg for VsockAddress {
     }
 }
 
+/// Whether the other side of a connected vsock is the host.
+pub fn is_peer_host(socket: impl AsFd) -> io::Result<bool> {
+    let Some(peer) = rustix::net::getpeername(socket)? else { return Ok(false) };
+    let read = |address: *const SocketAddrOpaque, length: SocketAddrLen| {
+        let is_whole = length as usize >= size_of::<VsockAddress>();
+        // SAFETY: `with_sockaddr` gives a pointer that is readable for `length` bytes, which was just
+        // compared; a `VsockAddress` is plain numbers, valid whatever they are; alignment is not relied on.
+        is_whole.then(|| unsafe { address.cast::<VsockAddress>().read_unaligned() })
+    };
+    // SAFETY: the closure reads within the given length only, and keeps nothing of it.
+    let address = unsafe { peer.with_sockaddr(read) };
+    let is_vsock = |a: &VsockAddress| a.family == rustix::net::AddressFamily::VSOCK.as_raw();
+    Ok(address.filter(is_vsock).is_some_and(|a| a.cid == CID_HOST))
+}
+
 /// Bytes of a block device.
 pub fn block_device_size(device: impl AsFd) -> io::Result<u64> {
     // SAFETY: BLKGETSIZE64 writes exactly one u64 through its argument (block/ioctl.c), which is

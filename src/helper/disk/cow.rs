@@ -66,6 +66,14 @@ fn check_header(file: &File, id: &VmId, length: u64) -> Result<()> {
     }
 }
 
+/// Whether its header says that the kernel could not store all of it.
+pub fn is_lost(folder: &OwnFolder, id: &VmId) -> bool {
+    let mut header = [0; 8];
+    let read = File::open(folder.at(&name(id))).and_then(|file| file.read_exact_at(&mut header, 0));
+    let [a, b, c, d, valid @ ..] = header;
+    read.is_ok() && u32::from_le_bytes([a, b, c, d]) == MAGIC && u32::from_le_bytes(valid) == 0
+}
+
 /// Removes the file.
 pub fn remove(folder: &OwnFolder, id: &VmId) -> Result<Deed> {
     match std::fs::remove_file(folder.at(&name(id))) {

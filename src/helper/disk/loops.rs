@@ -96,8 +96,8 @@ impl<'f> Loops<'f> {
         };
         match node::open(self.folder, &format!("/dev/loop{number}"), FileType::BlockDevice, device) {
             Ok(opened) => Ok(Some((device, opened))),
-            // Being let go of, or removed (drivers/block/loop.c, `lo_open`).
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => Ok(None),
+            // Being let go of, or removed (drivers/block/loop.c, `lo_open`); or of the host of this container.
+            Err(e) if node::is_forbidden(&e) => Ok(None),
             Err(e) => Err(e),
         }
     }

@@ -56,12 +56,16 @@ impl Mapper {
         Ok(Self(opened.doing("open /dev/mapper/control (is the kernel module `dm_mod` there?)")?))
     }
 
-    /// `None` where device-mapper is not loaded: then it has no devices.
+    /// `None` where device-mapper is not loaded, or may not be used (a container sees it in its host's
+    /// `/sys`): then it has no devices of ours.
     pub fn open_if_loaded(folder: &OwnFolder) -> Result<Option<Self>> {
         if !std::path::Path::new("/sys/class/misc/device-mapper").exists() {
             return Ok(None);
         }
-        Self::open(folder).map(Some)
+        match Self::open(folder) {
+            Err(HelperError::System { source, .. }) if node::is_forbidden(&source) => Ok(None),
+            opened => opened.map(Some),
+        }
     }
 
     /// Whether the kernel speaks version 4.

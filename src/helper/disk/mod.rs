@@ -167,6 +167,11 @@ impl Disks {
         cow::list(&self.folder)
     }
 
+    /// Whether what the VM has written is lost, by its file's own word.
+    pub fn is_lost(&self, id: &VmId) -> bool {
+        cow::is_lost(&self.folder, id)
+    }
+
     /// The VMs of this installation that have a device.
     pub fn attached(&self, _: &Root) -> Result<BTreeSet<VmId>> {
         let mut names = Loops::new(&self.folder).names()?;

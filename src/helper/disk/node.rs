@@ -34,6 +34,13 @@ fn is(node: &OwnedFd, kind: FileType, wanted: BlockDevice) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(seen.st_mode) == kind && device == wanted)
 }
 
+/// Whether an error says that this device is not for whoever asks, or not there at all.
+pub fn is_forbidden(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let known = [Errno::PERM, Errno::ACCESS, Errno::NXIO, Errno::NODEV].map(|e| Some(e.raw_os_error()));
+    known.contains(&error.raw_os_error())
+}
+
 /// Reads `MAJOR:MINOR`, as a `dev` file of sysfs has it.
 pub fn parse_device(text: &str) -> Option<BlockDevice> {
     let (major, minor) = text.trim_end().split_once(':')?;
