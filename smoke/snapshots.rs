@@ -169,7 +169,7 @@ fn kills_leave_nothing(world: &World) {
     let said = inside(
         world,
         "kills=0
-        for round in $(seq 15); do
+        for round in $(seq 30); do
             ($b vm create --name r$round; $b vm stop r$round; $b vm start r$round; $b vm delete r$round) >/dev/null 2>&1 &
             work=$!
             sleep 0.$(($(od -An -N1 -tu1 /dev/urandom) % 10))$(($(od -An -N1 -tu1 /dev/urandom) % 10))
