@@ -61,7 +61,7 @@ pub(super) async fn import_image(
     let made = write_image(daemon, op, &new, stream).await;
     let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
     if noted.is_err() {
-        let path = daemon.paths.images().join(format!("{}.ext4", new.name));
+        let path = daemon.paths.image(&new.name);
         unblock(move || remove_file(&path)).await.map_err(|e| Fault::failed("cannot remove a partial image", &e))?;
     }
     noted
@@ -69,7 +69,7 @@ pub(super) async fn import_image(
 
 async fn write_image(daemon: &Daemon, op: &Op, new: &NewImage, stream: OwnedFd) -> Result<ImageRecord, Fault> {
     op.stage("writing the filesystem");
-    let target = daemon.paths.images().join(format!("{}.ext4", new.name));
+    let target = daemon.paths.image(&new.name);
     let (asked, size) = (op.clone(), new.size);
     let written = unblock(move || {
         let mut told = Teller::new(&asked);
@@ -141,7 +141,7 @@ async fn write_kernel(daemon: &Daemon, op: &Op, new: &NewKernel, stream: OwnedFd
 /// Deletes an image that no VM uses.
 pub(super) async fn delete_image(daemon: &Arc<Daemon>, op: &Op, name: ImageName) -> Result<(), Fault> {
     let _turn = take_turn(daemon, op, "image", name.as_str()).await?;
-    let path = daemon.paths.images().join(format!("{name}.ext4"));
+    let path = daemon.paths.image(&name);
     // The row first: a file without a row is swept, a row without its file would be a lie.
     daemon.stored(move |s| s.remove_image(&name)).await?;
     unblock(move || remove_file(&path)).await.map_err(|e| Fault::failed("cannot remove the image's file", &e))

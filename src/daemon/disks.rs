@@ -7,6 +7,7 @@ use log::{info, warn};
 
 use super::Daemon;
 use super::blocking::unblock;
+use super::helper::unexpected;
 use super::operation::Op;
 use super::steps::{files_of, load, monitor_of};
 use crate::model::{Mib, VmId, VmRecord};
@@ -19,7 +20,7 @@ use crate::vmm::NewDisk;
 pub(super) async fn make(daemon: &Daemon, op: &Op, id: &VmId) -> Result<(), Fault> {
     let vm = load(daemon, id).await?;
     let (monitor, path) = (monitor_of(&vm), files_of(daemon, id).disk());
-    let image = daemon.paths.images().join(format!("{}.ext4", vm.spec.image));
+    let image = daemon.paths.image(&vm.spec.image);
     let (size, accel) = (vm.spec.disk, vm.accel);
     let snapshots = monitor.is_jailed(accel) && snapshots(daemon, op).await?;
     let teller = op.clone();
@@ -39,10 +40,6 @@ async fn snapshots(daemon: &Daemon, op: &Op) -> Result<bool, Fault> {
         }
         (other, _) => Err(unexpected(&other)),
     }
-}
-
-fn unexpected(reply: &RootReply) -> Fault {
-    Fault::new(FaultKind::OperationFailed, "the root helper answered something else").cause(format!("{reply:?}"))
 }
 
 /// Makes the disk of a VM that does not run larger.

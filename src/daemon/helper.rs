@@ -90,6 +90,11 @@ impl Helper {
     }
 }
 
+/// The fault of an answer that does not belong to the question.
+pub(super) fn unexpected(reply: &RootReply) -> Fault {
+    Fault::new(FaultKind::OperationFailed, "the root helper answered something else").cause(format!("{reply:?}"))
+}
+
 async fn exchange(
     wire: &mut Wire,
     call: &RootCall,

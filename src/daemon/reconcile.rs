@@ -9,6 +9,7 @@ use smol::Timer;
 use smol::channel::Sender;
 
 use super::blocking::unblock;
+use super::helper::unexpected;
 use super::operation::Op;
 use super::vm_files::VmFiles;
 use super::{Daemon, disks, expiry, keeper, lifecycle, steps};
@@ -72,10 +73,7 @@ async fn release_unknown(daemon: &Arc<Daemon>, op: &Op) -> Result<HashSet<VmId>,
     let rows: HashSet<VmId> = daemon.stored(|s| s.vms()).await?.into_iter().map(|vm| vm.id).collect();
     let entries = match daemon.helper.call_again(op.id, RootRequest::Inventory).await? {
         (RootReply::Inventory(entries), _) => entries,
-        (other, _) => {
-            return Err(Fault::new(FaultKind::OperationFailed, "the root helper answered something else")
-                .cause(format!("{other:?}")));
-        }
+        (other, _) => return Err(unexpected(&other)),
     };
     let mut known = HashSet::new();
     for entry in entries {

@@ -9,6 +9,7 @@ use log::info;
 
 use super::agent::AgentLink;
 use super::blocking::unblock;
+use super::helper::unexpected;
 use super::machine::Live;
 use super::operation::Op;
 use super::vm_files::VmFiles;
@@ -177,10 +178,6 @@ async fn ensure_network(daemon: &Daemon, op: &Op) -> Result<Subnet, Fault> {
     }
 }
 
-fn unexpected(reply: &RootReply) -> Fault {
-    Fault::new(FaultKind::OperationFailed, "the root helper answered something else").cause(format!("{reply:?}"))
-}
-
 async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepared, Fault> {
     let (image, kernel) = (vm.spec.image.clone(), vm.spec.kernel.clone());
     let image = daemon.stored(move |s| s.image(&image)).await?;
@@ -198,7 +195,7 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
             kernel: folder.join("vmlinux"),
             modules: kernel.has_modules_drive.then(|| folder.join("modules.ext4")),
             initramfs: initramfs(&modules_cpio, &identity)?,
-            image: paths.images().join(format!("{}.ext4", image.name)),
+            image: paths.image(&image.name),
             disk: files.disk(),
             console: files.new_console()?.into(),
         };

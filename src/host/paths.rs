@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::model::ImageName;
+
 /// Marks a system install.
 pub const INSTALL_FILE: &str = "/etc/banger/install.toml";
 
@@ -174,6 +176,11 @@ impl Paths {
     /// Images: `NAME.ext4`.
     pub fn images(&self) -> PathBuf {
         self.state.join("images")
+    }
+
+    /// The file of one image.
+    pub fn image(&self, name: &ImageName) -> PathBuf {
+        self.images().join(format!("{name}.ext4"))
     }
 
     /// Kernels: a folder each.
