@@ -6,6 +6,7 @@
 //! comes from the other side has a limit before anything is allocated. The format is that of
 //! <https://dbus.freedesktop.org/doc/dbus-specification.html>, "Type System" and "Message Protocol".
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -233,14 +234,14 @@ pub struct Bus {
     deadline: Instant,
     serial: u32,
     /// Signals that came while an answer was waited for.
-    signals: Vec<Message>,
+    signals: VecDeque<Message>,
     read: usize,
 }
 
 impl Bus {
     /// Says who it is ("Authentication Protocol"): the other side looks at the peer's credentials.
     pub fn greet(stream: UnixStream, deadline: Instant) -> io::Result<Self> {
-        let mut bus = Self { stream, deadline, serial: 0, signals: Vec::new(), read: 0 };
+        let mut bus = Self { stream, deadline, serial: 0, signals: VecDeque::new(), read: 0 };
         let uid = rustix::process::geteuid().as_raw().to_string();
         let hexadecimal: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
         bus.send(format!("\0AUTH EXTERNAL {hexadecimal}\r\n").as_bytes())?;
@@ -267,7 +268,7 @@ impl Bus {
                     let text = text.and_then(|mut values| values.text()).unwrap_or_default().to_owned();
                     return Ok(Answer::Refusal { name: message.error, message: text });
                 }
-                SIGNAL => self.signals.push(message),
+                SIGNAL => self.signals.push_back(message),
                 _ => {}
             }
         }
@@ -275,8 +276,10 @@ impl Bus {
 
     /// Waits for a signal that `wanted` makes something of; those that came before count.
     pub fn wait_for_signal<T>(&mut self, wanted: impl Fn(&Message) -> Option<T>) -> io::Result<T> {
-        if let Some(found) = self.signals.drain(..).find_map(|signal| wanted(&signal)) {
-            return Ok(found);
+        while let Some(signal) = self.signals.pop_front() {
+            if let Some(found) = wanted(&signal) {
+                return Ok(found);
+            }
         }
         loop {
             if let Some(found) = wanted(&self.message()?) {

@@ -109,11 +109,17 @@ pub fn stop_scope(_: &Root, name: &str) -> io::Result<()> {
     };
     let mut get = Body::default();
     get.text(name);
-    while !is_missing(&bus.call(MANAGER, "GetUnit", "s", &get)?) {
-        // It is forgotten soon after its end; the bus's deadline ends this. No event tells.
-        std::thread::sleep(Duration::from_millis(5));
+    if is_missing(&bus.call(MANAGER, "GetUnit", "s", &get)?) {
+        return Ok(());
     }
-    Ok(())
+    // It is forgotten soon after its end.
+    bus.wait_for_signal(|signal| forgotten(signal, name).then_some(()))
+}
+
+/// `UnitRemoved(s id, o unit)`.
+fn forgotten(signal: &Message, name: &str) -> bool {
+    let id = signal.values("so").filter(|_| signal.is_signal("UnitRemoved"));
+    id.is_some_and(|mut values| values.text() == Some(name))
 }
 
 fn start_body(scope: &Scope<'_>) -> Body {
