@@ -3,13 +3,12 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
-
 use super::error::{Doing, HelperError, Result};
 use super::jail::Inhabited;
 use super::site::Site;
 use crate::model::ProcessRef;
 use crate::model::choice::VmmKind;
+use crate::os::socket::connect_at_once;
 use crate::protocol::shell::CHANNELS;
 
 /// Names of the sockets in a VM's folder.
@@ -59,11 +58,6 @@ fn enter(site: &Site<'_>) -> Result<Inhabited> {
 /// A connection to a socket of the VM's folder.
 pub fn connect_one(site: &Site<'_>, name: &str) -> Result<OwnedFd> {
     let doing = format!("connect to {name} of VM {}", site.id);
-    let address = SocketAddrUnix::new(site.folder.of_vm(&site.id, name)).doing(&doing)?;
-    // Does not wait: a monitor whose guest took it over may have filled its own queue, and every other
-    // VM needs this thread. A full queue is an error then (`EAGAIN`, connect(2)).
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).doing(&doing)?;
-    rustix::net::connect(&socket, &address).doing(&doing)?;
-    Ok(socket)
+    // A monitor whose guest took it over may have filled its own queue, and every other VM needs this thread.
+    connect_at_once(&site.folder.of_vm(&site.id, name)).doing(doing)
 }

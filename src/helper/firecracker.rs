@@ -117,23 +117,6 @@ fn is_static(mut file: impl Read + io::Seek) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether `/proc/PID/status` (proc(5)) shows a monitor that the jailer has confined: the VM's uid, and no
-/// capability that it could use or regain. Its filters of system calls are Firecracker's default in a
-/// static build, thread by thread, the last of them just before the guest starts (docs/seccomp.md).
-pub fn is_confined(status: &str, uid: u32) -> bool {
-    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-    let all = |name: &str, of: &dyn Fn(&str) -> bool| {
-        field(name).is_some_and(|value| !value.is_empty() && value.split_ascii_whitespace().all(of))
-    };
-    let is_uid = |word: &str| word.parse() == Ok(uid);
-    let is_none = |word: &str| word.bytes().all(|b| b == b'0');
-    all("Uid:", &is_uid)
-        && all("Gid:", &is_uid)
-        && field("Groups:").is_some_and(|groups| groups.is_empty() || groups == uid.to_string())
-        && ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].iter().all(|name| all(name, &is_none))
-        && field("NoNewPrivs:") == Some("1")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,25 +167,5 @@ mod tests {
         std::fs::write(&program, "").expect("written");
         assert!(check_owned(&program).is_err());
         check_owned(Path::new("/usr/bin/env")).expect("the system's");
-    }
-
-    const STATUS: &str = "Uid:\t7\t7\t7\t7\nGid:\t7\t7\t7\t7\nGroups:\t \nCapInh:\t0000000000000000\n\
-        CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000001\n\
-        CapAmb:\t0000000000000000\nNoNewPrivs:\t1\n";
-
-    #[test]
-    fn a_monitor_that_kept_anything_is_not_confined() {
-        assert!(is_confined(STATUS, 7));
-        for (was, is) in [
-            ("Uid:\t7\t7\t7\t7", "Uid:\t7\t7\t0\t7"),
-            ("Uid:\t7\t7\t7\t7", "Uid:"),
-            ("Gid:\t7", "Gid:\t0"),
-            ("Groups:\t ", "Groups:\t0 "),
-            ("CapEff:\t0", "CapEff:\tf"),
-            ("CapPrm:", "Else:"),
-            ("NoNewPrivs:\t1", "NoNewPrivs:\t0"),
-        ] {
-            assert!(!is_confined(&STATUS.replace(was, is), 7), "{is}");
-        }
     }
 }

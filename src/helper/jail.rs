@@ -23,7 +23,6 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
     move_mount,
 };
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::authority::Root;
 use super::disk::BlockDevice;
@@ -32,6 +31,7 @@ use crate::host::facts::FIRECRACKER;
 use crate::model::jail::{API_SOCKET, INITRAMFS, KERNEL, LOG, MODULES_DISK, ROOT_DISK, VSOCK_SOCKET, bell_socket};
 use crate::model::{ProcessRef, VmId};
 use crate::os::process;
+use crate::os::socket::connect_at_once;
 use crate::protocol::guest::VSOCK_PORT;
 
 /// Where the stage attaches it: a folder that every host has and neither stage nor jailer needs.
@@ -241,12 +241,7 @@ fn connect_in(folder: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not a socket")));
     }
     // Through the descriptor it is exactly what was looked at.
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
-    // Does not wait, for a monitor may have filled its own queue: see `launch::connect_one`.
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &address)?;
-    Ok(socket)
+    connect_at_once(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))
 }
 
 #[cfg(test)]

@@ -46,6 +46,8 @@ mod monitor;
 mod netns;
 /// Who may ask what.
 mod permit;
+/// What a process may, by its own `/proc`.
+mod powers;
 /// A machine monitor's command line.
 mod qemu;
 /// The rules, applied with `nft`.
