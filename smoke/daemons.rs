@@ -60,18 +60,22 @@ pub fn vms_survive_a_killed_daemon(world: &World) {
     let command = ["sh", "-c", "echo begun; sleep 6; echo alive; exit 7"];
     let running = world.guest("box", &command).spawn();
     running.wait_for_output("begun");
-    let (daemon, helper) = pids(world);
-    for pid in [daemon, helper] {
-        end(pid);
-    }
-    // The next command starts both again.
-    let listed = world.banger(&["vm", "list", "--json"]).output().ok();
-    assert!(listed.text().contains("running"), "{}", listed.text());
-    assert_ne!(pids(world).0, daemon);
+    lose_both(world);
     assert_eq!((boot_id(world, "box"), world.owner().vm("box").process), before);
     assert_eq!(running.wait().ends(7).text(), "begun\nalive");
     world.banger(&["vm", "delete", "box"]).output().ok();
     assert_eq!(living(world).len(), 2, "left: {:?}", descriptions(world));
+}
+
+/// Kills daemon and helper; the next command starts both again, and they find what runs.
+pub fn lose_both(world: &World) {
+    let (daemon, helper) = pids(world);
+    for pid in [daemon, helper] {
+        end(pid);
+    }
+    let listed = world.banger(&["vm", "list", "--json"]).output().ok();
+    assert!(listed.text().contains("running"), "{}", listed.text());
+    assert_ne!(pids(world).0, daemon);
 }
 
 /// Daemon and command line run as an ordinary user, the helper as root.

@@ -15,7 +15,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::census::{Census, wait_for_equality};
 use crate::command::Output;
-use crate::daemons::{end, pids};
+use crate::daemons::lose_both;
 use crate::runner::skip;
 use crate::world::World;
 
@@ -192,12 +192,7 @@ pub fn survives(world: &World) {
     let command = ["vm", "exec", "box", "--", "sh", "-c", "echo begun; sleep 5; echo alive; exit 9"];
     let running = world.banger(&command).limit(60).spawn();
     running.wait_for_output("begun");
-    let (daemon, helper) = pids(world);
-    for pid in [daemon, helper] {
-        end(pid);
-    }
-    let listed = world.banger(&["vm", "list", "--json"]).output().ok();
-    assert!(listed.text().contains("running"), "{}", listed.text());
+    lose_both(world);
     assert_eq!(world.owner().vm("box").process, process);
     assert_eq!(running.wait().ends(9).text(), "begun\nalive");
     let again = world.banger(&["vm", "exec", "box", "--", "echo", "again"]).limit(60).output().ok();

@@ -30,6 +30,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::census::{memory, wait_for_equality};
 use crate::direct::{Wire, ask_helper, helper_pid};
 use crate::fake::on_the_fake_monitor;
+use crate::noise::Noise;
 use crate::runner::skip;
 use crate::traced::{self, CALLS, Judge, Roots};
 use crate::world::World;
@@ -144,27 +145,6 @@ fn ask_helper_to_end(socket: &Path) {
 
 fn encoded(request: RootRequest) -> Vec<u8> {
     frame::encode(&RootCall { op: OpId::from_random(0x00f0_22ed), request }).expect("a request fits a frame")
-}
-
-/// Random numbers by xorshift64.
-struct Noise(u64);
-
-impl Noise {
-    fn number(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        // The upper bits are the better ones.
-        (self.number() >> 16) as usize % limit.max(1)
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
 }
 
 /// Some ids and slots come again, so that requests meet VMs.

@@ -18,6 +18,8 @@ mod census;
 mod command;
 /// Frames straight to the daemon and the helper.
 mod direct;
+/// Random numbers from a seed.
+mod noise;
 /// Plays scenarios and counts.
 mod runner;
 /// What strace saw of the helper.

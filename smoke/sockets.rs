@@ -17,6 +17,7 @@ use banger::protocol::{Hello, frame};
 use crate::census;
 use crate::daemons::pids;
 use crate::direct::{Wire, call};
+use crate::noise::Noise;
 use crate::world::World;
 
 /// What the random bytes begin with.
@@ -175,23 +176,6 @@ fn truncated(target: &Target) -> String {
         finish(wire);
     }
     format!("{} closed", whole.len())
-}
-
-/// Random bytes by xorshift64, from [`SEED`].
-struct Noise(u64);
-
-impl Noise {
-    fn number(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn bytes(&mut self, most: usize) -> Vec<u8> {
-        let length = self.number() as usize % most;
-        (0..length).map(|_| self.number() as u8).collect()
-    }
 }
 
 fn random(target: &Target) -> String {
