@@ -65,7 +65,16 @@ fn ask(world: &World, name: &str, fail: FakeFailure) -> Result<(), banger::proto
     let both = || NAME.parse().expect("a name");
     let kernel = NAME.parse().expect("a name");
     let name = name.parse().expect("a name");
-    let spec = VmSpec { name, image: both(), kernel, vcpus: 1, memory: Mib(256), disk: Mib(8192), init: None };
+    let spec = VmSpec {
+        name,
+        image: both(),
+        kernel,
+        vcpus: 1,
+        memory: Mib(256),
+        disk: Mib(8192),
+        init: None,
+        egress: Default::default(),
+    };
     let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, fail: Some(fail) };
     world.owner().ask(request).map(drop)
 }

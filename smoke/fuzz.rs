@@ -16,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use banger::model::choice::Accel;
+use banger::model::egress::{Cidr, NetGrant, Opening, Passage};
 use banger::model::launch::{
     FakeFailure, FakeLaunch, JailDisk, JailLaunch, KernelArgs, Launch, LaunchFile, QemuLaunch,
 };
@@ -183,12 +184,41 @@ fn boot_args(noise: &mut Noise) -> KernelArgs {
     text.parse().expect("printable")
 }
 
+fn address(noise: &mut Noise) -> Ipv4Addr {
+    let known = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST, Ipv4Addr::new(203, 0, 113, 7), Ipv4Addr::BROADCAST];
+    if noise.one_in(2) { Ipv4Addr::from(noise.number() as u32) } else { known[noise.below(known.len())] }
+}
+
+fn port(noise: &mut Noise) -> Option<u16> {
+    (!noise.one_in(3)).then(|| noise.number() as u16)
+}
+
+/// Sometimes more than there may be.
+fn passage(noise: &mut Noise) -> Passage {
+    let count = if noise.one_in(8) { noise.below(300) } else { noise.below(4) };
+    let net = |noise: &mut Noise| loop {
+        if let Some(net) = Cidr::new(address(noise), noise.below(33) as u8) {
+            return net;
+        }
+    };
+    let nets = (0..count).map(|_| NetGrant { net: net(noise), port: port(noise) }).collect();
+    Passage { everywhere: noise.one_in(2), names: noise.one_in(2), nets }
+}
+
+fn openings(noise: &mut Noise) -> Vec<Opening> {
+    let count = if noise.one_in(8) { noise.below(300) } else { noise.below(4) };
+    let seconds = |noise: &mut Noise| if noise.one_in(4) { noise.number() as u32 } else { noise.below(90) as u32 };
+    (0..count).map(|_| Opening { address: address(noise), port: port(noise), seconds: seconds(noise) }).collect()
+}
+
 /// The kind of request after `request`, with random contents. Whoever adds a kind decides here.
 fn next_kind(request: &RootRequest, noise: &mut Noise) -> RootRequest {
     match request {
         RootRequest::Status => RootRequest::EnsureNetwork { prefer: subnet(noise) },
         RootRequest::EnsureNetwork { .. } => RootRequest::RemoveNetwork,
-        RootRequest::RemoveNetwork => RootRequest::LaunchVm { id: id(noise), slot: slot(noise), launch: launch(noise) },
+        RootRequest::RemoveNetwork => {
+            RootRequest::LaunchVm { id: id(noise), slot: slot(noise), launch: launch(noise), passage: passage(noise) }
+        }
         RootRequest::LaunchVm { .. } => RootRequest::AttachVm { id: id(noise) },
         RootRequest::AttachVm { .. } => RootRequest::ReleaseVm { id: id(noise) },
         RootRequest::ReleaseVm { .. } => RootRequest::Inventory,
@@ -197,12 +227,16 @@ fn next_kind(request: &RootRequest, noise: &mut Noise) -> RootRequest {
         RootRequest::Farewell { .. } => RootRequest::Facilities,
         RootRequest::Facilities => RootRequest::Disks,
         RootRequest::Disks => RootRequest::RemoveDisk { id: id(noise) },
-        RootRequest::RemoveDisk { .. } => RootRequest::Shutdown,
+        RootRequest::RemoveDisk { .. } => RootRequest::SetPassage { id: id(noise), passage: passage(noise) },
+        RootRequest::SetPassage { .. } => RootRequest::OpenAddresses { id: id(noise), openings: openings(noise) },
+        RootRequest::OpenAddresses { .. } => RootRequest::Traffic { id: id(noise) },
+        RootRequest::Traffic { .. } => RootRequest::ListenDns,
+        RootRequest::ListenDns => RootRequest::Shutdown,
         RootRequest::Shutdown => RootRequest::Status,
     }
 }
 
-const KINDS: usize = 13;
+const KINDS: usize = 17;
 
 fn request(noise: &mut Noise) -> RootRequest {
     // Launches are what most can go wrong with.

@@ -89,7 +89,16 @@ fn fine() -> banger::model::VmName {
 fn spec() -> VmSpec {
     let name = || NAME.parse().expect("a name");
     let kernel = NAME.parse().expect("a name");
-    VmSpec { name: fine(), image: name(), kernel, vcpus: 1, memory: Mib(512), disk: Mib(8192), init: None }
+    VmSpec {
+        name: fine(),
+        image: name(),
+        kernel,
+        vcpus: 1,
+        memory: Mib(512),
+        disk: Mib(8192),
+        init: None,
+        egress: Default::default(),
+    }
 }
 
 fn create(spec: VmSpec) -> OwnerRequest {

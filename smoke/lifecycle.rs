@@ -201,8 +201,16 @@ pub fn without_room(world: &World) {
     world.tool("unshare", &["--mount", "sh", "-c", small, &binary]).output().ok();
     let name = || NAME.parse().expect("a name");
     let (kernel, spec_name) = (NAME.parse().expect("a name"), "box".parse().expect("a name"));
-    let spec =
-        VmSpec { name: spec_name, image: name(), kernel, vcpus: 1, memory: Mib(256), disk: Mib(8192), init: None };
+    let spec = VmSpec {
+        name: spec_name,
+        image: name(),
+        kernel,
+        vcpus: 1,
+        memory: Mib(256),
+        disk: Mib(8192),
+        init: None,
+        egress: Default::default(),
+    };
     let request = OwnerRequest::CreateVm { spec, start: false, ephemeral: false, ttl: None, fail: None };
     let fault = world.owner().ask(request).expect_err("there is no room");
     assert_eq!(fault.kind, FaultKind::Refused, "{fault}");

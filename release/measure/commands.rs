@@ -87,7 +87,16 @@ fn row(number: u64) -> VmRecord {
     let name = || NAME.parse().expect("a name");
     let kernel = NAME.parse().expect("a name");
     let own = format!("stored-{number}").parse().expect("a name");
-    let spec = VmSpec { name: own, image: name(), kernel, vcpus: 1, memory: Mib(1024), disk: Mib(8192), init: None };
+    let spec = VmSpec {
+        name: own,
+        image: name(),
+        kernel,
+        vcpus: 1,
+        memory: Mib(1024),
+        disk: Mib(8192),
+        init: None,
+        egress: Default::default(),
+    };
     let now = banger::os::clock::unix_seconds();
     let new = VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Qemu, Accel::Tcg, now);
     VmRecord { state: VmState::Created, ..new }

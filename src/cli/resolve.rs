@@ -1,6 +1,6 @@
 //! High arguments: what was typed, completed by what the machine says.
 
-use super::args::VmFlags;
+use super::args::{Allow, EgressFlags, VmFlags};
 use super::names;
 use super::report::Failure;
 use crate::host::choose::{self, DEFAULT_IMAGE, DEFAULT_KERNEL};
@@ -8,14 +8,15 @@ use crate::host::config::Config;
 use crate::host::facts::Facts;
 use crate::host::paths::Paths;
 use crate::model::choice::VmmChoice;
-use crate::model::{ImageName, KernelName, Limits, Mib, VmName, VmSpec};
+use crate::model::egress::Grant;
+use crate::model::{Egress, ImageName, KernelName, Limits, Mib, Reach, VmName, VmSpec};
 use crate::os::random;
 use crate::protocol::owner::VmDefaults;
 use crate::protocol::{Fault, FaultKind};
 
 /// Refuses, before anybody is asked, what can never be: with the least of everything that was not
 /// given, only what was given can be wrong.
-pub fn check_alone(flags: &VmFlags) -> Result<(), Failure> {
+pub fn check_alone(flags: &VmFlags, paths: &Paths) -> Result<(), Failure> {
     let least = VmDefaults {
         vcpus: 1,
         memory: VmSpec::MIN_MEMORY,
@@ -23,11 +24,49 @@ pub fn check_alone(flags: &VmFlags) -> Result<(), Failure> {
         image: fixed::<ImageName>(DEFAULT_IMAGE)?,
         kernel: fixed::<KernelName>(DEFAULT_KERNEL)?,
     };
-    spec(flags, &least).map(|_| ())
+    spec(flags, &least, &config(paths)?).map(|_| ())
 }
 
-/// The VM of `flags`, completed by `defaults`.
-pub fn spec(flags: &VmFlags, defaults: &VmDefaults) -> Result<VmSpec, Failure> {
+/// The caller's configuration.
+pub fn config(paths: &Paths) -> Result<Config, Failure> {
+    Config::load(&paths.config).map_err(|e| Fault::of(FaultKind::BadRequest, &e).into())
+}
+
+/// Where the guest of `flags` may go: what is said, else what is configured.
+fn egress(flags: &EgressFlags, config: &Config) -> Result<Egress, Failure> {
+    let configured = if config.vm_defaults.nat { Reach::Nat } else { Reach::Granted };
+    let mut egress = Egress { reach: flags.reach.unwrap_or(configured), ..Egress::default() };
+    egress.grant(config.egress.allow.iter().cloned());
+    egress.grant(grants(&flags.allow, config)?);
+    Ok(egress)
+}
+
+/// What `--allow` means, its sets looked up.
+pub fn grants(asked: &[Allow], config: &Config) -> Result<Vec<Grant>, Failure> {
+    let mut grants = Vec::new();
+    for allow in asked {
+        match allow {
+            Allow::Grant(grant) => grants.push(grant.clone()),
+            Allow::Set(name) => match config.egress.sets.get(name) {
+                Some(set) => grants.extend(set.iter().cloned()),
+                None => return Err(no_set(name, config)),
+            },
+        }
+    }
+    Ok(grants)
+}
+
+fn no_set(name: &str, config: &Config) -> Failure {
+    let known: Vec<String> = config.egress.sets.keys().map(|known| format!("@{known}")).collect();
+    let failure = Failure::new(FaultKind::BadRequest, format!("no set '@{name}' is configured"));
+    match known.as_slice() {
+        [] => failure.hint("define it below [egress.sets] in config.toml"),
+        known => failure.hint(format!("configured are {}", known.join(" "))),
+    }
+}
+
+/// The VM of `flags`, completed by `defaults` and, for where it may go, by the caller's configuration.
+pub fn spec(flags: &VmFlags, defaults: &VmDefaults, config: &Config) -> Result<VmSpec, Failure> {
     let spec = VmSpec {
         name: flags.name.clone().map_or_else(generated_name, Ok)?,
         image: flags.image.clone().unwrap_or_else(|| defaults.image.clone()),
@@ -36,6 +75,7 @@ pub fn spec(flags: &VmFlags, defaults: &VmDefaults) -> Result<VmSpec, Failure> {
         memory: flags.memory.unwrap_or(defaults.memory),
         disk: flags.disk_size.unwrap_or(defaults.disk),
         init: flags.init,
+        egress: egress(&flags.egress, config)?,
     };
     spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     Ok(spec)
@@ -57,7 +97,25 @@ pub fn spec_line(spec: &VmSpec, vmm: &VmmChoice) -> String {
         mib if mib % 1024 == 0 => format!("{}G", mib / 1024),
         mib => format!("{mib}M"),
     };
-    format!("spec: {} vcpu | {} MiB | {disk} disk | {vmm}", spec.vcpus, spec.memory.0)
+    let network = match in_words(&spec.egress).as_str() {
+        "none" => String::new(),
+        words => format!(" | network: {words}"),
+    };
+    format!("spec: {} vcpu | {} MiB | {disk} disk | {vmm}{network}", spec.vcpus, spec.memory.0)
+}
+
+/// Where a guest may go, in a few words.
+pub fn in_words(egress: &Egress) -> String {
+    let granted: Vec<String> = egress.grants.iter().map(Grant::to_string).collect();
+    let granted = granted.join(" ");
+    match (egress.reach, granted.is_empty()) {
+        (Reach::Granted, true) => "none".to_owned(),
+        (Reach::Granted, false) => granted,
+        (Reach::Nat, true) => "everything".to_owned(),
+        (Reach::Nat, false) => format!("everything, {granted}"),
+        (Reach::Observe, true) => "everything, observed".to_owned(),
+        (Reach::Observe, false) => format!("everything, observed, {granted}"),
+    }
 }
 
 /// The end of the help of `vm run`: what a VM gets here where nothing is asked. Asks no daemon, and
@@ -113,10 +171,10 @@ mod tests {
             VmFlags { disk_size: Some(Mib(u32::MAX)), ..flags() },
         ];
         for flags in bad {
-            let failure = check_alone(&flags).expect_err("refused");
+            let failure = check_alone(&flags, &Paths::current()).expect_err("refused");
             assert_eq!(failure.exit_code(false), 2, "{flags:?}");
         }
-        assert_eq!(check_alone(&flags()), Ok(()));
+        assert_eq!(check_alone(&flags(), &Paths::current()), Ok(()));
     }
 
     #[test]
@@ -135,6 +193,7 @@ mod tests {
             memory: Mib(2048),
             disk: Mib(8192),
             init: None,
+            egress: Egress::default(),
         };
         let vmm = VmmChoice { kind: VmmKind::Qemu, accel: Accel::Tcg, reason: String::new() };
         assert_eq!(spec_line(&spec, &vmm), "spec: 2 vcpu | 2048 MiB | 8G disk | qemu/tcg");

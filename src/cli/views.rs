@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use crate::model::image::{ImageRecord, KernelRecord};
-use crate::model::{InitMode, VmRecord, VmState};
+use crate::model::{InitMode, Reach, VmRecord, VmState};
 use crate::os::logger::timestamp;
 use crate::protocol::owner::Overview;
 
@@ -24,6 +24,8 @@ pub struct VmView<'a> {
     memory_mib: u32,
     disk_mib: u32,
     init: Option<InitMode>,
+    reach: Reach,
+    granted: Vec<String>,
     vmm: &'static str,
     accel: &'static str,
     pid: Option<i32>,
@@ -47,6 +49,8 @@ impl<'a> From<&'a VmRecord> for VmView<'a> {
             memory_mib: vm.spec.memory.0,
             disk_mib: vm.spec.disk.0,
             init: vm.spec.init,
+            reach: vm.spec.egress.reach,
+            granted: vm.spec.egress.grants.iter().map(ToString::to_string).collect(),
             vmm: vm.vmm.as_str(),
             accel: vm.accel.as_str(),
             pid: vm.process.map(|p| p.pid),

@@ -13,7 +13,7 @@ use super::creation::{self, Asked};
 use super::operation::Op;
 use super::server::{Outcome, status};
 use super::vm_files::VmFiles;
-use super::{Daemon, change, disks, lifecycle, reconcile, shells, stats};
+use super::{Daemon, change, disks, egress, lifecycle, reconcile, shells, stats};
 use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_sizes};
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
@@ -64,6 +64,7 @@ pub(super) async fn answer(
         OwnerRequest::ListVms => plain(OwnerReply::Vms(d.stored(|s| s.vms()).await?)),
         OwnerRequest::ListRunning => plain(OwnerReply::Vms(d.stored(|s| s.running_vms()).await?)),
         OwnerRequest::Checkup => plain(OwnerReply::Checkup(disks::checkup(d, &op).await?)),
+        OwnerRequest::Egress { name } => plain(OwnerReply::Egress(Box::new(egress::report(d, &op, &name).await?))),
         OwnerRequest::ShowVm { name } => plain(OwnerReply::Vm(Box::new(d.vm(&name).await?))),
         OwnerRequest::OpenShell { name, carriers } => shells::open(d, &op, &name, &carriers).await,
         OwnerRequest::OpenConsole { name } => open_console(d, &name).await,
@@ -120,13 +121,8 @@ async fn overview(daemon: &Arc<Daemon>, op: &Op) -> Result<Overview, Fault> {
         Ok((other, _)) => Err(format!("it answered {other:?}")),
         Err(fault) => Err(fault.to_string()),
     };
-    // Asked only where there may be one: looking must not make a bridge.
     let vms = daemon.stored(|s| s.vms()).await?;
-    let subnet = vms.iter().filter(|vm| vm.may_hold_resources()).find_map(|vm| vm.address);
-    let subnet = subnet.and_then(|a| {
-        let [x, y, z, _] = a.octets();
-        crate::model::Subnet::new(std::net::Ipv4Addr::new(x, y, z, 0))
-    });
+    let subnet = daemon.dns.subnet().await;
     let facts = unblock(Facts::see).await;
     let vmm = choose(daemon, &facts).unwrap_or_else(|fault| VmmChoice {
         kind: VmmKind::Qemu,
@@ -138,7 +134,7 @@ async fn overview(daemon: &Arc<Daemon>, op: &Op) -> Result<Overview, Fault> {
         pid: std::process::id() as i32,
         helper,
         subnet: subnet.map(|s| s.to_string()),
-        dns: None,
+        dns: subnet.map(|s| s.gateway()),
         vmm,
         defaults: defaults(daemon, &facts)?,
         state_dir: daemon.paths.state.display().to_string(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use log::info;
 
 use super::operation::Op;
-use super::{Daemon, disks, expiry, lifecycle, reconcile};
+use super::{Daemon, disks, egress, expiry, lifecycle, reconcile};
 use crate::model::{VmChange, VmName, VmRecord};
 use crate::os::clock::unix_seconds;
 use crate::protocol::{Fault, FaultKind};
@@ -17,8 +17,12 @@ pub(super) async fn set(daemon: &Arc<Daemon>, op: &Op, name: &VmName, change: Vm
     }
     reconcile::ensure(daemon).await?;
     let vm = daemon.vm(name).await?;
+    if let Some(grant) = change.never_granted(&vm.spec.egress) {
+        let fault = Fault::new(FaultKind::NotFound, format!("'{grant}' is not granted to VM '{name}'"));
+        return Err(fault.hint(format!("banger vm egress {name}")));
+    }
     if !change.touches_machine() {
-        return write(daemon, op, &vm, change).await;
+        return write_live(daemon, op, &vm, change).await;
     }
     let vm = lifecycle::refuse_busy(vm)?;
     let machine = daemon.machine(&vm.id);
@@ -27,6 +31,20 @@ pub(super) async fn set(daemon: &Arc<Daemon>, op: &Op, name: &VmName, change: Vm
     let vm = lifecycle::refuse_busy(daemon.vm(name).await?)?;
     grow_disk(daemon, &vm, &change).await?;
     write(daemon, op, &vm, change).await
+}
+
+/// What can change while it runs. Whoever starts or stops it comes first: what they do heeds the row.
+async fn write_live(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, change: VmChange) -> Result<VmRecord, Fault> {
+    if !change.touches_egress() {
+        return write(daemon, op, vm, change).await;
+    }
+    let wanted = change.applied_to(&vm.spec);
+    wanted.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
+    let machine = daemon.machine(&vm.id);
+    let _turn = op.unless_cancelled(machine.turn.lock()).await.ok_or_else(Op::cancelled)?;
+    let vm = write(daemon, op, vm, change).await?;
+    egress::apply(daemon, op, &vm).await?;
+    Ok(vm)
 }
 
 /// First of all, and the row after it: a disk that is larger than its row says does no harm.

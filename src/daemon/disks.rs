@@ -33,8 +33,8 @@ pub(super) async fn make(daemon: &Daemon, op: &Op, id: &VmId) -> Result<(), Faul
 
 async fn snapshots(daemon: &Daemon, op: &Op) -> Result<bool, Fault> {
     match daemon.helper.call_again(op.id, RootRequest::Facilities).await? {
-        (RootReply::Facilities { no_snapshots: None }, _) => Ok(true),
-        (RootReply::Facilities { no_snapshots: Some(why) }, _) => {
+        (RootReply::Facilities { no_snapshots: None, .. }, _) => Ok(true),
+        (RootReply::Facilities { no_snapshots: Some(why), .. }, _) => {
             info!("[{}] no disk snapshots: {why}", op.id);
             Ok(false)
         }
@@ -67,10 +67,10 @@ pub(super) async fn kept(daemon: &Daemon, op: &Op) -> Result<Vec<KeptDisk>, Faul
 
 /// What `doctor` asks. A helper that does not answer is another row's matter.
 pub(super) async fn checkup(daemon: &Daemon, op: &Op) -> Result<Checkup, Fault> {
-    let no_snapshots = match daemon.helper.call_again(op.id, RootRequest::Facilities).await {
-        Ok((RootReply::Facilities { no_snapshots }, _)) => no_snapshots,
+    let (no_snapshots, obstacles) = match daemon.helper.call_again(op.id, RootRequest::Facilities).await {
+        Ok((RootReply::Facilities { no_snapshots, obstacles }, _)) => (no_snapshots, obstacles),
         Ok((other, _)) => return Err(unexpected(&other)),
-        Err(fault) if fault.kind == FaultKind::Unavailable => None,
+        Err(fault) if fault.kind == FaultKind::Unavailable => (None, Vec::new()),
         Err(fault) => return Err(fault),
     };
     let kept = match kept(daemon, op).await {
@@ -83,7 +83,7 @@ pub(super) async fn checkup(daemon: &Daemon, op: &Op) -> Result<Checkup, Fault> 
     let named = |disk: &KeptDisk| Some((known(disk)?.spec.name.clone(), disk.fill?));
     let disks = kept.iter().filter_map(named).collect();
     let folder = daemon.paths.root_state.display().to_string();
-    Ok(Checkup { no_snapshots, disks, unknown: unknown.try_into().unwrap_or(u32::MAX), folder })
+    Ok(Checkup { no_snapshots, obstacles, disks, unknown: unknown.try_into().unwrap_or(u32::MAX), folder })
 }
 
 /// Says which disks belong to no VM of this store. They stay: a VM's disk goes before its row does, so

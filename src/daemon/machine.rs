@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_listener::Event as Wake;
@@ -11,6 +11,7 @@ use smol::{Async, Task};
 
 use super::agent::AgentLink;
 use super::operation::Cancel;
+use super::outward::Outward;
 use crate::model::ProcessRef;
 use crate::model::launch::FakeFailure;
 use crate::model::plan::Wanted;
@@ -31,6 +32,7 @@ pub struct Machine {
     fail: Mutex<Option<FakeFailure>>,
     /// Waits for the end of its lifetime; dropped with what is known of the VM.
     alarm: Mutex<Option<Task<()>>>,
+    outward: Mutex<Outward>,
     /// The operations that have come for this VM, waiting for their turn or at work.
     come: Mutex<Vec<(Wanted, Arc<Cancel>)>>,
 }
@@ -55,6 +57,7 @@ impl Machine {
             live: Mutex::new(None),
             fail: Mutex::new(None),
             alarm: Mutex::new(None),
+            outward: Mutex::new(Outward::new()),
             come: Mutex::default(),
         }
     }
@@ -83,6 +86,11 @@ impl Machine {
     /// Sets who waits for the end of its lifetime; who did before waits no longer.
     pub fn set_alarm(&self, alarm: Option<Task<()>>) {
         *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = alarm;
+    }
+
+    /// What is remembered of its guest's way out. Never held while anything is waited for.
+    pub fn outward(&self) -> MutexGuard<'_, Outward> {
+        self.outward.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The living monitor.

@@ -22,6 +22,10 @@ mod creation;
 mod crowd;
 /// Disks of VMs.
 mod disks;
+/// DNS for VMs and for their host.
+mod dns;
+/// Where a guest may go.
+mod egress;
 /// Why a monitor ended.
 mod ending;
 /// VMs with a lifetime.
@@ -36,6 +40,8 @@ mod lifecycle;
 mod machine;
 /// An operation's id, listeners and cancellation.
 mod operation;
+/// What is remembered of a guest's way out.
+mod outward;
 /// Waiting for a guest that boots.
 mod readiness;
 /// Finding everything again after a start.
@@ -87,6 +93,7 @@ struct Daemon {
     config: Config,
     store: Arc<Store>,
     helper: helper::Helper,
+    dns: dns::Dns,
     executor: Arc<Executor<'static>>,
     machines: Mutex<HashMap<VmId, Arc<machine::Machine>>>,
     /// A lock for each image or kernel that is being made or removed.

@@ -12,7 +12,7 @@ use super::blocking::unblock;
 use super::helper::unexpected;
 use super::operation::Op;
 use super::vm_files::VmFiles;
-use super::{Daemon, disks, expiry, keeper, lifecycle, steps};
+use super::{Daemon, disks, egress, expiry, keeper, lifecycle, steps};
 use crate::model::choice::VmmKind;
 use crate::model::plan::{Step, Wanted};
 use crate::model::{VmId, VmRecord, VmState};
@@ -65,7 +65,27 @@ async fn ensure_telling(daemon: &Arc<Daemon>, settled: Option<Sender<()>>) -> Re
         });
     }
     *done = true;
+    drop(settled);
+    let (daemon, op) = (daemon.clone(), op.clone());
+    daemon.clone().spawn(async move {
+        if let Err(fault) = resume_egress(&daemon, &op).await {
+            warn!("guests that run are not answered by DNS before the next start of a VM: {fault}");
+        }
+    });
     Ok(())
+}
+
+async fn resume_egress(daemon: &Arc<Daemon>, op: &Op) -> Result<(), Fault> {
+    let running = daemon.stored(|s| s.vms()).await?.into_iter().filter(VmRecord::may_hold_resources);
+    let mut found = Vec::new();
+    for vm in running {
+        // Once it was found again, or taken for dead.
+        let _turn = daemon.machine(&vm.id).turn.lock_arc().await;
+        if daemon.machine(&vm.id).live().is_some() {
+            found.push(vm);
+        }
+    }
+    egress::resume(daemon, op, &found).await
 }
 
 /// Has the helper take back what belongs to no VM; gives what it knows of those that exist.

@@ -13,7 +13,7 @@ use super::helper::unexpected;
 use super::machine::Live;
 use super::operation::Op;
 use super::vm_files::VmFiles;
-use super::{Daemon, disks, lifecycle, readiness, reconcile, shutdown, vsock};
+use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
 use crate::model::identity::{Identity, IdentityV1};
 use crate::model::plan::Step;
@@ -160,17 +160,25 @@ async fn forget(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
 
 async fn launch(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
     let subnet = ensure_network(daemon, op).await?;
+    dns::ensure(daemon, op, subnet).await?;
     let (reserving, limits) = (id.clone(), daemon.limits());
     let place = daemon.stored(move |s| s.reserve_slot(&reserving, subnet, &limits)).await?;
     let vm = load(daemon, id).await?;
     pin(daemon, &vm).await?;
     let prepared = prepare(daemon, &vm, subnet).await?;
-    let request = RootRequest::LaunchVm { id: id.clone(), slot: place.slot, launch: prepared.launch };
+    let request = RootRequest::LaunchVm {
+        id: id.clone(),
+        slot: place.slot,
+        launch: prepared.launch,
+        passage: vm.spec.egress.passage(),
+    };
+    // Of an earlier boot, whose openings have ended with it.
+    daemon.machine(id).outward().close();
     let (reply, files) = daemon.helper.call(op.id, request, prepared.files).await?;
     go_live(daemon, op, id, reply, files, prepared.setup).await
 }
 
-async fn ensure_network(daemon: &Daemon, op: &Op) -> Result<Subnet, Fault> {
+pub(super) async fn ensure_network(daemon: &Daemon, op: &Op) -> Result<Subnet, Fault> {
     let request = RootRequest::EnsureNetwork { prefer: daemon.config.network.subnet };
     match daemon.helper.call_again(op.id, request).await? {
         (RootReply::Network { subnet }, _) => Ok(subnet),

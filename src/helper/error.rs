@@ -91,6 +91,9 @@ pub enum HelperError {
     /// Descriptors are not what the request says.
     #[error("{0}")]
     Files(String),
+    /// What was asked for is more than a guest may have.
+    #[error("this is not opened to a guest: {0}")]
+    Passage(String),
     /// No program of that name.
     #[error("{0} is not installed")]
     Missing(&'static str),
@@ -189,7 +192,7 @@ impl HelperError {
             | Self::DiskLost(_)
             | Self::Undone { .. }
             | Self::Leftovers { .. } => FaultKind::OperationFailed,
-            Self::Usage(_) | Self::Files(_) => FaultKind::BadRequest,
+            Self::Usage(_) | Self::Files(_) | Self::Passage(_) => FaultKind::BadRequest,
             Self::NotRoot => FaultKind::Unauthorized,
             Self::NotRunning(_) | Self::NoChannel { .. } => FaultKind::NotFound,
             Self::Running(_) => FaultKind::AlreadyExists,

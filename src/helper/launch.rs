@@ -26,7 +26,8 @@ use super::site::{Site, guests};
 use super::spawn::{self, Streams};
 use super::stage::{Order, Program, View};
 use super::undo::{Failure, Step, carry_out};
-use super::{netns, powers, rules, tap};
+use super::{netns, passage, powers, rules, tap};
+use crate::model::egress::Passage;
 use crate::model::launch::{JailDisk, Launch, LaunchFile};
 use crate::model::{ProcessRef, Slot, Subnet, TapName, VmId};
 use crate::net::rules::{self as text, Guest};
@@ -48,6 +49,7 @@ pub struct Launching<'a> {
     subnet: Subnet,
     uid: u32,
     launch: Launch,
+    passage: Passage,
     /// Checked.
     files: Vec<(LaunchFile, OwnedFd)>,
     made: Made,
@@ -82,11 +84,11 @@ impl<'a> Launching<'a> {
         slot: Slot,
         subnet: Subnet,
         uid: u32,
-        launch: Launch,
+        (launch, passage): (Launch, Passage),
         files: Vec<(LaunchFile, OwnedFd)>,
     ) -> Self {
         let (made, console, process, connected) = (Made::default(), None, None, None);
-        Self { site, slot, subnet, uid, launch, files, made, console, process, connected }
+        Self { site, slot, subnet, uid, launch, passage, files, made, console, process, connected }
     }
 
     /// Does all of it, or nothing.
@@ -133,9 +135,18 @@ impl<'a> Launching<'a> {
     }
 
     fn record(&mut self) -> Result<()> {
-        let id = self.site.id.clone();
-        let record = Record { id, slot: self.slot, kind: self.launch.kind(), process: None, console: None };
-        self.site.ledger.write(self.site.folder, record)
+        self.site.ledger.write(self.site.folder, self.as_record())
+    }
+
+    fn as_record(&self) -> Record {
+        Record {
+            id: self.site.id.clone(),
+            slot: self.slot,
+            kind: self.launch.kind(),
+            process: self.process,
+            console: self.console,
+            passage: self.passage.clone(),
+        }
     }
 
     /// A monitor in a jail opens its tap by name, in a network of its own.
@@ -155,13 +166,14 @@ impl<'a> Launching<'a> {
 
     /// One guest more; the whole of the rules when somebody removed them.
     fn admit(&mut self) -> Result<()> {
+        passage::prepare(&mut self.site, &self.passage)?;
         let (root, doing) = (self.site.root, "add a guest to the rules");
         let guest = Guest::new(self.subnet, self.slot);
-        if rules::apply(root, &text::admit(guest), doing).is_ok() {
+        if rules::apply(root, &text::admit(guest, &self.passage), doing).is_ok() {
             return Ok(());
         }
         let guests = guests(self.site.ledger, self.subnet, |_| true);
-        rules::apply(root, &text::base(self.subnet.gateway(), &guests), doing)
+        rules::apply(root, &text::base(self.subnet, &guests), doing)
     }
 
     fn make_cgroup(&mut self) -> Result<()> {
@@ -305,9 +317,7 @@ impl<'a> Launching<'a> {
     /// Writes both processes down before the monitor exists: should this helper be killed here, the
     /// one that waits ends with it, and the next helper knows of it.
     fn note(&mut self) -> Result<()> {
-        let (id, kind) = (self.site.id.clone(), self.launch.kind());
-        let record = Record { id, slot: self.slot, kind, process: self.process, console: self.console };
-        self.site.ledger.write(self.site.folder, record)
+        self.site.ledger.write(self.site.folder, self.as_record())
     }
 
     /// Has the process become the monitor.

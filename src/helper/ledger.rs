@@ -7,7 +7,9 @@ use std::io;
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use crate::model::choice::VmmKind;
+use crate::model::egress::Passage;
 use crate::model::{ProcessRef, Slot, VmId};
+use crate::os::checksum::fnv1a;
 use crate::protocol::frame;
 
 /// Largest record that is read.
@@ -16,7 +18,29 @@ const RECORD_LIMIT: u64 = 4096;
 /// A record as it lies on the disk; append-only.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 enum Stored {
-    V1(Record),
+    V1(RecordV1),
+    V2(Record),
+}
+
+/// What a helper wrote that knew of no passages. Never changed.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+struct RecordV1 {
+    id: VmId,
+    slot: Slot,
+    kind: VmmKind,
+    process: Option<ProcessRef>,
+    console: Option<ProcessRef>,
+}
+
+impl From<Stored> for Record {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::V2(record) => record,
+            Stored::V1(RecordV1 { id, slot, kind, process, console }) => {
+                Self { id, slot, kind, process, console, passage: Passage::default() }
+            }
+        }
+    }
 }
 
 /// What was made for one boot of one VM.
@@ -32,6 +56,8 @@ pub struct Record {
     pub process: Option<ProcessRef>,
     /// The process that keeps its output, once it was started.
     pub console: Option<ProcessRef>,
+    /// Where its guest may go.
+    pub passage: Passage,
 }
 
 /// All records.
@@ -94,28 +120,22 @@ fn read_record(folder: &Folder, id: &VmId) -> Result<Record> {
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>, frame::FrameError> {
-    let mut bytes = frame::encode(&Stored::V1(record.clone()))?;
-    let sum = checksum(&bytes);
+    let mut bytes = frame::encode(&Stored::V2(record.clone()))?;
+    let sum = fnv1a(&bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
     Ok(bytes)
 }
 
 fn decode(bytes: &[u8]) -> Result<Record, String> {
     let (framed, sum) = bytes.split_last_chunk::<8>().ok_or("it is cut short")?;
-    if u64::from_le_bytes(*sum) != checksum(framed) {
+    if u64::from_le_bytes(*sum) != fnv1a(framed) {
         return Err("its checksum does not match".into());
     }
     let mut buffer = frame::FrameBuffer::default();
     buffer.push(framed);
     let body = buffer.next_body().map_err(|e| e.to_string())?.ok_or("it is cut short")?;
     buffer.at_end().map_err(|_| "it has bytes behind its end")?;
-    let Stored::V1(record) = frame::decode(&body).map_err(|e| e.to_string())?;
-    Ok(record)
-}
-
-/// FNV-1a with 64 bits: finds damage, not malice; only root can write here.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    frame::decode::<Stored>(&body).map(Record::from).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -130,6 +150,7 @@ mod tests {
             kind: VmmKind::Qemu,
             process: Some(process),
             console: Some(ProcessRef { pid: 4712, ..process }),
+            passage: Passage { everywhere: true, ..Passage::default() },
         }
     }
 
@@ -160,11 +181,19 @@ mod tests {
     }
 
     #[test]
-    fn its_bytes_are_golden() {
-        let bytes = encode(&Record { process: None, console: None, ..record() }).expect("encodes");
+    fn its_bytes_are_golden_and_those_of_an_older_helper_are_read() {
+        let plain = Record { process: None, console: None, ..record() };
+        let bytes = encode(&plain).expect("encodes");
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(text, GOLDEN);
+        let old: Vec<u8> = (0..GOLDEN_V1.len()).step_by(2).map(|at| byte(&GOLDEN_V1[at..at + 2])).collect();
+        assert_eq!(decode(&old), Ok(Record { passage: Passage::default(), ..plain }));
     }
 
-    const GOLDEN: &str = "12000000000c303030303030616263646566030100004cc7a74f1147d027";
+    fn byte(hex: &str) -> u8 {
+        u8::from_str_radix(hex, 16).expect("a byte")
+    }
+
+    const GOLDEN: &str = "15000000010c303030303030616263646566030100000100003509c501e16d7482";
+    const GOLDEN_V1: &str = "12000000000c303030303030616263646566030100004cc7a74f1147d027";
 }

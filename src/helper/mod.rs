@@ -16,6 +16,8 @@ mod cgroup;
 mod claim;
 /// One peer's conversation, never waited for.
 mod connection;
+/// Connections that the kernel remembers.
+mod conntrack;
 /// `banger-console`: keeps what a monitor writes, bounded.
 mod console;
 /// Fresh connections to a running monitor.
@@ -24,14 +26,20 @@ mod contact;
 mod dbus;
 /// Block devices for monitors in jails.
 mod disk;
+/// The sockets that DNS is answered on.
+mod dns;
 /// What goes wrong here.
 mod error;
 /// The descriptors that come with a launch.
 mod files;
 /// Firecracker's command line, and its jailer's.
 mod firecracker;
+/// Other firewalls of this host.
+mod firewalls;
 /// The runtime directory, reached by descriptor.
 mod folder;
+/// Whether this host forwards packets.
+mod forwarding;
 /// Whether a monitor that was just started will live.
 mod greeting;
 /// What a monitor that finds its files by name sees.
@@ -44,6 +52,8 @@ mod ledger;
 mod monitor;
 /// A network namespace for a monitor that opens its tap by name.
 mod netns;
+/// Where guests may go.
+mod passage;
 /// Who may ask what.
 mod permit;
 /// What a process may, by its own `/proc`.

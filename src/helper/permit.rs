@@ -50,6 +50,10 @@ pub fn check(caller: Caller, phase: &Phase, request: &RootRequest) -> Result<(),
         RootRequest::Facilities => (true, true, false),
         RootRequest::Disks => (true, true, false),
         RootRequest::RemoveDisk { .. } => (true, true, false),
+        RootRequest::SetPassage { .. } => (true, true, false),
+        RootRequest::OpenAddresses { .. } => (true, true, false),
+        RootRequest::Traffic { .. } => (true, true, false),
+        RootRequest::ListenDns => (true, true, false),
     };
     let permitted = match caller {
         Caller::Owner => owner,
@@ -81,7 +85,7 @@ pub fn summary(op: OpId, request: &RootRequest) -> String {
         RootRequest::EnsureNetwork { prefer: Some(subnet) } => format!("[{op}] ensure network {subnet}"),
         RootRequest::EnsureNetwork { prefer: None } => format!("[{op}] ensure network"),
         RootRequest::RemoveNetwork => format!("[{op}] remove network"),
-        RootRequest::LaunchVm { id, slot, launch } => {
+        RootRequest::LaunchVm { id, slot, launch, passage: _ } => {
             format!("[{op}] launch VM {id} in slot {slot} ({})", launch.kind().as_str())
         }
         RootRequest::AttachVm { id } => format!("[{op}] attach VM {id}"),
@@ -92,12 +96,19 @@ pub fn summary(op: OpId, request: &RootRequest) -> String {
         RootRequest::Facilities => format!("[{op}] facilities"),
         RootRequest::Disks => format!("[{op}] disks"),
         RootRequest::RemoveDisk { id } => format!("[{op}] remove the disk of VM {id}"),
+        RootRequest::SetPassage { id, .. } => format!("[{op}] set where VM {id} may go"),
+        RootRequest::OpenAddresses { id, openings } => {
+            format!("[{op}] open {} addresses to VM {id}", openings.len())
+        }
+        RootRequest::Traffic { id } => format!("[{op}] traffic of VM {id}"),
+        RootRequest::ListenDns => format!("[{op}] listen for DNS"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::egress::Passage;
     use crate::model::launch::{FakeLaunch, Launch};
     use crate::model::{Slot, VmId};
 
@@ -110,12 +121,16 @@ mod tests {
             RootRequest::Shutdown,
             RootRequest::EnsureNetwork { prefer: None },
             RootRequest::RemoveNetwork,
-            RootRequest::LaunchVm { id: id.clone(), slot, launch },
+            RootRequest::LaunchVm { id: id.clone(), slot, launch, passage: Passage::default() },
             RootRequest::AttachVm { id: id.clone() },
             RootRequest::ReleaseVm { id: id.clone() },
             RootRequest::OpenChannel { id: id.clone(), channel: 0 },
             RootRequest::Farewell { id: id.clone() },
-            RootRequest::RemoveDisk { id },
+            RootRequest::RemoveDisk { id: id.clone() },
+            RootRequest::SetPassage { id: id.clone(), passage: Passage::default() },
+            RootRequest::OpenAddresses { id: id.clone(), openings: vec![] },
+            RootRequest::Traffic { id },
+            RootRequest::ListenDns,
             RootRequest::Facilities,
             RootRequest::Disks,
             RootRequest::Inventory,

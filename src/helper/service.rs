@@ -11,13 +11,14 @@ use super::disk::{Disks, ensure_udev_rule};
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use super::launch::{self, Launching};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Record};
 use super::monitor::{Monitors, Role};
 use super::site::{self, Site, guests};
-use super::{bridge, claim::Claim, contact, files, rules, tsc};
+use super::{bridge, claim::Claim, contact, dns, files, firewalls, passage, rules, tsc};
+use crate::model::egress::{Opening, Passage};
 use crate::model::launch::{Launch, LaunchFile};
 use crate::model::{OpId, Slot, Subnet, VmId};
-use crate::net::rules as text;
+use crate::net::rules::{self as text, Guest};
 use crate::os::fault_point::FaultPoint;
 use crate::os::netlink::Netlink;
 use crate::os::own_folder::OwnFolder;
@@ -90,17 +91,19 @@ impl Service {
             RootRequest::Shutdown => alone(RootReply::Done(Deed::Changed)),
             RootRequest::EnsureNetwork { prefer } => alone(self.ensure_network(op, prefer, true)?),
             RootRequest::RemoveNetwork => alone(self.remove_network(op)?),
-            RootRequest::LaunchVm { id, slot, launch } => self.launch(op, id, slot, launch, files),
+            RootRequest::LaunchVm { id, slot, launch, passage } => self.launch(op, id, slot, (launch, passage), files),
             RootRequest::AttachVm { id } => self.attach(op, id),
             RootRequest::ReleaseVm { id } => alone(self.release(op, id)?),
             RootRequest::Inventory => alone(self.inventory()),
             RootRequest::OpenChannel { id, channel } => self.open_channel(op, id, channel),
             RootRequest::Farewell { id } => alone(RootReply::Farewell(self.farewells.get(&id).cloned())),
-            RootRequest::Facilities => {
-                alone(RootReply::Facilities { no_snapshots: self.disks.snapshots(&self.root).err() })
-            }
+            RootRequest::Facilities => alone(self.facilities()),
             RootRequest::Disks => alone(RootReply::Disks(self.kept_disks()?)),
             RootRequest::RemoveDisk { id } => alone(self.remove_disk(op, id)?),
+            RootRequest::SetPassage { id, passage } => alone(self.set_passage(op, id, passage)?),
+            RootRequest::OpenAddresses { id, openings } => alone(self.open_addresses(&id, &openings)?),
+            RootRequest::Traffic { id } => alone(self.traffic(&id)?),
+            RootRequest::ListenDns => self.listen_dns(),
         }
     }
 
@@ -221,7 +224,7 @@ impl Service {
         }
     }
 
-    /// `anew`: the rules are put in place even if this helper did so before.
+    /// `anew`: the rules are looked at even if this helper put them in place.
     fn ensure_network(&mut self, op: OpId, prefer: Option<Subnet>, anew: bool) -> Result<RootReply> {
         self.claim.ensure(&self.root)?;
         let alias = launch::alias(self.installation);
@@ -231,9 +234,11 @@ impl Service {
             self.claim.give_up();
         }
         let (subnet, deed) = ensured?;
-        if anew || deed == Deed::Changed || self.subnet != Some(subnet) {
+        let doubtful = anew || deed == Deed::Changed || self.subnet != Some(subnet);
+        // Rules that are as they shall be stay: they know what is open for names, and what was counted.
+        if doubtful && !rules::are_there(&self.root, &text::presence(subnet)) {
             let guests = guests(&self.ledger, subnet, |_| true);
-            rules::apply(&self.root, &text::base(subnet.gateway(), &guests), "apply the rules")?;
+            rules::apply(&self.root, &text::base(subnet, &guests), "apply the rules")?;
         }
         if deed == Deed::Changed {
             log::info!("[{op}] the network of guests is {subnet}");
@@ -257,6 +262,7 @@ impl Service {
         }
         // Another helper of this network namespace may have the same name for its own.
         self.claim.ensure(&self.root)?;
+        passage::withdraw(&self.root, &self.folder, &mut self.netlink)?;
         rules::apply(&self.root, &text::removal(), "remove the rules")?;
         let deed = bridge::remove(&self.root, &mut self.netlink, &alias)?;
         self.subnet = None;
@@ -266,11 +272,12 @@ impl Service {
         Ok(RootReply::Done(deed))
     }
 
-    fn launch(&mut self, op: OpId, id: VmId, slot: Slot, launch: Launch, files: Vec<OwnedFd>) -> Outcome {
-        if matches!(launch, Launch::Fake(_)) && !self.fake {
+    fn launch(&mut self, op: OpId, id: VmId, slot: Slot, boot: (Launch, Passage), files: Vec<OwnedFd>) -> Outcome {
+        if matches!(boot.0, Launch::Fake(_)) && !self.fake {
             return Err(HelperError::FakeRefused);
         }
-        let files = checked(&launch, files)?;
+        passage::check(&boot.1)?;
+        let files = checked(&boot.0, files)?;
         launch::check_free(&self.site(op, id.clone(), None), &id, slot)?;
         // The caller has just been told this network, but the last VM's end may have taken it away.
         self.ensure_network(op, self.last_subnet, false)?;
@@ -281,7 +288,7 @@ impl Service {
         }
         self.cgroups.check_empty(&id)?;
         let uid = launch::uid(self.installation, slot);
-        let launching = Launching::new(self.site(op, id.clone(), Some(slot)), slot, subnet, uid, launch, files);
+        let launching = Launching::new(self.site(op, id.clone(), Some(slot)), slot, subnet, uid, boot, files);
         let attached = launching.run()?;
         log::info!("[{op}] VM {id} runs as {}, uid {uid}", attached.0);
         self.monitor_reply(&id, attached)
@@ -345,6 +352,52 @@ impl Service {
             log::info!("[{op}] the disk of VM {id} is removed");
         }
         Ok(RootReply::Done(deed))
+    }
+
+    fn facilities(&self) -> RootReply {
+        let obstacles = firewalls::obstacles(&self.root).unwrap_or_else(|e| {
+            log::warn!("{}", e.line());
+            Vec::new()
+        });
+        RootReply::Facilities { no_snapshots: self.disks.snapshots(&self.root).err(), obstacles }
+    }
+
+    /// The record of a VM that runs, in the network that is there.
+    fn running(&self, id: &VmId) -> Result<(Record, Subnet)> {
+        let record = self.ledger.get(id).filter(|_| self.monitors.monitor(id).is_some());
+        let record = record.ok_or_else(|| HelperError::NotRunning(id.clone()))?;
+        Ok((record.clone(), self.subnet.ok_or(HelperError::NetworkTaken)?))
+    }
+
+    fn set_passage(&mut self, op: OpId, id: VmId, wanted: Passage) -> Result<RootReply> {
+        passage::check(&wanted)?;
+        self.ensure_network(op, self.last_subnet, true)?;
+        let (record, subnet) = self.running(&id)?;
+        if record.passage == wanted {
+            return Ok(RootReply::Done(Deed::Unchanged));
+        }
+        let slot = record.slot;
+        // Written first: rules that have to be made anew are made from it.
+        self.ledger.write(&self.folder, Record { passage: wanted.clone(), ..record })?;
+        passage::set(&mut self.site(op, id, Some(slot)), Guest::new(subnet, slot), &wanted)?;
+        Ok(RootReply::Done(Deed::Changed))
+    }
+
+    fn open_addresses(&mut self, id: &VmId, openings: &[Opening]) -> Result<RootReply> {
+        let (record, _) = self.running(id)?;
+        passage::open(&self.root, &record, openings)?;
+        Ok(RootReply::Done(Deed::Changed))
+    }
+
+    fn traffic(&self, id: &VmId) -> Result<RootReply> {
+        let (record, _) = self.running(id)?;
+        passage::traffic(&self.root, record.slot).map(RootReply::Traffic)
+    }
+
+    fn listen_dns(&self) -> Outcome {
+        let subnet = self.subnet.ok_or(HelperError::NetworkTaken)?;
+        let (sockets, no_loopback) = dns::listen(&self.root, subnet.gateway())?;
+        Ok((RootReply::DnsSockets { no_loopback }, sockets))
     }
 
     fn inventory(&self) -> RootReply {

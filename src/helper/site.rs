@@ -10,7 +10,8 @@ use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use super::ledger::Ledger;
 use super::monitor::Monitors;
-use super::{bridge, rules, tap};
+use super::{bridge, conntrack, rules, tap};
+use crate::model::egress::Passage;
 use crate::model::{OpId, Slot, Subnet, TapName, VmId};
 use crate::net::rules::{self as text, Guest};
 use crate::os::fault_point::{FaultPoint, Moment};
@@ -63,6 +64,12 @@ impl Site<'_> {
     /// Lets the guest speak no more.
     pub fn dismiss(&mut self) -> Result<()> {
         let Some(subnet) = self.subnet else { return Ok(()) };
+        self.dismiss_from(subnet)?;
+        // Last: no packet of it passes any more that would be remembered.
+        self.slot.map_or(Ok(()), |slot| conntrack::forget(self.root, subnet.address(slot)))
+    }
+
+    fn dismiss_from(&mut self, subnet: Subnet) -> Result<()> {
         let doing = "remove a guest from the rules";
         if let Some(slot) = self.slot
             && rules::apply(self.root, &text::dismiss(Guest::new(subnet, slot)), doing).is_ok()
@@ -71,7 +78,7 @@ impl Site<'_> {
         }
         // Somebody removed the tables, or the slot is unknown: all anew, without this guest.
         let guests = guests(self.ledger, subnet, |id| *id != self.id);
-        rules::apply(self.root, &text::base(subnet.gateway(), &guests), doing)
+        rules::apply(self.root, &text::base(subnet, &guests), doing)
     }
 
     /// Removes the tap.
@@ -148,7 +155,8 @@ pub fn said(folder: &Folder, id: &VmId) -> String {
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
-/// The guests of the ledger that `wanted` names.
-pub fn guests(ledger: &Ledger, subnet: Subnet, wanted: impl Fn(&VmId) -> bool) -> Vec<Guest> {
-    ledger.all().filter(|r| wanted(&r.id)).map(|r| Guest::new(subnet, r.slot)).collect()
+/// The guests of the ledger that `wanted` names, and where each may go.
+pub fn guests(ledger: &Ledger, subnet: Subnet, wanted: impl Fn(&VmId) -> bool) -> Vec<(Guest, Passage)> {
+    let wanted = ledger.all().filter(|r| wanted(&r.id));
+    wanted.map(|r| (Guest::new(subnet, r.slot), r.passage.clone())).collect()
 }

@@ -1,10 +1,13 @@
 //! `config.toml`: what the user configured, checked as a whole before anything uses it.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::model::choice::{Accel, VmmKind};
+use crate::model::egress::Grant;
 use crate::model::{ImageName, KernelName, Limits, Mib, Subnet};
 
 /// Most bytes of a configuration file.
@@ -56,6 +59,8 @@ pub struct Config {
     pub vm_defaults: VmDefaultsSetting,
     /// The bridge's network.
     pub network: NetworkSetting,
+    /// Where guests may go.
+    pub egress: EgressSetting,
     /// What all VMs may use together.
     pub limits: LimitsSetting,
     /// Devices of Firecracker's machines.
@@ -154,6 +159,8 @@ pub struct VmDefaultsSetting {
     /// Root disk.
     #[serde(deserialize_with = "size")]
     pub disk_size: Option<Mib>,
+    /// Whether its guest may go everywhere.
+    pub nat: bool,
 }
 
 /// `[network]`.
@@ -163,6 +170,18 @@ pub struct NetworkSetting {
     /// The bridge's network; absent: chosen so that it meets no route of the host.
     #[serde(deserialize_with = "subnet")]
     pub subnet: Option<Subnet>,
+    /// The servers that answer what guests ask of the internet; absent: the host's own.
+    pub dns: Vec<IpAddr>,
+}
+
+/// `[egress]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EgressSetting {
+    /// What every new VM is granted.
+    pub allow: Vec<Grant>,
+    /// Names for several grants at once, for `--allow @NAME`.
+    pub sets: BTreeMap<String, Vec<Grant>>,
 }
 
 /// `[limits]`; what is absent is not limited.
@@ -289,6 +308,17 @@ mod tests {
         assert_eq!(config.vm_defaults.memory, Some(Mib(2048)));
         assert_eq!(config.vm_defaults.disk_size, Some(Mib(8192)));
         assert!(config.network.subnet.is_some());
+    }
+
+    #[test]
+    fn destinations_have_names_of_their_own() {
+        let text =
+            "[egress]\nallow = [\"deb.debian.org:80\"]\n[egress.sets]\npython = [\"pypi.org:443\", \"10.0.0.0/8\"]\n";
+        let config = parse(text).expect("parses");
+        assert_eq!((config.egress.allow.len(), config.egress.sets["python"].len()), (1, 2));
+        let error = parse("[egress]\nallow = [\"10.0.0.1/8\"]\n").expect_err("refused");
+        assert!(error.starts_with("config.toml:2: ") && error.contains("write 10.0.0.0/8"), "{error}");
+        assert_eq!(parse("[network]\ndns = [\"192.0.2.1\"]\n").expect("parses").network.dns.len(), 1);
     }
 
     #[test]

@@ -6,6 +6,10 @@ use std::str::FromStr;
 
 use super::Slot;
 
+/// Where the host's own programs ask banger's DNS. All of 127/8 is this host (RFC 1122 section 3.2.1.3),
+/// and the customary 127.0.0.1 and 127.0.0.53 belong to others.
+pub const DNS_LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 98, 103);
+
 /// A private IPv4 /24 (RFC 1918), by its network address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subnet([u8; 3]);

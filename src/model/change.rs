@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::egress::{Egress, Grant, Reach};
 use super::time_span::TimeSpanError;
 use super::{Mib, TimeSpan, VmSpec};
 
@@ -16,6 +17,12 @@ pub struct VmChange {
     pub disk: Option<Mib>,
     /// How much longer it exists.
     pub lifetime: Option<Lifetime>,
+    /// How far its guest reaches.
+    pub reach: Option<Reach>,
+    /// What is granted beside what was.
+    pub allow: Vec<Grant>,
+    /// What is granted no more.
+    pub disallow: Vec<Grant>,
 }
 
 /// How long a VM exists, counted from now.
@@ -61,8 +68,26 @@ impl VmChange {
             vcpus: self.vcpus.unwrap_or(spec.vcpus),
             memory: self.memory.unwrap_or(spec.memory),
             disk: self.disk.unwrap_or(spec.disk),
+            egress: self.applied_to_egress(&spec.egress),
             ..spec.clone()
         }
+    }
+
+    /// Whether it changes where the guest may go.
+    pub fn touches_egress(&self) -> bool {
+        self.reach.is_some() || !self.allow.is_empty() || !self.disallow.is_empty()
+    }
+
+    fn applied_to_egress(&self, egress: &Egress) -> Egress {
+        let mut changed = Egress { reach: self.reach.unwrap_or(egress.reach), grants: egress.grants.clone() };
+        changed.grants.retain(|grant| !self.disallow.contains(grant));
+        changed.grant(self.allow.iter().cloned());
+        changed
+    }
+
+    /// The first of what is to be granted no more that was not granted.
+    pub fn never_granted<'a>(&'a self, egress: &Egress) -> Option<&'a Grant> {
+        self.disallow.iter().find(|grant| !egress.grants.contains(grant))
     }
 }
 

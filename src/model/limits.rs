@@ -137,6 +137,7 @@ mod tests {
             memory: Mib(memory * GIB),
             disk: Mib(disk * GIB),
             init: None,
+            egress: Default::default(),
         }
     }
 

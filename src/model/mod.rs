@@ -10,6 +10,8 @@ pub mod address;
 pub mod change;
 /// Which machine monitor runs a VM and how.
 pub mod choice;
+/// Where a guest may go.
+pub mod egress;
 /// Identifiers that banger chooses.
 pub mod id;
 /// What is particular to a VM, as read by `init`.
@@ -28,12 +30,16 @@ pub mod name;
 pub mod plan;
 /// A process that cannot be mistaken for another.
 pub mod process;
+/// Which addresses are the internet's.
+pub mod scope;
 /// Sizes with units.
 pub mod size;
 /// What a user asked for.
 pub mod spec;
 /// Lengths of time with units.
 pub mod time_span;
+/// Where a guest went.
+pub mod traffic;
 /// How much of the host a VM uses.
 pub mod usage;
 /// What is known of a VM.
@@ -41,6 +47,7 @@ pub mod vm;
 
 pub use address::{MacAddr, Subnet, TapName};
 pub use change::{Lifetime, VmChange};
+pub use egress::{Egress, Reach};
 pub use id::{OpId, Slot, VmId};
 pub use limits::{LimitError, Limits};
 pub use name::{ImageName, KernelName, NameError, VmName};

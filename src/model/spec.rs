@@ -1,5 +1,6 @@
 //! What a user asked for.
 
+use super::egress::{Egress, GrantError};
 use super::{ImageName, KernelName, Mib, VmName};
 
 /// Who is pid 1 in the guest once the root disk is mounted.
@@ -40,6 +41,8 @@ pub struct VmSpec {
     pub disk: Mib,
     /// `None`: what the image's metadata says.
     pub init: Option<InitMode>,
+    /// Where its guest may go.
+    pub egress: Egress,
 }
 
 /// Why a specification was refused.
@@ -54,6 +57,9 @@ pub enum SpecError {
     /// Too small or too large a disk.
     #[error("disk of {0}: between {min} and {max} is possible", min = VmSpec::MIN_DISK, max = VmSpec::MAX_DISK)]
     Disk(Mib),
+    /// More destinations than possible.
+    #[error(transparent)]
+    Egress(#[from] GrantError),
     /// Smaller than it is.
     #[error("disk of {disk}: it has {has}, and a disk only grows")]
     DiskShrinks {
@@ -97,7 +103,7 @@ impl VmSpec {
         if !(Self::MIN_DISK..=Self::MAX_DISK).contains(&self.disk) {
             return Err(SpecError::Disk(self.disk));
         }
-        Ok(())
+        Ok(self.egress.check()?)
     }
 
     /// Checks whether a VM that is like this can become like `wanted`.
@@ -131,6 +137,7 @@ mod tests {
             memory: Mib(512),
             disk: Mib(4096),
             init: None,
+            egress: Egress::default(),
         }
     }
 

@@ -5,10 +5,16 @@
 //! host answers, and what is forwarded. Guests are elements of sets, so that the hundredth costs
 //! what the first did. Each text is one transaction: all of it applies or none.
 
+/// Where one guest may go.
+pub mod passage;
+
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use crate::model::egress::{Cidr, Passage};
+use crate::model::scope::KEPT_BACK;
 use crate::model::{MacAddr, Slot, Subnet, TapName};
+use crate::os::checksum::fnv1a;
 
 /// The bridge that all guests are connected to.
 pub const BRIDGE: &str = "br-banger";
@@ -16,6 +22,8 @@ pub const BRIDGE: &str = "br-banger";
 /// What one guest may say it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guest {
+    /// Its place: what is its own in the tables is named after it.
+    pub slot: Slot,
     /// The only link its frames come from.
     pub tap: TapName,
     /// The only Ethernet address it may use.
@@ -27,7 +35,7 @@ pub struct Guest {
 impl Guest {
     /// The guest in `slot` of `subnet`.
     pub fn new(subnet: Subnet, slot: Slot) -> Self {
-        Self { tap: TapName::of(slot), mac: MacAddr::of(slot), address: subnet.address(slot) }
+        Self { slot, tap: TapName::of(slot), mac: MacAddr::of(slot), address: subnet.address(slot) }
     }
 }
 
@@ -36,7 +44,7 @@ struct Elements(Guest);
 
 impl Elements {
     fn command(&self, verb: &str) -> String {
-        let Guest { tap, mac, address } = self.0;
+        let Guest { tap, mac, address, .. } = self.0;
         format!(
             "{verb} element bridge banger senders {{ \"{tap}\" . {mac} . {address} }}\n\
              {verb} element bridge banger speakers {{ \"{tap}\" . {mac} . {mac} . {address} }}\n"
@@ -46,23 +54,36 @@ impl Elements {
 
 /// Both tables, anew, with exactly `guests` in them: whatever was there is replaced in the same
 /// transaction, so that no frame passes unchecked in between.
-pub fn base(gateway: Ipv4Addr, guests: &[Guest]) -> String {
-    let mut text = format!("{}{}{}", anew("bridge"), anew("inet"), Tables { gateway });
-    for guest in guests {
-        text.push_str(&admit(*guest));
+pub fn base(subnet: Subnet, guests: &[(Guest, Passage)]) -> String {
+    let tables = Tables { subnet };
+    let mut text = format!("{}{}{tables}{}", anew("bridge"), anew("inet"), tables.marks("add set"));
+    for (guest, passage) in guests {
+        text.push_str(&admit(*guest, passage));
     }
     text
 }
 
-/// Lets a guest speak.
-pub fn admit(guest: Guest) -> String {
-    Elements(guest).command("add")
+/// Fails unless both tables are there, as this build makes them; changes nothing.
+pub fn presence(subnet: Subnet) -> String {
+    let tables = Tables { subnet };
+    format!("{}{}", tables.marks("add element"), tables.marks("delete element"))
+}
+
+/// Lets a guest speak, and go where `passage` says. Whatever it was let before is replaced; what was
+/// opened for names is closed.
+pub fn admit(guest: Guest, passage: &Passage) -> String {
+    format!("{}{}", Elements(guest).command("add"), pass(guest, passage))
+}
+
+/// Lets a guest that speaks go where `passage` says.
+pub fn pass(guest: Guest, passage: &Passage) -> String {
+    passage::text(guest, passage)
 }
 
 /// Lets a guest speak no more. Added first, because deleting what is not there is an error and
 /// would undo the whole transaction.
 pub fn dismiss(guest: Guest) -> String {
-    format!("{}{}", Elements(guest).command("add"), Elements(guest).command("delete"))
+    format!("{}{}{}", Elements(guest).command("add"), Elements(guest).command("delete"), passage::removal(guest))
 }
 
 /// Both tables gone, whether they were there or not.
@@ -75,13 +96,24 @@ fn anew(family: &str) -> String {
 }
 
 struct Tables {
-    gateway: Ipv4Addr,
+    subnet: Subnet,
+}
+
+impl Tables {
+    /// In each table an empty set whose name says what made it: rules that another build made, and rules
+    /// that somebody flushed, are told from those that can stay.
+    fn marks(&self, verb: &str) -> String {
+        let mark = format!("made-{:016x}", fnv1a(self.to_string().as_bytes()));
+        let content = if verb.ends_with("set") { "type ipv4_addr;" } else { "0.0.0.0" };
+        let of = |family: &str| format!("{verb} {family} banger {mark} {{ {content} }}\n");
+        of("bridge") + &of("inet")
+    }
 }
 
 impl fmt::Display for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_bridge(f)?;
-        write_inet(f, self.gateway)
+        write_inet(f, self.subnet)
     }
 }
 
@@ -122,38 +154,94 @@ iifname . ether saddr . arp saddr ether . arp saddr ip @speakers accept
     )
 }
 
-/// The host begins connections to guests (ssh), so answers pass; a guest begins DNS and nothing
-/// else. `forward` holds whether or not the host forwards.
-fn write_inet(f: &mut fmt::Formatter<'_>, gateway: Ipv4Addr) -> fmt::Result {
+/// The host begins connections to guests (ssh), so answers pass. A guest begins DNS, and what its own
+/// chains let pass: `leaving` to others, `visiting` to the host. `forward` holds whether or not the host
+/// forwards. What is refused is refused at once, so that no program waits for a silence.
+///
+/// DNS is not tracked: each question would take a place in the host's table of connections.
+fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
+    let gateway = subnet.gateway();
+    let kept_back: Vec<String> = KEPT_BACK.iter().map(Cidr::to_string).collect();
     write!(
         f,
         "table inet banger {{
+    set kept_back {{
+        type ipv4_addr
+        flags interval
+        elements = {{ {kept_back} }}
+    }}
+    set connections {{
+        typeof ip saddr
+        flags dynamic
+        size 256
+    }}
+    map leaving {{
+        type ipv4_addr : verdict
+    }}
+    map visiting {{
+        type ipv4_addr : verdict
+    }}
+    map refused {{
+        type ipv4_addr : verdict
+    }}
+    chain refuse {{
+        meta l4proto tcp reject with tcp reset
+        reject with icmpx admin-prohibited
+    }}
     chain from_guest {{
-        ct state established accept
-        ct state related meta l4proto icmp accept
         ip daddr {gateway} udp dport 53 accept
         ip daddr {gateway} tcp dport 53 accept
-        drop
+        ct state established accept
+        ct state related meta l4proto icmp accept
+        ip saddr vmap @visiting
+        goto refuse
+    }}
+    chain through_host {{
+        ct state established,related accept
+        ct state invalid drop
+        ip saddr vmap @leaving
+        goto refuse
+    }}
+    chain between_guests {{
+        ip saddr vmap @refused
+        goto refuse
+    }}
+    chain untracked {{
+        type filter hook prerouting priority -300; policy accept;
+        iifname \"{BRIDGE}\" ip daddr {gateway} udp dport 53 notrack
+        iifname \"{BRIDGE}\" ip daddr {gateway} tcp dport 53 notrack
+    }}
+    chain untracked_answers {{
+        type filter hook output priority -300; policy accept;
+        oifname \"{BRIDGE}\" ip saddr {gateway} udp sport 53 notrack
+        oifname \"{BRIDGE}\" ip saddr {gateway} tcp sport 53 notrack
     }}
     chain input {{
         type filter hook input priority -10; policy accept;
-        iifname \"{BRIDGE}\" jump from_guest
+        iifname \"{BRIDGE}\" goto from_guest
     }}
     chain forward {{
         type filter hook forward priority -10; policy accept;
-        iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" drop
+        iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" goto between_guests
         oifname \"{BRIDGE}\" ct state established,related accept
         oifname \"{BRIDGE}\" drop
-        iifname \"{BRIDGE}\" drop
+        iifname \"{BRIDGE}\" goto through_host
+    }}
+    chain postrouting {{
+        type nat hook postrouting priority 100; policy accept;
+        ip saddr {subnet} oifname != \"{BRIDGE}\" masquerade
     }}
 }}
-"
+",
+        kept_back = kept_back.join(", "),
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Egress;
+    use crate::model::egress::{Opening, Reach};
     use std::io::Write;
     use std::process::{Command, Stdio};
 
@@ -162,38 +250,50 @@ mod tests {
         Guest::new(subnet, Slot::new(slot).expect("a slot"))
     }
 
+    fn subnet() -> Subnet {
+        "172.30.7.0/24".parse().expect("a subnet")
+    }
+
+    fn passage(reach: Reach, grants: &[&str]) -> Passage {
+        let mut egress = Egress { reach, ..Egress::default() };
+        egress.grant(grants.iter().map(|text| text.parse().expect("a grant")));
+        egress.passage()
+    }
+
     #[test]
-    fn a_guest_is_two_elements() {
-        assert_eq!(
-            admit(guest(9)),
-            "add element bridge banger senders { \"bng-9\" . 02:62:67:00:00:09 . 172.30.7.10 }\n\
-             add element bridge banger speakers { \"bng-9\" . 02:62:67:00:00:09 . 02:62:67:00:00:09 . 172.30.7.10 }\n"
-        );
-        assert!(dismiss(guest(9)).ends_with(&Elements(guest(9)).command("delete")));
+    fn a_guest_is_two_elements_and_what_is_its_own() {
+        let elements = "add element bridge banger senders { \"bng-9\" . 02:62:67:00:00:09 . 172.30.7.10 }\n\
+             add element bridge banger speakers { \"bng-9\" . 02:62:67:00:00:09 . 02:62:67:00:00:09 . 172.30.7.10 }\n";
+        assert!(admit(guest(9), &Passage::default()).starts_with(elements));
+        assert!(dismiss(guest(9)).contains(&Elements(guest(9)).command("delete")));
     }
 
     #[test]
     fn adding_one_of_a_hundred_costs_what_adding_the_first_did() {
-        assert!(admit(guest(100)).len() < admit(guest(1)).len() + 32);
+        let open = passage(Reach::Nat, &[]);
+        assert!(admit(guest(100), &open).len() < admit(guest(1), &open).len() + 256);
     }
 
     #[test]
     fn nothing_outside_the_own_tables_is_named() {
-        let text = base(Ipv4Addr::new(172, 30, 7, 1), &[guest(1)]);
+        let text = base(subnet(), &[(guest(1), passage(Reach::Nat, &["10.0.0.0/8", "example.org"]))]);
         let tables = text.lines().filter(|l| l.starts_with("table") || l.starts_with("delete table"));
         assert!(tables.clone().count() == 6 && tables.clone().all(|l| l.contains(" banger")), "{text}");
-        assert!(!text.contains("flush"));
+        let commands = text.lines().filter(|l| l.starts_with("add") || l.starts_with("flush"));
+        assert!(commands.clone().count() > 20 && commands.clone().all(|l| l.contains(" banger ")), "{text}");
     }
 
-    /// Applies `texts` one after another in an own network namespace, where root, and returns what
-    /// `nft list ruleset` says then.
-    fn applied(texts: &[String]) -> Option<String> {
+    /// Applies `texts` one after another in an own network namespace, where root.
+    fn run(texts: &[String]) -> Option<std::process::Output> {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
-        let script: String =
-            texts.iter().enumerate().map(|(i, _)| format!("nft -f \"$d/{i}\" || exit 1\n")).collect::<String>()
-                + "nft list ruleset\n";
+        let script: String = texts
+            .iter()
+            .enumerate()
+            .map(|(i, _)| format!("nft -f \"$d/{i}\" >/dev/null || exit 1\n"))
+            .collect::<String>()
+            + "nft list ruleset\n";
         let folder = tempfile::tempdir().expect("a folder");
         for (i, text) in texts.iter().enumerate() {
             std::fs::write(folder.path().join(i.to_string()), text).expect("written");
@@ -207,28 +307,73 @@ mod tests {
             .spawn()
             .expect("unshare runs");
         child.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("written");
-        let output = child.wait_with_output().expect("ends");
+        Some(child.wait_with_output().expect("ends"))
+    }
+
+    /// What `nft list ruleset` says after `texts`, all of which must be taken.
+    fn applied(texts: &[String]) -> Option<String> {
+        let output = run(texts)?;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Whether all of `texts` are taken.
+    fn nft_status(texts: &[String]) -> Option<bool> {
+        run(texts).map(|output| output.status.success())
+    }
+
     #[test]
     fn the_kernel_takes_the_rules_and_gives_them_back() {
-        let gateway = Ipv4Addr::new(172, 30, 7, 1);
-        let guests: Vec<Guest> = (1..=100).map(guest).collect();
-        let texts = [base(gateway, &[]), base(gateway, &guests), admit(guest(101)), admit(guest(101))];
-        let Some(listed) = applied(&texts) else { return };
-        assert_eq!(listed.matches("bng-101").count(), 2, "{listed}");
+        let closed = Passage::default();
+        let guests: Vec<_> = (1..=100).map(|n| (guest(n), closed.clone())).collect();
+        let more = admit(guest(101), &closed);
+        let Some(listed) = applied(&[base(subnet(), &[]), base(subnet(), &guests), more.clone(), more]) else { return };
+        assert_eq!(listed.matches("\"bng-101\"").count(), 2, "{listed}");
         assert_eq!(listed.matches("\"bng-1\"").count(), 2, "{listed}");
-        let Some(without) = applied(&[base(gateway, &guests), dismiss(guest(1)), dismiss(guest(1))]) else { return };
+        let gone = dismiss(guest(1));
+        let Some(without) = applied(&[base(subnet(), &guests), gone.clone(), gone, presence(subnet())]) else { return };
         assert_eq!(without.matches("\"bng-1\"").count(), 0, "{without}");
+        assert_eq!(without.matches("-1 ").count(), 0, "{without}");
         assert_eq!(without.matches("\"bng-2\"").count(), 2, "{without}");
     }
 
     #[test]
+    fn every_passage_is_taken_and_replaced_by_another() {
+        let some = [
+            passage(Reach::Nat, &[]),
+            passage(Reach::Granted, &["10.0.0.0/8:443", "0.0.0.0/0:53", "0.0.0.0/0", "192.0.2.7", "192.0.2.7:1"]),
+            passage(Reach::Granted, &["example.org"]),
+            Passage::default(),
+        ];
+        let openings =
+            [None, Some(443)].map(|port| Opening { address: Ipv4Addr::new(203, 0, 113, 7), port, seconds: 30 });
+        let opened = passage::open(Slot::new(3).expect("a slot"), &openings);
+        let mut texts = vec![base(subnet(), &[(guest(3), some[0].clone())]), opened.clone(), opened.clone()];
+        texts.extend(some.iter().map(|passage| pass(guest(3), passage)));
+        let Some(closed) = applied(&texts) else { return };
+        assert!(!closed.contains("203.0.113.7"), "what was open stays open: {closed}");
+        texts.push(opened);
+        let open = applied(&texts).expect("as before");
+        assert!(open.contains("203.0.113.7 . 443 timeout 30s") && open.contains("203.0.113.7 timeout 30s"), "{open}");
+    }
+
+    #[test]
+    fn rules_that_somebody_flushed_are_missed() {
+        let base = base(subnet(), &[]);
+        let Some(there) = nft_status(&[base.clone(), presence(subnet())]) else { return };
+        assert!(there);
+        let other = "172.30.8.0/24".parse().expect("a subnet");
+        for gone in ["flush ruleset", "delete table inet banger", "delete table bridge banger"] {
+            assert_eq!(nft_status(&[base.clone(), gone.to_owned(), presence(subnet())]), Some(false), "{gone}");
+        }
+        assert_eq!(nft_status(&[base, presence(other)]), Some(false));
+    }
+
+    #[test]
     fn removal_leaves_nothing_and_needs_nothing() {
-        let gateway = Ipv4Addr::new(172, 30, 7, 1);
-        let Some(listed) = applied(&[removal(), base(gateway, &[guest(1)]), removal()]) else { return };
+        let Some(listed) = applied(&[removal(), base(subnet(), &[(guest(1), Passage::default())]), removal()]) else {
+            return;
+        };
         assert_eq!(listed, "");
     }
 }

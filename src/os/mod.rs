@@ -9,6 +9,8 @@ pub mod accounts;
 pub mod archive;
 /// Control groups: hierarchies, and what a member uses.
 pub mod cgroup;
+/// A short sum of bytes.
+pub mod checksum;
 /// Clocks.
 pub mod clock;
 /// Failing on purpose, for the tests of crashes.

@@ -40,6 +40,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// The bridge it is a port of.
     pub master: Option<u32>,
+    /// What makes it (`bridge`, `tun`, `veth`, …), for one that is made and not found.
+    pub kind: Option<String>,
 }
 
 /// A conversation with the kernel.
@@ -302,6 +304,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         alias: None,
         master: None,
+        kind: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -309,10 +312,18 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::Controller(master) => link.master = Some(*master),
+            LinkAttribute::LinkInfo(info) => link.kind = info.iter().find_map(kind_of),
             _ => {}
         }
     }
     Some(link)
+}
+
+fn kind_of(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
 }
 
 fn address_of(message: &RouteNetlinkMessage, index: u32) -> Option<(Ipv4Addr, u8)> {
@@ -386,6 +397,7 @@ mod tests {
         netlink.set_up(bridge.index).expect("up");
         let bridge = netlink.link("br-test").expect("answers").expect("there");
         assert_eq!((bridge.up, bridge.alias.as_deref()), (true, Some("banger:test")));
+        assert_eq!(bridge.kind.as_deref(), Some("bridge"));
         assert_eq!(netlink.addresses(bridge.index).expect("listed"), [(Ipv4Addr::new(172, 30, 7, 1), 24)]);
         netlink.add_default_route(Ipv4Addr::new(172, 30, 7, 2)).expect("added");
         let routes = netlink.routes().expect("listed");

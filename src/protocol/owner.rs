@@ -14,8 +14,9 @@ use super::{Event, Fault};
 use crate::model::choice::{VmmChoice, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::launch::{FakeFailure, KernelArgs};
+use crate::model::traffic::Flow;
 use crate::model::usage::HostUsage;
-use crate::model::{ImageName, InitMode, KernelName, Mib, OpId, TimeSpan, VmChange, VmName, VmRecord, VmSpec};
+use crate::model::{Egress, ImageName, InitMode, KernelName, Mib, OpId, TimeSpan, VmChange, VmName, VmRecord, VmSpec};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -179,6 +180,11 @@ pub enum OwnerRequest {
     ListRunning,
     /// What only the helper knows of this host.
     Checkup,
+    /// Where did a VM's guest go, and where was it refused to go?
+    Egress {
+        /// Which.
+        name: VmName,
+    },
 }
 
 impl OwnerRequest {
@@ -209,6 +215,7 @@ impl OwnerRequest {
             | Self::SetVm { .. }
             | Self::Stats { .. }
             | Self::WaitVm { .. }
+            | Self::Egress { .. }
             | Self::DeleteKernel { .. } => 0,
         }
     }
@@ -268,6 +275,53 @@ pub enum OwnerReply {
     Stats(Vec<VmStats>),
     /// To [`OwnerRequest::Checkup`].
     Checkup(Checkup),
+    /// To [`OwnerRequest::Egress`].
+    Egress(Box<EgressReport>),
+}
+
+/// Where a guest went, and where it was refused to go, since its start.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct EgressReport {
+    /// The VM.
+    pub name: VmName,
+    /// Where it may go.
+    pub egress: Egress,
+    /// Whether it runs: of one that does not, nothing is counted.
+    pub is_running: bool,
+    /// The guests' network and the host's address in it, once there is one.
+    pub network: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// Where it went, most often first.
+    pub reached: Vec<NamedFlow>,
+    /// Connections to where there was no room for.
+    pub reached_beyond: u64,
+    /// Where it was refused to go, most often first.
+    pub refused: Vec<NamedFlow>,
+    /// Refused packets to where there was no room for.
+    pub refused_beyond: u64,
+    /// Names that it asked for and that are not granted.
+    pub refused_names: Vec<CountedName>,
+    /// Questions for names that there was no room for.
+    pub names_beyond: u64,
+    /// Granted names of whose addresses some were held back, for they are not the internet's.
+    pub filtered_names: Vec<CountedName>,
+}
+
+/// A destination and what it was called when its name was looked up.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct NamedFlow {
+    /// Its name, where one was looked up.
+    pub name: Option<String>,
+    /// The destination.
+    pub flow: Flow,
+}
+
+/// A name, and how often.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct CountedName {
+    /// The name.
+    pub name: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// What only the helper knows of this host.
@@ -275,6 +329,8 @@ pub enum OwnerReply {
 pub struct Checkup {
     /// Why the kernel makes no disk snapshots; `None` when it does, or nobody could be asked.
     pub no_snapshots: Option<String>,
+    /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN`.
+    pub obstacles: Vec<String>,
     /// How full the disks are that the helper keeps.
     pub disks: Vec<(VmName, DiskFill)>,
     /// How many it keeps that belong to no VM of this store.

@@ -4,7 +4,9 @@
 //! line or a rule: the helper derives every name by itself.
 
 use super::Fault;
+use crate::model::egress::{Opening, Passage};
 use crate::model::launch::Launch;
+use crate::model::traffic::Traffic;
 use crate::model::{OpId, ProcessRef, Slot, Subnet, VmId};
 
 /// One request.
@@ -42,6 +44,8 @@ pub enum RootRequest {
         slot: Slot,
         /// What to run.
         launch: Launch,
+        /// Where its guest may go.
+        passage: Passage,
     },
     /// Find a running monitor again.
     AttachVm {
@@ -77,6 +81,28 @@ pub enum RootRequest {
         /// The VM.
         id: VmId,
     },
+    /// Let a running VM's guest go where this says, and nowhere else from now on. What was open for
+    /// names is closed.
+    SetPassage {
+        /// The VM.
+        id: VmId,
+        /// Where its guest may go.
+        passage: Passage,
+    },
+    /// Let a running VM's guest go where names lead, for a while.
+    OpenAddresses {
+        /// The VM.
+        id: VmId,
+        /// At most [`Opening::MAX_AT_ONCE`], all of them public.
+        openings: Vec<Opening>,
+    },
+    /// Where did a running VM's guest go, and where was it refused to go?
+    Traffic {
+        /// The VM.
+        id: VmId,
+    },
+    /// The sockets that DNS is served on: on the bridge, which must be there, and on loopback.
+    ListenDns,
 }
 
 impl RootRequest {
@@ -95,6 +121,10 @@ impl RootRequest {
             | Self::Facilities
             | Self::Disks
             | Self::RemoveDisk { .. }
+            | Self::SetPassage { .. }
+            | Self::OpenAddresses { .. }
+            | Self::Traffic { .. }
+            | Self::ListenDns
             | Self::Inventory => 0,
         }
     }
@@ -135,9 +165,19 @@ pub enum RootReply {
     Facilities {
         /// Why disks cannot be device-mapper snapshots; `None` when they can.
         no_snapshots: Option<String>,
+        /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN`.
+        obstacles: Vec<String>,
     },
     /// To [`RootRequest::Disks`].
     Disks(Vec<KeptDisk>),
+    /// To [`RootRequest::Traffic`].
+    Traffic(Traffic),
+    /// To [`RootRequest::ListenDns`]; descriptors: UDP and TCP on the gateway's address, then, where there
+    /// is no reason against it, UDP and TCP on [`DNS_LOOPBACK`](crate::model::address::DNS_LOOPBACK).
+    DnsSockets {
+        /// Why there are none on loopback.
+        no_loopback: Option<String>,
+    },
 }
 
 /// How a monitor ended.

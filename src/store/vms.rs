@@ -89,8 +89,8 @@ impl Store {
     pub fn change_vm(&self, id: &VmId, limits: &Limits, change: &VmChange, now: u64) -> Result<VmRecord, StoreError> {
         self.write(|tx| {
             let (mut vm, others) = apart(tx, id)?;
+            vm.spec = change.applied_to(&vm.spec);
             if change.touches_machine() {
-                vm.spec = change.applied_to(&vm.spec);
                 limits.admit_change(&vm.spec, &others).map_err(StoreError::from)?;
             }
             if let Some(lifetime) = change.lifetime {
@@ -164,7 +164,7 @@ fn require(tx: &WriteTransaction, table: super::Rows, what: &'static str, name: 
 }
 
 fn put(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
-    let row = encode("vms", &VmRow::V2(vm.clone()))?;
+    let row = encode("vms", &VmRow::V3(vm.clone()))?;
     tx.open_table(VMS)?.insert(vm.id.as_str(), row.as_slice())?;
     note_running(tx, vm)
 }
@@ -215,6 +215,7 @@ mod tests {
             memory: Mib(512),
             disk: Mib(1024),
             init: None,
+            egress: Default::default(),
         };
         VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Fake, Accel::Tcg, 0)
     }

@@ -81,6 +81,8 @@ pub struct DaemonSeen {
     pub helper: Result<String, String>,
     /// Why the kernel makes no disk snapshots; `None` when it does or the helper could not be asked.
     pub no_snapshots: Option<String>,
+    /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN`.
+    pub obstacles: Vec<String>,
     /// Disks of VMs that are snapshots.
     pub disks: Vec<DiskSeen>,
     /// How many more there are that belong to no VM.
@@ -190,6 +192,7 @@ fn daemon(seen: &Seen) -> Vec<Row> {
         Err(why) => rows.push(Row::failed("helper", why.clone(), "sudo banger daemon start")),
     }
     rows.push(snapshots(seen, daemon));
+    rows.extend(daemon.obstacles.iter().map(|chain| firewall(chain)));
     rows.extend(daemon.disks.iter().map(disk));
     if let (1.., Some((folder, _))) = (daemon.unknown, &daemon.folder) {
         let seen = format!("{} in {} belong to no VM of this store", daemon.unknown, folder.display());
@@ -211,6 +214,21 @@ fn same_build(check: &'static str, theirs: &str, ours: &str) -> Row {
             "banger daemon stop && banger daemon start      (VMs go on running)",
         ),
     }
+}
+
+/// What another firewall drops no rule of banger's can let pass: its owner must.
+fn firewall(chain: &str) -> Row {
+    let seen = format!("`{chain}` drops what VMs with --nat or --allow send");
+    let hint = match chain.split(' ').collect::<Vec<_>>().as_slice() {
+        [_, "firewalld", _] => "sudo firewall-cmd --zone=trusted --add-interface=br-banger".to_owned(),
+        ["ip", "filter", "FORWARD"] => {
+            "sudo apt-get install iptables      (banger then adds the rules that pass it)".to_owned()
+        }
+        _ => format!(
+            "sudo nft insert rule {chain} iifname br-banger accept && sudo nft insert rule {chain} oifname br-banger accept"
+        ),
+    };
+    Row::warning("firewall", seen, hint)
 }
 
 /// Only Firecracker's VMs have disks of that kind.
@@ -264,6 +282,7 @@ mod tests {
             build: "1".into(),
             helper: Ok("1".into()),
             no_snapshots: None,
+            obstacles: vec![],
             disks: vec![],
             unknown: 0,
             folder: Some(("/root-state".into(), 0)),
@@ -299,11 +318,12 @@ mod tests {
             build: "0".into(),
             helper: Err("silence".into()),
             no_snapshots: None,
+            obstacles: vec!["inet filter forward".into()],
             disks: vec![DiskSeen { vm: "lost".parse().expect("a name"), fill: None }],
             unknown: 2,
             folder: Some(("/root-state".into(), 0)),
         });
-        assert_eq!(worst(&bad), ["monitor", "tun", "nft", "room", "daemon", "helper", "disk", "disk"]);
+        assert_eq!(worst(&bad), ["monitor", "tun", "nft", "room", "daemon", "helper", "firewall", "disk", "disk"]);
         assert!(examine(&bad).iter().all(|row| row.verdict == Verdict::Ok || row.hint.is_some()));
         bad.daemon = Err("it does not run".into());
         assert!(worst(&bad).contains(&"daemon"));

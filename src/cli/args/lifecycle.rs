@@ -2,8 +2,9 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::egress::{Allow, on_or_off};
 use super::vm::vcpus;
-use crate::model::{Lifetime, Mib, VmChange, VmName};
+use crate::model::{Lifetime, Mib, Reach, VmChange, VmName};
 
 /// `vm restart`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -64,10 +65,11 @@ pub struct VmPrune {
 #[argh(
     subcommand,
     name = "set",
-    description = "change a VM that does not run; its lifetime at any time",
+    description = "change a VM: where it may go and its lifetime at any time",
     usage = "NAME [flags]",
     help_triggers("-h", "--help"),
-    example = "banger vm stop box && banger vm set box --memory 4G --disk-size 20G\nbanger vm set box --ttl 2h\nbanger vm set box --ttl none",
+    example = "banger vm stop box && banger vm set box --memory 4G --disk-size 20G\nbanger vm set box --ttl 2h\nbanger vm set box --ttl none\nbanger vm set box --nat on\nbanger vm set box --allow example.org:443 --disallow 10.0.0.0/8",
+    note = "vCPUs, memory and disk change while it does not run. Connections that are not\nallowed any more end at once.",
     note = "A disk only grows; the guest's filesystem grows with the next start.",
     note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB. Times: 90s, 10m, 2h, 1d, 1h30m; a\nbare number is seconds, counted from now."
 )]
@@ -87,12 +89,28 @@ pub struct VmSet {
     /// delete it after this time, running or not; none: do not
     #[argh(option, arg_name = "time")]
     pub ttl: Option<Lifetime>,
+    /// let it reach the internet: on, or off
+    #[argh(option, arg_name = "on|off", from_str_fn(on_or_off))]
+    pub nat: Option<Reach>,
+    /// let it reach HOST[:PORT], *.DOMAIN, CIDR or @SET, too; repeatable
+    #[argh(option, arg_name = "host")]
+    pub allow: Vec<Allow>,
+    /// take that back; repeatable
+    #[argh(option, arg_name = "host")]
+    pub disallow: Vec<Allow>,
 }
 
 impl VmSet {
-    /// What shall change.
+    /// What shall change; the destinations come from elsewhere, for their sets must be looked up.
     pub fn change(&self) -> VmChange {
-        VmChange { vcpus: self.vcpu, memory: self.memory, disk: self.disk_size, lifetime: self.ttl }
+        VmChange {
+            vcpus: self.vcpu,
+            memory: self.memory,
+            disk: self.disk_size,
+            lifetime: self.ttl,
+            reach: self.nat,
+            ..VmChange::default()
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! the rest of a page stands in notes and examples.
 
 mod daemon;
+mod egress;
 mod image;
 mod kernel;
 mod lifecycle;
@@ -18,8 +19,10 @@ use std::ffi::OsString;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 pub use daemon::DaemonCommand;
+pub use egress::{Allow, EgressFlags};
 pub use image::{ImageCommand, ImagePull};
 pub use kernel::{KernelCommand, KernelImport};
+pub use lifecycle::VmSet;
 pub use usage::Usage;
 pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmFlags, VmQuestion, VmRun};
 

@@ -2,6 +2,7 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::egress::{Allow, EgressFlags, VmEgress};
 use super::lifecycle::{VmPrune, VmRestart, VmSet, VmStats, VmWait};
 use crate::model::launch::FakeFailure;
 use crate::model::{ImageName, InitMode, KernelName, Mib, TimeSpan, VmName, VmSpec};
@@ -30,6 +31,7 @@ pub enum VmCommand {
     Ping(VmPing),
     Health(VmHealth),
     Ports(VmPorts),
+    Egress(VmEgress),
     Stats(VmStats),
 }
 
@@ -44,6 +46,7 @@ pub struct VmFlags {
     pub disk_size: Option<Mib>,
     pub init: Option<InitMode>,
     pub ttl: Option<TimeSpan>,
+    pub egress: EgressFlags,
     pub fail: Option<FakeFailure>,
 }
 
@@ -76,9 +79,10 @@ pub(super) fn vcpus(text: &str) -> Result<u8, String> {
     description = "create a VM, start it, and run a shell or a command in it",
     usage = "[--rm] [flags] [-- CMD...]",
     help_triggers("-h", "--help"),
-    example = "banger vm run --rm -- cat /etc/os-release\nbanger vm run --rm -- sh -c 'exit 42'; echo $?\nbanger vm run --name box --vcpu 2 --memory 4G --disk-size 20G\nsome-program | banger vm run --rm -- sort",
+    example = "banger vm run --rm -- cat /etc/os-release\nbanger vm run --rm -- sh -c 'exit 42'; echo $?\nbanger vm run --name box --vcpu 2 --memory 4G --disk-size 20G\nbanger vm run --rm --allow deb.debian.org -- apt-get update\nsome-program | banger vm run --rm -- sort",
     note = "Without CMD: a shell. The exit code is that of CMD or of the shell; 128+N when\nsignal N ended it. When banger itself failed: with CMD 125; with a shell the\ncodes of `banger --help`, or 255 when your own ssh failed.",
     note = "Without --rm the VM runs on. Next:\n  banger vm ssh NAME      another shell\n  banger vm stop NAME     shut it down, keep its disk\n  banger vm delete NAME   remove it with its disk",
+    note = "Without --nat or --allow its guest reaches nothing but banger's DNS. --allow\nopens what a name leads to, for as long as DNS says so; @SET is one of\n[egress.sets] in config.toml. Host, private networks and cloud metadata stay\nclosed even under --nat, unless --allow names their addresses.",
     note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB."
 )]
 pub struct VmRun {
@@ -106,6 +110,18 @@ pub struct VmRun {
     /// pid 1: the image's own (image) or banger's small one (minimal)
     #[argh(option, arg_name = "which")]
     pub init: Option<InitMode>,
+    /// let it reach the internet
+    #[argh(switch)]
+    pub nat: bool,
+    /// let it reach nothing, whatever the configuration says
+    #[argh(switch)]
+    pub no_nat: bool,
+    /// let it reach HOST[:PORT], *.DOMAIN, CIDR or @SET, and nothing else; repeatable
+    #[argh(option, arg_name = "host")]
+    pub allow: Vec<Allow>,
+    /// like --nat, and list at the end what --allow would need
+    #[argh(switch)]
+    pub observe: bool,
     /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
     #[argh(option, arg_name = "time")]
     pub ttl: Option<TimeSpan>,
@@ -129,6 +145,7 @@ impl VmRun {
             disk_size: self.disk_size,
             init: self.init,
             ttl: self.ttl,
+            egress: EgressFlags::of(self.nat, self.no_nat, self.observe, &self.allow),
             fail: self.fail,
         }
     }
@@ -144,6 +161,7 @@ impl VmRun {
     help_triggers("-h", "--help"),
     example = "banger vm create --name box\nbanger vm ssh box\nbanger vm create --name later --no-start && banger vm start later",
     note = "`banger vm run` does the same and opens a shell. The VM's name is printed.",
+    note = "Without --nat or --allow its guest reaches nothing but banger's DNS. --allow\nopens what a name leads to, for as long as DNS says so; @SET is one of\n[egress.sets] in config.toml. Host, private networks and cloud metadata stay\nclosed even under --nat, unless --allow names their addresses.",
     note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB."
 )]
 pub struct VmCreate {
@@ -171,6 +189,18 @@ pub struct VmCreate {
     /// pid 1: the image's own (image) or banger's small one (minimal)
     #[argh(option, arg_name = "which")]
     pub init: Option<InitMode>,
+    /// let it reach the internet
+    #[argh(switch)]
+    pub nat: bool,
+    /// let it reach nothing, whatever the configuration says
+    #[argh(switch)]
+    pub no_nat: bool,
+    /// let it reach HOST[:PORT], *.DOMAIN, CIDR or @SET, and nothing else; repeatable
+    #[argh(option, arg_name = "host")]
+    pub allow: Vec<Allow>,
+    /// like --nat, and list at the end what --allow would need
+    #[argh(switch)]
+    pub observe: bool,
     /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
     #[argh(option, arg_name = "time")]
     pub ttl: Option<TimeSpan>,
@@ -191,6 +221,7 @@ impl VmCreate {
             disk_size: self.disk_size,
             init: self.init,
             ttl: self.ttl,
+            egress: EgressFlags::of(self.nat, self.no_nat, self.observe, &self.allow),
             fail: self.fail,
         }
     }

@@ -64,7 +64,7 @@ fn ask(paths: &Paths) -> Result<DaemonSeen, Failure> {
     Ok(seen(overview, checkup))
 }
 
-fn seen(overview: Overview, Checkup { no_snapshots, disks, unknown, folder }: Checkup) -> DaemonSeen {
+fn seen(overview: Overview, Checkup { no_snapshots, obstacles, disks, unknown, folder }: Checkup) -> DaemonSeen {
     let seen = |(vm, fill)| match fill {
         DiskFill::Sectors { used, total } => {
             Some(DiskSeen { vm, fill: Some((used.saturating_mul(SECTOR), total.saturating_mul(SECTOR))) })
@@ -75,7 +75,7 @@ fn seen(overview: Overview, Checkup { no_snapshots, disks, unknown, folder }: Ch
     let disks = disks.into_iter().filter_map(seen).collect();
     let folder = std::path::PathBuf::from(folder);
     let folder = free_bytes(&folder).ok().map(|free| (folder, free));
-    DaemonSeen { build: overview.build, helper: overview.helper, no_snapshots, disks, unknown, folder }
+    DaemonSeen { build: overview.build, helper: overview.helper, no_snapshots, obstacles, disks, unknown, folder }
 }
 
 fn report(rows: &[Row], verbose: bool) -> String {

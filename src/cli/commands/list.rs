@@ -3,6 +3,7 @@
 use super::super::args::{ListFlags, VmQuestion};
 use super::super::client::unexpected;
 use super::super::report::Failure;
+use super::super::resolve::in_words;
 use super::super::views::VmView;
 use super::super::{autostart, render};
 use crate::host::paths::Paths;
@@ -68,6 +69,7 @@ fn facts(vm: &VmRecord) -> String {
         ("memory", human(vm.spec.memory.bytes())),
         ("disk", human(vm.spec.disk.bytes())),
         ("monitor", format!("{}/{}", vm.vmm.as_str(), vm.accel.as_str())),
+        ("network", in_words(&vm.spec.egress)),
     ]);
     facts.extend(vm.present_address().map(|a| ("address", a.to_string())));
     facts.extend(vm.process.map(|p| ("process", p.to_string())));
@@ -93,6 +95,7 @@ mod tests {
             memory: Mib(2048),
             disk: Mib(8192),
             init: None,
+            egress: Default::default(),
         };
         VmRecord {
             slot: Slot::new(1),

@@ -4,6 +4,7 @@ mod agent;
 mod copy;
 mod daemon;
 mod doctor;
+mod egress;
 mod exec;
 mod images;
 mod kernels;
@@ -53,7 +54,8 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Start(start) => vms::start(start.names)?,
         VmCommand::Stop(stop) => vms::stop(stop.names, false)?,
         VmCommand::Restart(restart) => vms::restart(restart.names)?,
-        VmCommand::Set(set) => vms::set(&set.name, set.change())?,
+        VmCommand::Set(set) => vms::set(&set)?,
+        VmCommand::Egress(asked) => egress::egress(&asked.name, asked.json)?,
         VmCommand::Kill(kill) => vms::stop(kill.names, true)?,
         VmCommand::Wait(wait) => wait::wait(wait.names, wait.json)?,
         VmCommand::Prune(prune) => prune::prune(prune.force)?,

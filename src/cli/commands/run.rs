@@ -10,9 +10,10 @@ use super::super::interrupt::Interrupts;
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::{autostart, render, resolve};
+use super::egress::summarize;
 use super::{session, vms};
 use crate::host::paths::Paths;
-use crate::model::{VmName, VmSpec};
+use crate::model::{Reach, VmName, VmSpec};
 use crate::os::process;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
@@ -20,13 +21,14 @@ use crate::protocol::{Fault, FaultKind};
 /// Runs `command`, or a shell, in a new VM; returns its exit code.
 pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
     let (flags, remove) = (&asked.flags(), asked.rm);
-    resolve::check_alone(flags)?;
     let paths = Paths::current();
+    resolve::check_alone(flags, &paths)?;
     let carriers = session::carriers(&paths, command.as_deref())?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
     let spec = vms::prepare(&mut client, &paths, flags, &mut progress)?;
     let name = spec.name.clone();
+    let is_watched = !spec.egress.grants.is_empty() || spec.egress.reach == Reach::Observe;
     // Until here a signal just ends the process: nothing was made that would stay.
     let interrupts = Interrupts::take_over().map_err(|e| Fault::failed("cannot listen for signals", &e))?;
     let interrupts = Rc::new(interrupts);
@@ -40,6 +42,12 @@ pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let opened = session::open(&mut client, &name, carriers).map_err(no_way_in);
     drop(client);
     let ended = opened.and_then(|way| session::run(way, command, asked.timeout));
+    if let Ok(code) = ended
+        && (is_watched || code != 0)
+        && let Err(failure) = cleaner.connect().and_then(|mut client| summarize(&mut client, &name, code != 0))
+    {
+        failure.say();
+    }
     cleaner.finish(&name, remove, ended.map_err(|failure| vms::kept(failure, &name)))
 }
 

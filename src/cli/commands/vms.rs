@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::args::{Usage, VmFlags};
+use super::super::args::{Usage, VmFlags, VmSet};
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
@@ -15,8 +15,8 @@ use crate::protocol::owner::{OwnerReply, OwnerRequest};
 
 /// `vm create`: prints the name.
 pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
-    resolve::check_alone(flags)?;
     let paths = Paths::current();
+    resolve::check_alone(flags, &paths)?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
     let spec = prepare(&mut client, &paths, flags, &mut progress)?;
@@ -46,7 +46,7 @@ pub fn prepare(
         OwnerReply::Overview(overview) => overview,
         other => return Err(unexpected(&other)),
     };
-    let spec = resolve::spec(flags, &overview.defaults)?;
+    let spec = resolve::spec(flags, &overview.defaults, &resolve::config(paths)?)?;
     pull::ensure_kernel(client, paths, &spec.kernel, progress)?;
     pull::ensure_image(client, paths, &spec.image, progress)?;
     progress.note(&resolve::spec_line(&spec, &overview.vmm));
@@ -91,11 +91,18 @@ pub fn delete(names: Vec<VmName>) -> Result<(), Failure> {
 }
 
 /// `vm set`: prints the name.
-pub fn set(name: &VmName, change: VmChange) -> Result<(), Failure> {
+pub fn set(asked: &VmSet) -> Result<(), Failure> {
+    let (name, paths) = (&asked.name, Paths::current());
+    let config = resolve::config(&paths)?;
+    let change = VmChange {
+        allow: resolve::grants(&asked.allow, &config)?,
+        disallow: resolve::grants(&asked.disallow, &config)?,
+        ..asked.change()
+    };
     if change.is_empty() {
         return Err(Usage::new("nothing to change was given", &["vm", "set"]).into());
     }
-    let mut client = autostart::connect(&Paths::current())?;
+    let mut client = autostart::connect(&paths)?;
     client.ask(OwnerRequest::SetVm { name: name.clone(), change })?;
     render::line(name.as_str())
 }

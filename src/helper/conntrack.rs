@@ -1,0 +1,97 @@
+//! Connections that the kernel remembers are forgotten when a guest goes or may go less far: what was let
+//! pass once would pass for as long as the memory lasts, five days for TCP, even for the guest that has the
+//! address next. One message of ctnetlink (linux/netfilter/nfnetlink_conntrack.h) for each direction.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+use super::authority::Root;
+use super::error::{Doing, Result};
+
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`.
+const DELETE: u16 = 0x0102;
+/// `NLM_F_REQUEST | NLM_F_ACK`.
+const FLAGS: u16 = 0x5;
+/// `NLMSG_ERROR`: an acknowledgement, too.
+const ERROR: u16 = 2;
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 0x8000;
+/// `CTA_TUPLE_ORIG` and, in it, `CTA_TUPLE_IP`.
+const TUPLE: u16 = NESTED | 1;
+/// `CTA_FILTER` (Linux 5.8) and, in it, `CTA_FILTER_ORIG_FLAGS`: which fields of the tuple count.
+const FILTER: u16 = NESTED | 25;
+const FILTER_FLAGS: u16 = 1;
+/// `CTA_IP_V4_SRC` and `CTA_IP_V4_DST`, each with its flag in the filter.
+const ENDS: [(u16, u32); 2] = [(1, 1 << 0), (2, 1 << 1)];
+
+/// Has the kernel forget every connection that begins or ends at `address`.
+pub fn forget(_: &Root, address: Ipv4Addr) -> Result<()> {
+    let ask = || {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        ENDS.into_iter().try_for_each(|(end, flag)| exchange(&socket, &message(address, end, flag)))
+    };
+    match ask() {
+        // None there to forget; or a kernel that keeps track of nothing.
+        Err(e) if matches!(e.raw_os_error(), Some(ENOENT | EPROTONOSUPPORT)) => Ok(()),
+        other => other.doing(format!("forget the connections of {address}")),
+    }
+}
+
+const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
+const EPROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
+
+fn message(address: Ipv4Addr, end: u16, flag: u32) -> Vec<u8> {
+    let tuple = attribute(TUPLE, &attribute(TUPLE, &attribute(end, &address.octets())));
+    let filter = attribute(FILTER, &attribute(FILTER_FLAGS, &flag.to_ne_bytes()));
+    // nfgenmsg: the family, a version that has it heeded, no resource.
+    let body = [&[2, 1, 0, 0], tuple.as_slice(), filter.as_slice()].concat();
+    let mut message = Vec::with_capacity(16 + body.len());
+    message.extend(((16 + body.len()) as u32).to_ne_bytes());
+    message.extend(DELETE.to_ne_bytes());
+    message.extend(FLAGS.to_ne_bytes());
+    // One request at a time on a socket of its own: any number will do. The kernel fills in the port.
+    message.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    message.extend(body);
+    message
+}
+
+/// Length, kind, content; all contents here have whole words (`NLA_ALIGN`).
+fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
+    let length = (4 + content.len()) as u16;
+    [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), content].concat()
+}
+
+fn exchange(socket: &Socket, message: &[u8]) -> io::Result<()> {
+    socket.send(message, 0)?;
+    loop {
+        let (answer, from) = socket.recv_from_full()?;
+        // Port 0 is the kernel; anybody may send to a netlink socket.
+        if from.port_number() != 0 {
+            continue;
+        }
+        let field = |at: usize| answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        let kind = answer.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
+        return match (kind, field(16).map(i32::from_ne_bytes)) {
+            (Some(ERROR), Some(0)) => Ok(()),
+            (Some(ERROR), Some(code)) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel answered something else")),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_says_its_length_at_every_depth() {
+        let message = message(Ipv4Addr::new(172, 30, 0, 2), 1, 1);
+        assert_eq!(message.len(), 16 + 4 + 16 + 12);
+        assert_eq!(message[..4], 48u32.to_ne_bytes());
+        assert_eq!(message[32..36], [172, 30, 0, 2]);
+    }
+}
