@@ -3,7 +3,7 @@
 #
 #   listen                                  prints the <NAME> in each frame that arrives, until <over>
 #   send OWN-IP PEER-MAC PEER-IP GW-MAC GW-IP    each attack three times, with its <NAME> inside
-#   sweep OWN-IP GW-MAC GW-IP               prints how many TCP ports answer, and the first of them
+#   sweep OWN-IP GW-MAC GW-IP               prints how many TCP ports answer, and which are open
 use strict;
 use warnings;
 use Socket qw(:DEFAULT inet_pton);
@@ -110,10 +110,11 @@ sub sweep {
         # IPv4 without options, TCP from the gateway to the port that was asked from.
         next unless substr($frame, 12, 2) eq "\x08\x00" and substr($frame, 23, 1) eq "\x06" and substr($frame, 26, 4) eq $gw;
         my ($port, $to) = unpack 'n n', substr $frame, 34, 4;
-        $answers{$port} = 1 if $to == 4001;
+        # SYN and ACK: somebody listens; anything else is a refusal.
+        $answers{$port} = (unpack('C', substr $frame, 47, 1) & 0x12) == 0x12 if $to == 4001;
     }
-    my @ports = sort { $a <=> $b } keys %answers;
-    print scalar(@ports), " of 65535 answer: @ports[0 .. ($#ports > 4 ? 4 : $#ports)]\n";
+    my @open = sort { $a <=> $b } grep { $answers{$_} } keys %answers;
+    print scalar(keys %answers), " of 65535 answer, open: @open[0 .. ($#open > 4 ? 4 : $#open)]\n";
 }
 
 { listen => \&hear, send => \&attack, sweep => \&sweep }->{$verb}->(@rest);

@@ -85,11 +85,6 @@ impl Internet {
         self.asked.lock().expect("nobody panics").clone()
     }
 
-    /// From now on `name` has this.
-    pub fn set(&self, name: &str, entry: Entry) {
-        self.names.lock().expect("nobody panics").insert(name.to_owned(), entry);
-    }
-
     fn lay_cable(&self, world: &World) {
         let pid = self.keeper.id().to_string();
         let ip = |line: &str| world.tool("ip", &line.split(' ').collect::<Vec<_>>()).output().ok();
@@ -120,8 +115,11 @@ impl Internet {
         for port in WEB {
             self.spawn(&namespace, move || web(port));
         }
-        for port in ECHO {
-            self.spawn(&namespace, move || echo(port));
+        for address in ADDRESSES {
+            let address: Ipv4Addr = address.split('/').next().and_then(|a| a.parse().ok()).expect("an address");
+            for port in ECHO {
+                self.spawn(&namespace, move || echo(address, port));
+            }
         }
         for address in [DNS, Ipv4Addr::new(203, 0, 113, 54)] {
             let (names, asked) = (self.names.clone(), self.asked.clone());
@@ -173,8 +171,9 @@ fn greet(mut stream: TcpStream) {
     }
 }
 
-fn echo(port: u16) {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port");
+/// A socket for each address: one for all would answer from another than was asked.
+fn echo(address: Ipv4Addr, port: u16) {
+    let socket = UdpSocket::bind((address, port)).expect("a free port");
     let mut buffer = [0; 2048];
     while let Ok((count, from)) = socket.recv_from(&mut buffer) {
         let _ = socket.send_to(&buffer[..count], from);

@@ -16,6 +16,8 @@ mod carriers;
 mod census;
 /// Commands with input, output and a limit.
 mod command;
+/// A host that systemd runs.
+mod container;
 /// Frames straight to the daemon and the helper.
 mod direct;
 /// Random numbers from a seed.
@@ -27,8 +29,13 @@ mod traced;
 /// What one scenario lives in.
 mod world;
 
+/// A second network namespace with servers.
+mod internet;
+
 /// What a guest can reach.
 mod apart;
+/// Where guests get under each policy.
+mod flows;
 /// The arrows between the rooms.
 mod imports;
 
@@ -62,17 +69,23 @@ mod leaks;
 mod lifecycle;
 /// Who a monitor is and what it may.
 mod monitor;
+/// Names of VMs.
+mod names;
 /// The one static file.
 mod one_file;
 /// A host that restarts.
 mod reboot;
+/// A host whose names systemd-resolved resolves.
+mod resolved;
+/// The rules among those of others.
+mod rules;
 /// Disks in a guest whose kernel has device-mapper.
 mod snapshots;
 /// Hostile bytes at both sockets.
 mod sockets;
 /// The store and its compatibility check.
 mod store;
-/// A host that systemd runs.
+/// Scopes that systemd makes.
 mod systemd;
 
 use runner::Scenario;
@@ -102,6 +115,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("fault_table_jailed", 180, faults::a_jail_may_fail_or_die),
     Scenario::new("faults_without_cgroups", 90, faults::without_cgroups_nothing_is_lost),
     Scenario::new("systemd_scopes", 300, systemd::systemd_scopes),
+    Scenario::new("resolved", 300, resolved::finds_vms),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),
@@ -116,6 +130,11 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("keeper_killed", 120, leaks::killed_keeper_leaves_nothing),
     Scenario::new("vmm_confinement", 180, monitor::is_confined),
     Scenario::new("guests_are_apart", 500, apart::guests_are_apart),
+    Scenario::bare("hundred_guests_rules", 60, rules::hundred_guests_cost_the_same),
+    Scenario::new("rules_come_back", 60, rules::flushed_or_killed_they_come_back),
+    Scenario::new("names", 180, names::are_answered),
+    Scenario::new("docker_rules", 180, rules::docker_is_at_home),
+    Scenario::new("flows", 600, flows::are_as_granted),
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),

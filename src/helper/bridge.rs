@@ -15,14 +15,20 @@ use crate::protocol::root::Deed;
 /// speak to one that is gone. `02:62:67` as the guests', with the slot that no guest has.
 const MAC: [u8; 6] = [0x02, 0x62, 0x67, 0, 0, 0];
 
-/// What must be so on the bridge. Left to the host otherwise: banger never enables forwarding.
-const SETTINGS: [(&str, &str); 6] = [
+/// What must be so on the bridge.
+const SETTINGS: [(&str, &str); 8] = [
     // Its fe80 address would answer every guest.
     ("ipv6/conf/br-banger/disable_ipv6", "1"),
     // ARP for the bridge's address alone, not for others of the host.
     ("ipv4/conf/br-banger/arp_ignore", "1"),
     // Strict: what comes from the bridge must be answered through the bridge (RFC 3704).
     ("ipv4/conf/br-banger/rp_filter", "1"),
+    // What a guest sends to others comes before the rules, which refuse it; without, it would vanish. No
+    // other link of the host forwards because of this.
+    ("ipv4/conf/br-banger/forwarding", "1"),
+    // The host says that it is the way to every other guest (RFC 3069), where the rules refuse: a guest
+    // that asks for a neighbour itself would hear nothing, for seconds.
+    ("ipv4/conf/br-banger/proxy_arp_pvlan", "1"),
     ("ipv4/conf/br-banger/accept_redirects", "0"),
     ("ipv4/conf/br-banger/send_redirects", "0"),
     ("ipv4/conf/br-banger/accept_source_route", "0"),

@@ -23,16 +23,32 @@ const TUPLE: u16 = NESTED | 1;
 /// `CTA_FILTER` (Linux 5.8) and, in it, `CTA_FILTER_ORIG_FLAGS`: which fields of the tuple count.
 const FILTER: u16 = NESTED | 25;
 const FILTER_FLAGS: u16 = 1;
-/// `CTA_IP_V4_SRC` and `CTA_IP_V4_DST`, each with its flag in the filter.
-const ENDS: [(u16, u32); 2] = [(1, 1 << 0), (2, 1 << 1)];
+/// Which connections of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that it began. Those of its host to it (ssh) go on.
+    Begun,
+    /// All: it is gone.
+    All,
+}
 
-/// Has the kernel forget every connection that begins or ends at `address`.
-pub fn forget(_: &Root, address: Ipv4Addr) -> Result<()> {
+impl Which {
+    /// `CTA_IP_V4_SRC` and `CTA_IP_V4_DST`, each with its flag in the filter.
+    fn ends(self) -> &'static [(u16, u32)] {
+        match self {
+            Self::Begun => &[(1, 1 << 0)],
+            Self::All => &[(1, 1 << 0), (2, 1 << 1)],
+        }
+    }
+}
+
+/// Has the kernel forget connections of the guest with `address`.
+pub fn forget(_: &Root, address: Ipv4Addr, which: Which) -> Result<()> {
     let ask = || {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        ENDS.into_iter().try_for_each(|(end, flag)| exchange(&socket, &message(address, end, flag)))
+        which.ends().iter().try_for_each(|(end, flag)| exchange(&socket, &message(address, *end, *flag)))
     };
     match ask() {
         // None there to forget; or a kernel that keeps track of nothing.

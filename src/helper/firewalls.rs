@@ -4,15 +4,17 @@
 //! taken out again with the last guest. What may pass was decided before they are asked.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use super::authority::Root;
-use super::error::{Doing, HelperError, Result};
-use super::rules;
+use super::error::{HelperError, Result};
+use super::{programs, rules};
 use crate::host::facts::find_program;
 use crate::net::listing::{ForwardChain, forward_chains};
 use crate::net::rules::BRIDGE;
 use crate::protocol::root::Deed;
+
+/// What iptables is run for.
+const DOING: &str = "let guests past iptables";
 
 /// Names the rules.
 const COMMENT: &str = "banger";
@@ -30,11 +32,11 @@ pub fn ensure_passage(root: &Root) -> Result<Deed> {
         return Ok(Deed::Unchanged);
     }
     let Some(iptables) = Iptables::find() else { return Ok(Deed::Unchanged) };
-    let chain = if iptables.has(CHAINS[0]) { CHAINS[0] } else { CHAINS[1] };
+    let chain = if iptables.has(root, CHAINS[0])? { CHAINS[0] } else { CHAINS[1] };
     let mut deed = Deed::Unchanged;
     for way in WAYS {
-        if !iptables.does(&rule("-C", chain, way)) {
-            iptables.run(&rule("-I", chain, way))?;
+        if !iptables.does(root, &rule("-C", chain, way))? {
+            iptables.run(root, &rule("-I", chain, way))?;
             deed = Deed::Changed;
         }
     }
@@ -52,8 +54,8 @@ pub fn withdraw_passage(root: &Root) -> Result<Deed> {
         for way in WAYS {
             // Twice at most: two helpers may have put it there at the same time.
             for _ in 0..2 {
-                if iptables.does(&rule("-C", chain, way)) {
-                    iptables.run(&rule("-D", chain, way))?;
+                if iptables.does(root, &rule("-C", chain, way))? {
+                    iptables.run(root, &rule("-D", chain, way))?;
                     deed = Deed::Changed;
                 }
             }
@@ -99,28 +101,16 @@ impl Iptables {
         find_program("iptables").map(Self)
     }
 
-    fn has(&self, chain: &str) -> bool {
-        self.does(&["-S", chain])
-    }
-
-    fn does(&self, arguments: &[&str]) -> bool {
-        self.command(arguments).output().is_ok_and(|output| output.status.success())
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<()> {
-        let doing = "let guests past iptables";
-        let output = self.command(arguments).output().doing(format!("run iptables to {doing}"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned();
-        Err(HelperError::Program { doing: doing.to_owned(), said })
+    fn has(&self, root: &Root, chain: &str) -> Result<bool> {
+        self.does(root, &["-S", chain])
     }
 
     /// Waits for its lock for a while: docker may have it.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.0);
-        command.args(["-w", "5"]).args(arguments).env_clear();
-        command
+    fn does(&self, root: &Root, arguments: &[&str]) -> Result<bool> {
+        programs::succeeds(root, &self.0, &[&["-w", "5"], arguments].concat(), DOING)
+    }
+
+    fn run(&self, root: &Root, arguments: &[&str]) -> Result<()> {
+        programs::run(root, &self.0, &[&["-w", "5"], arguments].concat(), DOING)
     }
 }

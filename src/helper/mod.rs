@@ -58,8 +58,12 @@ mod passage;
 mod permit;
 /// What a process may, by its own `/proc`.
 mod powers;
+/// Programs of the host that answer soon or are ended.
+mod programs;
 /// A machine monitor's command line.
 mod qemu;
+/// systemd-resolved.
+mod resolved;
 /// The rules, applied with `nft`.
 mod rules;
 /// Sockets, frames and the one loop.

@@ -1,6 +1,7 @@
 //! Where guests may go: what is asked for is checked, the host made to let it through, and the rules set.
 
 use super::authority::Root;
+use super::conntrack::Which;
 use super::error::{HelperError, Result};
 use super::folder::Folder;
 use super::ledger::Record;
@@ -47,7 +48,7 @@ pub fn withdraw(root: &Root, folder: &Folder, netlink: &mut Netlink) -> Result<(
 pub fn set(site: &mut Site<'_>, guest: Guest, passage: &Passage) -> Result<()> {
     prepare(site, passage)?;
     rules::apply(site.root, &text::pass(guest, passage), "set where a guest may go")?;
-    conntrack::forget(site.root, guest.address)
+    conntrack::forget(site.root, guest.address, Which::Begun)
 }
 
 /// Opens what names lead to. Whoever asks has looked at the addresses; so does this.

@@ -14,7 +14,7 @@ use super::launch::{self, Launching};
 use super::ledger::{Ledger, Record};
 use super::monitor::{Monitors, Role};
 use super::site::{self, Site, guests};
-use super::{bridge, claim::Claim, contact, dns, files, firewalls, passage, rules, tsc};
+use super::{bridge, claim::Claim, contact, dns, files, firewalls, passage, resolved, rules, tsc};
 use crate::model::egress::{Opening, Passage};
 use crate::model::launch::{Launch, LaunchFile};
 use crate::model::{OpId, Slot, Subnet, VmId};
@@ -46,6 +46,8 @@ pub struct Service {
     subnet: Option<Subnet>,
     /// The network that was used or asked for last: the one to have again.
     last_subnet: Option<Subnet>,
+    /// Whether systemd-resolved may be pointed at the bridge.
+    resolved: bool,
     /// Whether the monitor of the tests may be run.
     fake: bool,
     /// What the tests of crashes have armed.
@@ -74,6 +76,8 @@ impl Service {
             installation,
             subnet: None,
             last_subnet: None,
+            // By an earlier helper, perhaps.
+            resolved: true,
             fake,
             faults: FaultPoint::of_environment(fake).doing("arm a fault")?,
             folder,
@@ -88,7 +92,10 @@ impl Service {
         let alone = |reply| Ok((reply, Vec::new()));
         match call.request {
             RootRequest::Status => alone(status()),
-            RootRequest::Shutdown => alone(RootReply::Done(Deed::Changed)),
+            RootRequest::Shutdown => {
+                self.stop_resolving(op);
+                alone(RootReply::Done(Deed::Changed))
+            }
             RootRequest::EnsureNetwork { prefer } => alone(self.ensure_network(op, prefer, true)?),
             RootRequest::RemoveNetwork => alone(self.remove_network(op)?),
             RootRequest::LaunchVm { id, slot, launch, passage } => self.launch(op, id, slot, (launch, passage), files),
@@ -103,7 +110,7 @@ impl Service {
             RootRequest::SetPassage { id, passage } => alone(self.set_passage(op, id, passage)?),
             RootRequest::OpenAddresses { id, openings } => alone(self.open_addresses(&id, &openings)?),
             RootRequest::Traffic { id } => alone(self.traffic(&id)?),
-            RootRequest::ListenDns => self.listen_dns(),
+            RootRequest::ListenDns => self.listen_dns(op),
         }
     }
 
@@ -262,6 +269,7 @@ impl Service {
         }
         // Another helper of this network namespace may have the same name for its own.
         self.claim.ensure(&self.root)?;
+        self.stop_resolving(op);
         passage::withdraw(&self.root, &self.folder, &mut self.netlink)?;
         rules::apply(&self.root, &text::removal(), "remove the rules")?;
         let deed = bridge::remove(&self.root, &mut self.netlink, &alias)?;
@@ -394,10 +402,24 @@ impl Service {
         passage::traffic(&self.root, record.slot).map(RootReply::Traffic)
     }
 
-    fn listen_dns(&self) -> Outcome {
+    fn listen_dns(&mut self, op: OpId) -> Outcome {
         let subnet = self.subnet.ok_or(HelperError::NetworkTaken)?;
         let (sockets, no_loopback) = dns::listen(&self.root, subnet.gateway())?;
+        match resolved::point(&self.root, subnet) {
+            Ok(pointed) => self.resolved = pointed,
+            // Names are answered all the same to whoever asks the bridge.
+            Err(e) => log::warn!("[{op}] {}", e.line()),
+        }
         Ok((RootReply::DnsSockets { no_loopback }, sockets))
+    }
+
+    /// Nobody answers any more: questions for VMs shall not wait for it.
+    fn stop_resolving(&mut self, op: OpId) {
+        if std::mem::take(&mut self.resolved)
+            && let Err(e) = resolved::revert(&self.root)
+        {
+            log::warn!("[{op}] {}", e.line());
+        }
     }
 
     fn inventory(&self) -> RootReply {

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use super::authority::Root;
 use super::cgroup::Cgroups;
+use super::conntrack::Which;
 use super::disk::Disks;
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
@@ -66,7 +67,7 @@ impl Site<'_> {
         let Some(subnet) = self.subnet else { return Ok(()) };
         self.dismiss_from(subnet)?;
         // Last: no packet of it passes any more that would be remembered.
-        self.slot.map_or(Ok(()), |slot| conntrack::forget(self.root, subnet.address(slot)))
+        self.slot.map_or(Ok(()), |slot| conntrack::forget(self.root, subnet.address(slot), Which::All))
     }
 
     fn dismiss_from(&mut self, subnet: Subnet) -> Result<()> {

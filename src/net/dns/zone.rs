@@ -72,11 +72,15 @@ impl Zone {
         Some(Ipv4Addr::new(a, b, c, host))
     }
 
-    /// The domain of the network's addresses (RFC 1035 section 3.5).
     fn reverse(&self) -> Option<String> {
-        let [a, b, c, _] = self.subnet?.network().octets();
-        Some(format!("{c}.{b}.{a}.in-addr.arpa"))
+        self.subnet.map(reverse_domain)
     }
+}
+
+/// The domain of a network's addresses (RFC 1035 section 3.5).
+pub fn reverse_domain(subnet: Subnet) -> String {
+    let [a, b, c, _] = subnet.network().octets();
+    format!("{c}.{b}.{a}.in-addr.arpa")
 }
 
 /// `name` without `domain`, empty for the domain itself; `None` for what is not in it.
