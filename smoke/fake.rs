@@ -74,6 +74,7 @@ fn ask(world: &World, name: &str, fail: FakeFailure) -> Result<(), banger::proto
         disk: Mib(8192),
         init: None,
         egress: Default::default(),
+        ports: Vec::new(),
     };
     let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, fail: Some(fail) };
     world.owner().ask(request).map(drop)

@@ -20,6 +20,7 @@ use banger::model::egress::{Cidr, NetGrant, Opening, Passage};
 use banger::model::launch::{
     FakeFailure, FakeLaunch, JailDisk, JailLaunch, KernelArgs, Launch, LaunchFile, QemuLaunch,
 };
+use banger::model::publish::{Protocol, PublishedPort};
 use banger::model::{Mib, OpId, Slot, Subnet, VmId};
 use banger::os::random;
 use banger::os::socket::{MAX_FILES, send_all};
@@ -205,6 +206,18 @@ fn passage(noise: &mut Noise) -> Passage {
     Passage { everywhere: noise.one_in(2), names: noise.one_in(2), nets }
 }
 
+fn ports(noise: &mut Noise) -> Vec<PublishedPort> {
+    let count = if noise.one_in(8) { noise.below(100) } else { noise.below(3) };
+    let protocol = |noise: &mut Noise| if noise.one_in(2) { Protocol::Tcp } else { Protocol::Udp };
+    let published = |noise: &mut Noise| PublishedPort {
+        address: address(noise),
+        host: noise.number() as u16,
+        guest: noise.number() as u16,
+        protocol: protocol(noise),
+    };
+    (0..count).map(|_| published(noise)).collect()
+}
+
 fn openings(noise: &mut Noise) -> Vec<Opening> {
     let count = if noise.one_in(8) { noise.below(300) } else { noise.below(4) };
     let seconds = |noise: &mut Noise| if noise.one_in(4) { noise.number() as u32 } else { noise.below(90) as u32 };
@@ -216,9 +229,13 @@ fn next_kind(request: &RootRequest, noise: &mut Noise) -> RootRequest {
     match request {
         RootRequest::Status => RootRequest::EnsureNetwork { prefer: subnet(noise) },
         RootRequest::EnsureNetwork { .. } => RootRequest::RemoveNetwork,
-        RootRequest::RemoveNetwork => {
-            RootRequest::LaunchVm { id: id(noise), slot: slot(noise), launch: launch(noise), passage: passage(noise) }
-        }
+        RootRequest::RemoveNetwork => RootRequest::LaunchVm {
+            id: id(noise),
+            slot: slot(noise),
+            launch: launch(noise),
+            passage: passage(noise),
+            ports: ports(noise),
+        },
         RootRequest::LaunchVm { .. } => RootRequest::AttachVm { id: id(noise) },
         RootRequest::AttachVm { .. } => RootRequest::ReleaseVm { id: id(noise) },
         RootRequest::ReleaseVm { .. } => RootRequest::Inventory,
@@ -230,13 +247,14 @@ fn next_kind(request: &RootRequest, noise: &mut Noise) -> RootRequest {
         RootRequest::RemoveDisk { .. } => RootRequest::SetPassage { id: id(noise), passage: passage(noise) },
         RootRequest::SetPassage { .. } => RootRequest::OpenAddresses { id: id(noise), openings: openings(noise) },
         RootRequest::OpenAddresses { .. } => RootRequest::Traffic { id: id(noise) },
-        RootRequest::Traffic { .. } => RootRequest::ListenDns,
+        RootRequest::Traffic { .. } => RootRequest::CheckPorts { ports: ports(noise) },
+        RootRequest::CheckPorts { .. } => RootRequest::ListenDns,
         RootRequest::ListenDns => RootRequest::Shutdown,
         RootRequest::Shutdown => RootRequest::Status,
     }
 }
 
-const KINDS: usize = 17;
+const KINDS: usize = 18;
 
 fn request(noise: &mut Noise) -> RootRequest {
     // Launches are what most can go wrong with.

@@ -98,6 +98,7 @@ fn spec() -> VmSpec {
         disk: Mib(8192),
         init: None,
         egress: Default::default(),
+        ports: Vec::new(),
     }
 }
 

@@ -129,6 +129,14 @@ impl Internet {
         }
     }
 
+    /// What `work` gives there.
+    pub fn run_inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.keeper.id())).expect("its namespace");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        self.spawn(&namespace, move || drop(sender.send(work())));
+        receiver.recv_timeout(Duration::from_secs(30)).expect("it ends")
+    }
+
     fn spawn(&self, namespace: &File, server: impl FnOnce() + Send + 'static) {
         use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
         use std::os::fd::AsFd;

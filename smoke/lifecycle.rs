@@ -210,6 +210,7 @@ pub fn without_room(world: &World) {
         disk: Mib(8192),
         init: None,
         egress: Default::default(),
+        ports: Vec::new(),
     };
     let request = OwnerRequest::CreateVm { spec, start: false, ephemeral: false, ttl: None, fail: None };
     let fault = world.owner().ask(request).expect_err("there is no room");

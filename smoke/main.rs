@@ -73,6 +73,8 @@ mod monitor;
 mod names;
 /// The one static file.
 mod one_file;
+/// Ports of the host that lead into a guest.
+mod ports;
 /// A host that restarts.
 mod reboot;
 /// A host whose names systemd-resolved resolves.
@@ -133,6 +135,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::bare("hundred_guests_rules", 60, rules::hundred_guests_cost_the_same),
     Scenario::new("rules_come_back", 60, rules::flushed_or_killed_they_come_back),
     Scenario::new("names", 180, names::are_answered),
+    Scenario::new("published_ports", 240, ports::lead_into_the_guest),
     Scenario::new("docker_rules", 180, rules::docker_is_at_home),
     Scenario::new("flows", 600, flows::are_as_granted),
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),

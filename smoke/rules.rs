@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use banger::model::{Egress, Reach, Slot, Subnet};
-use banger::net::rules::{self, Guest};
+use banger::net::rules::{self, Admission, Guest};
 
 use crate::exec::BOOT;
 use crate::fake::on_the_fake_monitor;
@@ -104,8 +104,12 @@ pub fn hundred_guests_cost_the_same(world: &World) {
         began.elapsed()
     };
     apply(rules::base(subnet, &[]));
-    let guest = |number| Guest::new(subnet, Slot::new(number).expect("a slot"));
-    let times: Vec<Duration> = (1..=GUESTS).map(|n| apply(rules::admit(guest(n), &egress.passage()))).collect();
+    let admission = |number| Admission {
+        guest: Guest::new(subnet, Slot::new(number).expect("a slot")),
+        passage: egress.passage(),
+        ports: Vec::new(),
+    };
+    let times: Vec<Duration> = (1..=GUESTS).map(|n| apply(rules::admit(&admission(n)))).collect();
     let median = |times: &[Duration]| {
         let mut sorted = times.to_vec();
         sorted.sort_unstable();
@@ -116,7 +120,7 @@ pub fn hundred_guests_cost_the_same(world: &World) {
         "| rules of one guest more | the first {COMPARED}: {first:.1} ms | the last {COMPARED} of {GUESTS}: {last:.1} ms |"
     );
     assert!(last < first * 2.5 + 10.0, "adding the hundredth guest takes {last} ms, the first {first} ms");
-    let gone: Vec<Duration> = (1..=GUESTS).rev().map(|n| apply(rules::dismiss(guest(n)))).collect();
+    let gone: Vec<Duration> = (1..=GUESTS).rev().map(|n| apply(rules::dismiss(admission(n).guest, &[]))).collect();
     println!(
         "| rules of one guest less | with {GUESTS}: {:.1} ms | with few: {:.1} ms |",
         median(&gone[..COMPARED]),

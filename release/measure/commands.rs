@@ -96,6 +96,7 @@ fn row(number: u64) -> VmRecord {
         disk: Mib(8192),
         init: None,
         egress: Default::default(),
+        ports: Vec::new(),
     };
     let now = banger::os::clock::unix_seconds();
     let new = VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Qemu, Accel::Tcg, now);

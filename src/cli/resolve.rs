@@ -76,6 +76,7 @@ pub fn spec(flags: &VmFlags, defaults: &VmDefaults, config: &Config) -> Result<V
         disk: flags.disk_size.unwrap_or(defaults.disk),
         init: flags.init,
         egress: egress(&flags.egress, config)?,
+        ports: flags.ports.clone(),
     };
     spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     Ok(spec)
@@ -194,6 +195,7 @@ mod tests {
             disk: Mib(8192),
             init: None,
             egress: Egress::default(),
+            ports: Vec::new(),
         };
         let vmm = VmmChoice { kind: VmmKind::Qemu, accel: Accel::Tcg, reason: String::new() };
         assert_eq!(spec_line(&spec, &vmm), "spec: 2 vcpu | 2048 MiB | 8G disk | qemu/tcg");

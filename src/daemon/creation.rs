@@ -16,6 +16,7 @@ use crate::os::clock::unix_seconds;
 use crate::os::files::free_bytes;
 use crate::os::process;
 use crate::os::socket::Peer;
+use crate::protocol::root::RootRequest;
 use crate::protocol::{Fault, FaultKind};
 
 /// With less than this much room for the state nothing is made: a full filesystem stops all VMs.
@@ -38,7 +39,7 @@ pub(super) struct Asked {
 /// Makes a VM and, where that was asked for, starts it.
 pub(super) async fn create(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecord, Fault> {
     let (start, fail) = (asked.start, asked.fail);
-    let vm = admitted(daemon, asked).await?;
+    let vm = admitted(daemon, op, asked).await?;
     let (row, limits) = (vm.clone(), daemon.limits());
     daemon.stored(move |s| s.insert_vm(&row, start, &limits)).await?;
     daemon.machine(&vm.id).set_fail(fail);
@@ -58,7 +59,7 @@ pub(super) async fn create(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Resul
 }
 
 /// The row to be, once everything but the limits admits it.
-async fn admitted(daemon: &Arc<Daemon>, asked: Asked) -> Result<VmRecord, Fault> {
+async fn admitted(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecord, Fault> {
     let spec = asked.spec;
     spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     refuse_without_room(&daemon.paths.state)?;
@@ -69,6 +70,7 @@ async fn admitted(daemon: &Arc<Daemon>, asked: Asked) -> Result<VmRecord, Fault>
         // What its guest writes may be kept there.
         refuse_without_room(&daemon.paths.root_state)?;
     }
+    refuse_taken_ports(daemon, op, &spec).await?;
     let image = spec.image.clone();
     let image = daemon.stored(move |s| s.image(&image)).await.map_err(|f| f.hint("banger image list"))?;
     spec.check_against_image(image.size).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
@@ -79,6 +81,21 @@ async fn admitted(daemon: &Arc<Daemon>, asked: Asked) -> Result<VmRecord, Fault>
         expires_at: asked.ttl.and_then(|ttl| Lifetime::For(ttl).end(created_at)),
         ..VmRecord::asked_for(id, spec, choice.kind, choice.accel, created_at)
     })
+}
+
+/// A port of the host that another VM or another program has. The start may still find it taken.
+async fn refuse_taken_ports(daemon: &Daemon, op: &Op, spec: &VmSpec) -> Result<(), Fault> {
+    if spec.ports.is_empty() {
+        return Ok(());
+    }
+    for other in daemon.stored(|s| s.vms()).await?.iter().filter(|vm| vm.may_hold_resources()) {
+        let taken = spec.ports.iter().find(|port| other.spec.ports.iter().any(|theirs| theirs.meets(port)));
+        if let Some(port) = taken {
+            let message = format!("port {} of {} is published by VM '{}'", port.host, port.address, other.spec.name);
+            return Err(Fault::new(FaultKind::InUse, message).hint(format!("banger vm ports {}", other.spec.name)));
+        }
+    }
+    daemon.helper.call_again(op.id, RootRequest::CheckPorts { ports: spec.ports.clone() }).await.map(|_| ())
 }
 
 fn refuse_vcpus(spec: &VmSpec, kind: VmmKind) -> Result<(), Fault> {

@@ -171,6 +171,7 @@ async fn launch(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
         slot: place.slot,
         launch: prepared.launch,
         passage: vm.spec.egress.passage(),
+        ports: vm.spec.ports.clone(),
     };
     // Of an earlier boot, whose openings have ended with it.
     daemon.machine(id).outward().close();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::host::facts::{FIRECRACKER, JAILER};
-use crate::model::{Slot, VmId};
+use crate::model::{PublishedPort, Slot, VmId};
 use crate::net::plan::PlanError;
 use crate::os::own_folder::FolderError;
 use crate::protocol::{Fault, FaultKind};
@@ -94,6 +94,14 @@ pub enum HelperError {
     /// What was asked for is more than a guest may have.
     #[error("this is not opened to a guest: {0}")]
     Passage(String),
+    /// Somebody has the port, or nobody may have it.
+    #[error("cannot publish {port}")]
+    Port {
+        /// Which.
+        port: PublishedPort,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// No program of that name.
     #[error("{0} is not installed")]
     Missing(&'static str),
@@ -196,7 +204,11 @@ impl HelperError {
             Self::NotRoot => FaultKind::Unauthorized,
             Self::NotRunning(_) | Self::NoChannel { .. } => FaultKind::NotFound,
             Self::Running(_) => FaultKind::AlreadyExists,
-            Self::AlreadyRunning | Self::SlotTaken { .. } | Self::NetworkInUse(_) | Self::Busy(_) => FaultKind::InUse,
+            Self::Port { .. }
+            | Self::AlreadyRunning
+            | Self::SlotTaken { .. }
+            | Self::NetworkInUse(_)
+            | Self::Busy(_) => FaultKind::InUse,
             Self::Folder(FolderError::Unsafe { .. })
             | Self::BridgeTaken { .. }
             | Self::NetworkTaken
@@ -208,6 +220,7 @@ impl HelperError {
 
     fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Port { .. } => Some("publish another port, or see who has it: ss -lntup"),
             Self::BridgeTaken { .. } => Some("delete that installation's VMs, or run banger in a network namespace"),
             Self::NetworkTaken => Some("stop that installation (banger daemon stop), or use a network namespace"),
             Self::CgroupTaken(_) => Some("move them to another cgroup: write their pids into its cgroup.procs"),

@@ -22,15 +22,15 @@ use super::greeting::{Spoken, wait_for_answer};
 use super::jail::Jail;
 use super::ledger::Record;
 use super::monitor::{Ended, Role};
-use super::site::{Site, guests};
+use super::site::{Site, admission, guests};
 use super::spawn::{self, Streams};
 use super::stage::{Order, Program, View};
 use super::undo::{Failure, Step, carry_out};
 use super::{netns, passage, powers, rules, tap};
 use crate::model::egress::Passage;
 use crate::model::launch::{JailDisk, Launch, LaunchFile};
-use crate::model::{ProcessRef, Slot, Subnet, TapName, VmId};
-use crate::net::rules::{self as text, Guest};
+use crate::model::{ProcessRef, PublishedPort, Slot, Subnet, TapName, VmId};
+use crate::net::rules as text;
 use crate::os::process;
 use crate::protocol::shell::CHANNELS;
 
@@ -42,6 +42,16 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// jailer does its work meanwhile, on a busy host from a cold disk. Beyond it the launch is taken back.
 const API_LIMIT: Duration = Duration::from_secs(15);
 
+/// What is asked for.
+pub struct Boot {
+    /// What to run.
+    pub launch: Launch,
+    /// Where its guest may go.
+    pub passage: Passage,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<PublishedPort>,
+}
+
 /// What a launch needs and collects.
 pub struct Launching<'a> {
     site: Site<'a>,
@@ -50,6 +60,7 @@ pub struct Launching<'a> {
     uid: u32,
     launch: Launch,
     passage: Passage,
+    ports: Vec<PublishedPort>,
     /// Checked.
     files: Vec<(LaunchFile, OwnedFd)>,
     made: Made,
@@ -84,11 +95,11 @@ impl<'a> Launching<'a> {
         slot: Slot,
         subnet: Subnet,
         uid: u32,
-        (launch, passage): (Launch, Passage),
+        Boot { launch, passage, ports }: Boot,
         files: Vec<(LaunchFile, OwnedFd)>,
     ) -> Self {
         let (made, console, process, connected) = (Made::default(), None, None, None);
-        Self { site, slot, subnet, uid, launch, passage, files, made, console, process, connected }
+        Self { site, slot, subnet, uid, launch, passage, ports, files, made, console, process, connected }
     }
 
     /// Does all of it, or nothing.
@@ -96,6 +107,7 @@ impl<'a> Launching<'a> {
         let steps = [
             Step { name: "launch record", act: Self::record, undo: |l| l.site.forget() },
             Step { name: "launch tap", act: Self::make_network, undo: Self::drop_network },
+            Step { name: "launch ports", act: Self::hold_ports, undo: |l| l.site.give_back_ports() },
             Step { name: "launch rules", act: Self::admit, undo: |l| l.site.dismiss() },
             Step { name: "launch cgroup", act: Self::make_cgroup, undo: |l| l.site.remove_cgroup() },
             Step { name: "launch sockets", act: Self::listen, undo: |_| Ok(()) },
@@ -146,6 +158,7 @@ impl<'a> Launching<'a> {
             process: self.process,
             console: self.console,
             passage: self.passage.clone(),
+            ports: self.ports.clone(),
         }
     }
 
@@ -164,12 +177,16 @@ impl<'a> Launching<'a> {
         self.site.remove_tap()
     }
 
+    fn hold_ports(&mut self) -> Result<()> {
+        self.site.ports.hold(self.site.root, &self.site.id, &self.ports)
+    }
+
     /// One guest more; the whole of the rules when somebody removed them.
     fn admit(&mut self) -> Result<()> {
-        passage::prepare(&mut self.site, &self.passage)?;
+        let admission = admission(&self.as_record(), self.subnet);
+        passage::prepare(&self.site, &admission.passage, &admission.ports)?;
         let (root, doing) = (self.site.root, "add a guest to the rules");
-        let guest = Guest::new(self.subnet, self.slot);
-        if rules::apply(root, &text::admit(guest, &self.passage), doing).is_ok() {
+        if rules::apply(root, &text::admit(&admission), doing).is_ok() {
             return Ok(());
         }
         let guests = guests(self.site.ledger, self.subnet, |_| true);

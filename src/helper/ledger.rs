@@ -8,7 +8,7 @@ use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use crate::model::choice::VmmKind;
 use crate::model::egress::Passage;
-use crate::model::{ProcessRef, Slot, VmId};
+use crate::model::{ProcessRef, PublishedPort, Slot, VmId};
 use crate::os::checksum::fnv1a;
 use crate::protocol::frame;
 
@@ -37,7 +37,7 @@ impl From<Stored> for Record {
         match stored {
             Stored::V2(record) => record,
             Stored::V1(RecordV1 { id, slot, kind, process, console }) => {
-                Self { id, slot, kind, process, console, passage: Passage::default() }
+                Self { id, slot, kind, process, console, passage: Passage::default(), ports: Vec::new() }
             }
         }
     }
@@ -58,6 +58,8 @@ pub struct Record {
     pub console: Option<ProcessRef>,
     /// Where its guest may go.
     pub passage: Passage,
+    /// Ports of the host that lead into it.
+    pub ports: Vec<PublishedPort>,
 }
 
 /// All records.
@@ -151,6 +153,7 @@ mod tests {
             process: Some(process),
             console: Some(ProcessRef { pid: 4712, ..process }),
             passage: Passage { everywhere: true, ..Passage::default() },
+            ports: vec!["8080:80".parse().expect("a port")],
         }
     }
 
@@ -187,13 +190,13 @@ mod tests {
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(text, GOLDEN);
         let old: Vec<u8> = (0..GOLDEN_V1.len()).step_by(2).map(|at| byte(&GOLDEN_V1[at..at + 2])).collect();
-        assert_eq!(decode(&old), Ok(Record { passage: Passage::default(), ..plain }));
+        assert_eq!(decode(&old), Ok(Record { passage: Passage::default(), ports: Vec::new(), ..plain }));
     }
 
     fn byte(hex: &str) -> u8 {
         u8::from_str_radix(hex, 16).expect("a byte")
     }
 
-    const GOLDEN: &str = "15000000010c303030303030616263646566030100000100003509c501e16d7482";
+    const GOLDEN: &str = "1f000000010c30303030303061626364656603010000010000017f000001fb901f500096d58d6719d1d4cf";
     const GOLDEN_V1: &str = "12000000000c303030303030616263646566030100004cc7a74f1147d027";
 }

@@ -56,6 +56,8 @@ mod netns;
 mod passage;
 /// Who may ask what.
 mod permit;
+/// Ports of the host that lead into guests.
+mod ports;
 /// What a process may, by its own `/proc`.
 mod powers;
 /// Programs of the host that answer soon or are ended.

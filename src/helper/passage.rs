@@ -9,7 +9,7 @@ use super::site::Site;
 use super::{conntrack, firewalls, forwarding, rules};
 use crate::model::egress::{Egress, Opening, Passage};
 use crate::model::traffic::Traffic;
-use crate::model::{Slot, scope};
+use crate::model::{PublishedPort, Slot, scope};
 use crate::net::listing;
 use crate::net::rules::passage as lines;
 use crate::net::rules::{self as text, Guest};
@@ -25,8 +25,8 @@ pub fn check(passage: &Passage) -> Result<()> {
 }
 
 /// Has the host forward, and other firewalls let guests through, where anything shall pass.
-pub fn prepare(site: &mut Site<'_>, passage: &Passage) -> Result<()> {
-    if passage.is_closed() {
+pub fn prepare(site: &Site<'_>, passage: &Passage, ports: &[PublishedPort]) -> Result<()> {
+    if passage.is_closed() && ports.iter().all(PublishedPort::is_local) {
         return Ok(());
     }
     if forwarding::ensure(site.root, site.folder)? == Deed::Changed {
@@ -45,8 +45,8 @@ pub fn withdraw(root: &Root, folder: &Folder, netlink: &mut Netlink) -> Result<(
 }
 
 /// Lets a guest that runs go where `passage` says, and nowhere else: not on connections that it has, either.
-pub fn set(site: &mut Site<'_>, guest: Guest, passage: &Passage) -> Result<()> {
-    prepare(site, passage)?;
+pub fn set(site: &Site<'_>, guest: Guest, passage: &Passage) -> Result<()> {
+    prepare(site, passage, &[])?;
     rules::apply(site.root, &text::pass(guest, passage), "set where a guest may go")?;
     conntrack::forget(site.root, guest.address, Which::Begun)
 }

@@ -53,6 +53,7 @@ pub fn check(caller: Caller, phase: &Phase, request: &RootRequest) -> Result<(),
         RootRequest::SetPassage { .. } => (true, true, false),
         RootRequest::OpenAddresses { .. } => (true, true, false),
         RootRequest::Traffic { .. } => (true, true, false),
+        RootRequest::CheckPorts { .. } => (true, true, false),
         RootRequest::ListenDns => (true, true, false),
     };
     let permitted = match caller {
@@ -85,7 +86,7 @@ pub fn summary(op: OpId, request: &RootRequest) -> String {
         RootRequest::EnsureNetwork { prefer: Some(subnet) } => format!("[{op}] ensure network {subnet}"),
         RootRequest::EnsureNetwork { prefer: None } => format!("[{op}] ensure network"),
         RootRequest::RemoveNetwork => format!("[{op}] remove network"),
-        RootRequest::LaunchVm { id, slot, launch, passage: _ } => {
+        RootRequest::LaunchVm { id, slot, launch, passage: _, ports: _ } => {
             format!("[{op}] launch VM {id} in slot {slot} ({})", launch.kind().as_str())
         }
         RootRequest::AttachVm { id } => format!("[{op}] attach VM {id}"),
@@ -101,6 +102,7 @@ pub fn summary(op: OpId, request: &RootRequest) -> String {
             format!("[{op}] open {} addresses to VM {id}", openings.len())
         }
         RootRequest::Traffic { id } => format!("[{op}] traffic of VM {id}"),
+        RootRequest::CheckPorts { ports } => format!("[{op}] check {} ports", ports.len()),
         RootRequest::ListenDns => format!("[{op}] listen for DNS"),
     }
 }
@@ -121,7 +123,7 @@ mod tests {
             RootRequest::Shutdown,
             RootRequest::EnsureNetwork { prefer: None },
             RootRequest::RemoveNetwork,
-            RootRequest::LaunchVm { id: id.clone(), slot, launch, passage: Passage::default() },
+            RootRequest::LaunchVm { id: id.clone(), slot, launch, passage: Passage::default(), ports: vec![] },
             RootRequest::AttachVm { id: id.clone() },
             RootRequest::ReleaseVm { id: id.clone() },
             RootRequest::OpenChannel { id: id.clone(), channel: 0 },
@@ -130,6 +132,7 @@ mod tests {
             RootRequest::SetPassage { id: id.clone(), passage: Passage::default() },
             RootRequest::OpenAddresses { id: id.clone(), openings: vec![] },
             RootRequest::Traffic { id },
+            RootRequest::CheckPorts { ports: vec![] },
             RootRequest::ListenDns,
             RootRequest::Facilities,
             RootRequest::Disks,

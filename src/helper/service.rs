@@ -10,9 +10,10 @@ use super::cgroup::Cgroups;
 use super::disk::{Disks, ensure_udev_rule};
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
-use super::launch::{self, Launching};
+use super::launch::{self, Boot, Launching};
 use super::ledger::{Ledger, Record};
 use super::monitor::{Monitors, Role};
+use super::ports::Ports;
 use super::site::{self, Site, guests};
 use super::{bridge, claim::Claim, contact, dns, files, firewalls, passage, resolved, rules, tsc};
 use crate::model::egress::{Opening, Passage};
@@ -37,6 +38,7 @@ pub struct Service {
     cgroups: Cgroups,
     monitors: Monitors,
     disks: Disks,
+    ports: Ports,
     /// How monitors ended whose VMs are not released yet.
     farewells: HashMap<VmId, Farewell>,
     claim: Claim,
@@ -71,6 +73,7 @@ impl Service {
             cgroups: Cgroups::see(installation)?,
             monitors: Monitors::default(),
             disks: Disks::new(disks, installation),
+            ports: Ports::default(),
             farewells: HashMap::new(),
             claim: Claim::default(),
             installation,
@@ -98,7 +101,9 @@ impl Service {
             }
             RootRequest::EnsureNetwork { prefer } => alone(self.ensure_network(op, prefer, true)?),
             RootRequest::RemoveNetwork => alone(self.remove_network(op)?),
-            RootRequest::LaunchVm { id, slot, launch, passage } => self.launch(op, id, slot, (launch, passage), files),
+            RootRequest::LaunchVm { id, slot, launch, passage, ports } => {
+                self.launch(op, id, slot, Boot { launch, passage, ports }, files)
+            }
             RootRequest::AttachVm { id } => self.attach(op, id),
             RootRequest::ReleaseVm { id } => alone(self.release(op, id)?),
             RootRequest::Inventory => alone(self.inventory()),
@@ -110,6 +115,10 @@ impl Service {
             RootRequest::SetPassage { id, passage } => alone(self.set_passage(op, id, passage)?),
             RootRequest::OpenAddresses { id, openings } => alone(self.open_addresses(&id, &openings)?),
             RootRequest::Traffic { id } => alone(self.traffic(&id)?),
+            RootRequest::CheckPorts { ports } => {
+                Ports::are_free(&self.root, &ports)?;
+                alone(RootReply::Done(Deed::Unchanged))
+            }
             RootRequest::ListenDns => self.listen_dns(op),
         }
     }
@@ -144,7 +153,13 @@ impl Service {
         let mut gone: Vec<(VmId, Option<Slot>)> = Vec::new();
         for record in records {
             match self.find(&record) {
-                Ok(true) => log::info!("[{op}] found VM {} running", record.id),
+                Ok(true) => {
+                    log::info!("[{op}] found VM {} running", record.id);
+                    // The rules lead there all the same.
+                    if let Err(e) = self.ports.hold(&self.root, &record.id, &record.ports) {
+                        log::warn!("[{op}] {}", e.line());
+                    }
+                }
                 Ok(false) => gone.push((record.id, Some(record.slot))),
                 // Perhaps it runs: its record stays, and its release can still end it.
                 Err(e) => log::warn!("[{op}] {}", e.line()),
@@ -225,6 +240,7 @@ impl Service {
             cgroups: &self.cgroups,
             monitors: &mut self.monitors,
             disks: &self.disks,
+            ports: &mut self.ports,
             alias: launch::alias(self.installation),
             subnet: self.subnet,
             faults: &self.faults,
@@ -280,12 +296,12 @@ impl Service {
         Ok(RootReply::Done(deed))
     }
 
-    fn launch(&mut self, op: OpId, id: VmId, slot: Slot, boot: (Launch, Passage), files: Vec<OwnedFd>) -> Outcome {
-        if matches!(boot.0, Launch::Fake(_)) && !self.fake {
+    fn launch(&mut self, op: OpId, id: VmId, slot: Slot, boot: Boot, files: Vec<OwnedFd>) -> Outcome {
+        if matches!(boot.launch, Launch::Fake(_)) && !self.fake {
             return Err(HelperError::FakeRefused);
         }
-        passage::check(&boot.1)?;
-        let files = checked(&boot.0, files)?;
+        passage::check(&boot.passage)?;
+        let files = checked(&boot.launch, files)?;
         launch::check_free(&self.site(op, id.clone(), None), &id, slot)?;
         // The caller has just been told this network, but the last VM's end may have taken it away.
         self.ensure_network(op, self.last_subnet, false)?;
@@ -387,7 +403,7 @@ impl Service {
         let slot = record.slot;
         // Written first: rules that have to be made anew are made from it.
         self.ledger.write(&self.folder, Record { passage: wanted.clone(), ..record })?;
-        passage::set(&mut self.site(op, id, Some(slot)), Guest::new(subnet, slot), &wanted)?;
+        passage::set(&self.site(op, id, Some(slot)), Guest::new(subnet, slot), &wanted)?;
         Ok(RootReply::Done(Deed::Changed))
     }
 

@@ -9,12 +9,12 @@ use super::conntrack::Which;
 use super::disk::Disks;
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Record};
 use super::monitor::Monitors;
+use super::ports::Ports;
 use super::{bridge, conntrack, rules, tap};
-use crate::model::egress::Passage;
 use crate::model::{OpId, Slot, Subnet, TapName, VmId};
-use crate::net::rules::{self as text, Guest};
+use crate::net::rules::{self as text, Admission, Guest};
 use crate::os::fault_point::{FaultPoint, Moment};
 use crate::os::netlink::Netlink;
 
@@ -43,6 +43,8 @@ pub struct Site<'a> {
     pub monitors: &'a mut Monitors,
     /// Block devices of VMs in jails.
     pub disks: &'a Disks,
+    /// Ports of the host that are held for VMs.
+    pub ports: &'a mut Ports,
     /// What this installation's bridge is marked with.
     pub alias: String,
     /// The guests' network, where there is one.
@@ -73,13 +75,20 @@ impl Site<'_> {
     fn dismiss_from(&mut self, subnet: Subnet) -> Result<()> {
         let doing = "remove a guest from the rules";
         if let Some(slot) = self.slot
-            && rules::apply(self.root, &text::dismiss(Guest::new(subnet, slot)), doing).is_ok()
+            && let ports = self.ledger.get(&self.id).map(|record| record.ports.clone()).unwrap_or_default()
+            && rules::apply(self.root, &text::dismiss(Guest::new(subnet, slot), &ports), doing).is_ok()
         {
             return Ok(());
         }
         // Somebody removed the tables, or the slot is unknown: all anew, without this guest.
         let guests = guests(self.ledger, subnet, |id| *id != self.id);
         rules::apply(self.root, &text::base(subnet, &guests), doing)
+    }
+
+    /// Gives the ports of the host back.
+    pub fn give_back_ports(&mut self) -> Result<()> {
+        self.ports.give_back(&self.id);
+        Ok(())
     }
 
     /// Removes the tap.
@@ -109,12 +118,13 @@ impl Site<'_> {
 
     /// Takes everything back, going on after failures. The record goes only when all else went.
     pub fn release(&mut self) -> Result<()> {
-        let undo: [(&str, Undo<Self>); 5] = [
+        let undo: [(&str, Undo<Self>); 6] = [
             ("release process", Self::end),
             ("release cgroup", Self::remove_cgroup),
             // Nobody has them open any more.
             ("release disks", Self::detach_disks),
             ("release rules", Self::dismiss),
+            ("release ports", Self::give_back_ports),
             ("release tap", Self::remove_tap),
         ];
         let failures: Vec<HelperError> = undo.iter().filter_map(|part| self.undo(*part).err()).collect();
@@ -156,8 +166,14 @@ pub fn said(folder: &Folder, id: &VmId) -> String {
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
-/// The guests of the ledger that `wanted` names, and where each may go.
-pub fn guests(ledger: &Ledger, subnet: Subnet, wanted: impl Fn(&VmId) -> bool) -> Vec<(Guest, Passage)> {
+/// The guests of the ledger that `wanted` names.
+pub fn guests(ledger: &Ledger, subnet: Subnet, wanted: impl Fn(&VmId) -> bool) -> Vec<Admission> {
     let wanted = ledger.all().filter(|r| wanted(&r.id));
-    wanted.map(|r| (Guest::new(subnet, r.slot), r.passage.clone())).collect()
+    wanted.map(|record| admission(record, subnet)).collect()
+}
+
+/// What is made for a recorded guest.
+pub fn admission(record: &Record, subnet: Subnet) -> Admission {
+    let Record { slot, passage, ports, .. } = record;
+    Admission { guest: Guest::new(subnet, *slot), passage: passage.clone(), ports: ports.clone() }
 }

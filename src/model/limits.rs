@@ -138,6 +138,7 @@ mod tests {
             disk: Mib(disk * GIB),
             init: None,
             egress: Default::default(),
+            ports: Vec::new(),
         }
     }
 

@@ -30,6 +30,8 @@ pub mod name;
 pub mod plan;
 /// A process that cannot be mistaken for another.
 pub mod process;
+/// Ports of the host that lead into a guest.
+pub mod publish;
 /// Which addresses are the internet's.
 pub mod scope;
 /// Sizes with units.
@@ -52,6 +54,7 @@ pub use id::{OpId, Slot, VmId};
 pub use limits::{LimitError, Limits};
 pub use name::{ImageName, KernelName, NameError, VmName};
 pub use process::ProcessRef;
+pub use publish::PublishedPort;
 pub use size::{Mib, SizeError};
 pub use spec::{InitMode, VmSpec};
 pub use time_span::TimeSpan;

@@ -1,6 +1,7 @@
 //! What a user asked for.
 
 use super::egress::{Egress, GrantError};
+use super::publish::{PublishError, PublishedPort};
 use super::{ImageName, KernelName, Mib, VmName};
 
 /// Who is pid 1 in the guest once the root disk is mounted.
@@ -43,6 +44,8 @@ pub struct VmSpec {
     pub init: Option<InitMode>,
     /// Where its guest may go.
     pub egress: Egress,
+    /// Ports of the host that lead into it, at most [`PublishedPort::MAX`].
+    pub ports: Vec<PublishedPort>,
 }
 
 /// Why a specification was refused.
@@ -60,6 +63,9 @@ pub enum SpecError {
     /// More destinations than possible.
     #[error(transparent)]
     Egress(#[from] GrantError),
+    /// Ports that cannot be published together.
+    #[error(transparent)]
+    Ports(#[from] PublishError),
     /// Smaller than it is.
     #[error("disk of {disk}: it has {has}, and a disk only grows")]
     DiskShrinks {
@@ -103,7 +109,8 @@ impl VmSpec {
         if !(Self::MIN_DISK..=Self::MAX_DISK).contains(&self.disk) {
             return Err(SpecError::Disk(self.disk));
         }
-        Ok(self.egress.check()?)
+        self.egress.check()?;
+        Ok(PublishedPort::check_all(&self.ports)?)
     }
 
     /// Checks whether a VM that is like this can become like `wanted`.
@@ -138,6 +145,7 @@ mod tests {
             disk: Mib(4096),
             init: None,
             egress: Egress::default(),
+            ports: Vec::new(),
         }
     }
 

@@ -8,12 +8,13 @@
 /// Where one guest may go.
 pub mod passage;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
 use crate::model::egress::{Cidr, Passage};
 use crate::model::scope::KEPT_BACK;
-use crate::model::{MacAddr, Slot, Subnet, TapName};
+use crate::model::{MacAddr, PublishedPort, Slot, Subnet, TapName};
 use crate::os::checksum::fnv1a;
 
 /// The bridge that all guests are connected to.
@@ -39,6 +40,17 @@ impl Guest {
     }
 }
 
+/// A guest and what is made for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Who.
+    pub guest: Guest,
+    /// Where it may go.
+    pub passage: Passage,
+    /// Ports of the host that lead to it.
+    pub ports: Vec<PublishedPort>,
+}
+
 /// The guest as it sends IPv4 and as it speaks ARP (RFC 826: the sender's two addresses).
 struct Elements(Guest);
 
@@ -54,11 +66,11 @@ impl Elements {
 
 /// Both tables, anew, with exactly `guests` in them: whatever was there is replaced in the same
 /// transaction, so that no frame passes unchecked in between.
-pub fn base(subnet: Subnet, guests: &[(Guest, Passage)]) -> String {
+pub fn base(subnet: Subnet, guests: &[Admission]) -> String {
     let tables = Tables { subnet };
     let mut text = format!("{}{}{tables}{}", anew("bridge"), anew("inet"), tables.marks("add set"));
-    for (guest, passage) in guests {
-        text.push_str(&admit(*guest, passage));
+    for admission in guests {
+        text.push_str(&admit(admission));
     }
     text
 }
@@ -69,10 +81,10 @@ pub fn presence(subnet: Subnet) -> String {
     format!("{}{}", tables.marks("add element"), tables.marks("delete element"))
 }
 
-/// Lets a guest speak, and go where `passage` says. Whatever it was let before is replaced; what was
-/// opened for names is closed.
-pub fn admit(guest: Guest, passage: &Passage) -> String {
-    format!("{}{}", Elements(guest).command("add"), pass(guest, passage))
+/// Lets a guest speak, go where its passage says, and be reached at its ports. Whatever it was let before
+/// is replaced; what was opened for names is closed.
+pub fn admit(Admission { guest, passage, ports }: &Admission) -> String {
+    format!("{}{}{}", Elements(*guest).command("add"), pass(*guest, passage), publish(*guest, ports, "add"))
 }
 
 /// Lets a guest that speaks go where `passage` says.
@@ -82,8 +94,28 @@ pub fn pass(guest: Guest, passage: &Passage) -> String {
 
 /// Lets a guest speak no more. Added first, because deleting what is not there is an error and
 /// would undo the whole transaction.
-pub fn dismiss(guest: Guest) -> String {
-    format!("{}{}{}", Elements(guest).command("add"), Elements(guest).command("delete"), passage::removal(guest))
+pub fn dismiss(guest: Guest, ports: &[PublishedPort]) -> String {
+    let elements = ["add", "delete"].map(|verb| Elements(guest).command(verb) + &publish(guest, ports, verb));
+    format!("{}{}", elements.concat(), passage::removal(guest))
+}
+
+/// Leads ports of the host to a guest, or no more.
+fn publish(guest: Guest, ports: &[PublishedPort], verb: &str) -> String {
+    let (mut text, mut ends) = (String::new(), BTreeSet::new());
+    for PublishedPort { address, host, guest: port, protocol } in ports {
+        let protocol = protocol.as_str();
+        let (map, key) = match address.is_unspecified() {
+            true => ("everywhere", format!("{protocol} . {host}")),
+            false => ("published", format!("{address} . {protocol} . {host}")),
+        };
+        let to = guest.address;
+        let lead = if verb == "add" { format!(" : {to} . {port}") } else { String::new() };
+        text.push_str(&format!("{verb} element inet banger {map} {{ {key}{lead} }}\n"));
+        ends.insert(format!("{verb} element inet banger accepting {{ {to} . {protocol} . {port} }}\n"));
+    }
+    // Each once: two ports of the host may lead to one of the guest.
+    text.extend(ends);
+    text
 }
 
 /// Both tables gone, whether they were there or not.
@@ -184,6 +216,15 @@ fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
     map refused {{
         type ipv4_addr : verdict
     }}
+    map published {{
+        type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+    }}
+    map everywhere {{
+        type inet_proto . inet_service : ipv4_addr . inet_service
+    }}
+    set accepting {{
+        type ipv4_addr . inet_proto . inet_service
+    }}
     chain refuse {{
         meta l4proto tcp reject with tcp reset
         reject with icmpx admin-prohibited
@@ -206,6 +247,18 @@ fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
         ip saddr vmap @refused
         goto refuse
     }}
+    chain lead_in {{
+        dnat ip to ip daddr . meta l4proto . th dport map @published
+        dnat ip to meta l4proto . th dport map @everywhere
+    }}
+    chain arriving {{
+        type nat hook prerouting priority -100; policy accept;
+        iifname != \"{BRIDGE}\" fib daddr type local meta l4proto {{ tcp, udp }} jump lead_in
+    }}
+    chain of_the_host {{
+        type nat hook output priority -100; policy accept;
+        fib daddr type local meta l4proto {{ tcp, udp }} jump lead_in
+    }}
     chain untracked {{
         type filter hook prerouting priority -300; policy accept;
         iifname \"{BRIDGE}\" ip daddr {gateway} udp dport 53 notrack
@@ -224,12 +277,14 @@ fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
         type filter hook forward priority -10; policy accept;
         iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" goto between_guests
         oifname \"{BRIDGE}\" ct state established,related accept
+        oifname \"{BRIDGE}\" ct status dnat ip daddr . meta l4proto . th dport @accepting accept
         oifname \"{BRIDGE}\" drop
         iifname \"{BRIDGE}\" goto through_host
     }}
     chain postrouting {{
         type nat hook postrouting priority 100; policy accept;
         ip saddr {subnet} oifname != \"{BRIDGE}\" masquerade
+        ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade
     }}
 }}
 ",
@@ -250,6 +305,26 @@ mod tests {
         Guest::new(subnet, Slot::new(slot).expect("a slot"))
     }
 
+    fn closed(slot: u8) -> Admission {
+        Admission { guest: guest(slot), passage: Passage::default(), ports: Vec::new() }
+    }
+
+    #[test]
+    fn published_ports_come_and_go_with_their_guest() {
+        let ports = ["8080:80", "127.0.0.1:8081:80", "0.0.0.0:53:53/udp"].map(|port| port.parse().expect("a port"));
+        let admitted = Admission { ports: ports.to_vec(), ..closed(7) };
+        let came = admit(&admitted);
+        let Some(there) = applied(&[base(subnet(), &[closed(8)]), came.clone(), came]) else { return };
+        for element in
+            ["127.0.0.1 . tcp . 8080 : 172.30.7.8 . 80", "udp . 53 : 172.30.7.8 . 53", "172.30.7.8 . tcp . 80"]
+        {
+            assert!(there.contains(element), "{element} in {there}");
+        }
+        let gone = dismiss(guest(7), &ports);
+        let left = applied(&[base(subnet(), std::slice::from_ref(&admitted)), gone.clone(), gone]).expect("as before");
+        assert!(!left.contains("172.30.7.8"), "{left}");
+    }
+
     fn subnet() -> Subnet {
         "172.30.7.0/24".parse().expect("a subnet")
     }
@@ -264,19 +339,20 @@ mod tests {
     fn a_guest_is_two_elements_and_what_is_its_own() {
         let elements = "add element bridge banger senders { \"bng-9\" . 02:62:67:00:00:09 . 172.30.7.10 }\n\
              add element bridge banger speakers { \"bng-9\" . 02:62:67:00:00:09 . 02:62:67:00:00:09 . 172.30.7.10 }\n";
-        assert!(admit(guest(9), &Passage::default()).starts_with(elements));
-        assert!(dismiss(guest(9)).contains(&Elements(guest(9)).command("delete")));
+        assert!(admit(&closed(9)).starts_with(elements));
+        assert!(dismiss(guest(9), &[]).contains(&Elements(guest(9)).command("delete")));
     }
 
     #[test]
     fn adding_one_of_a_hundred_costs_what_adding_the_first_did() {
-        let open = passage(Reach::Nat, &[]);
-        assert!(admit(guest(100), &open).len() < admit(guest(1), &open).len() + 256);
+        let admit = |n| admit(&Admission { passage: passage(Reach::Nat, &[]), ..closed(n) });
+        assert!(admit(100).len() < admit(1).len() + 256);
     }
 
     #[test]
     fn nothing_outside_the_own_tables_is_named() {
-        let text = base(subnet(), &[(guest(1), passage(Reach::Nat, &["10.0.0.0/8", "example.org"]))]);
+        let text =
+            base(subnet(), &[Admission { passage: passage(Reach::Nat, &["10.0.0.0/8", "example.org"]), ..closed(1) }]);
         let tables = text.lines().filter(|l| l.starts_with("table") || l.starts_with("delete table"));
         assert!(tables.clone().count() == 6 && tables.clone().all(|l| l.contains(" banger")), "{text}");
         let commands = text.lines().filter(|l| l.starts_with("add") || l.starts_with("flush"));
@@ -324,13 +400,12 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_the_rules_and_gives_them_back() {
-        let closed = Passage::default();
-        let guests: Vec<_> = (1..=100).map(|n| (guest(n), closed.clone())).collect();
-        let more = admit(guest(101), &closed);
+        let guests: Vec<_> = (1..=100).map(closed).collect();
+        let more = admit(&closed(101));
         let Some(listed) = applied(&[base(subnet(), &[]), base(subnet(), &guests), more.clone(), more]) else { return };
         assert_eq!(listed.matches("\"bng-101\"").count(), 2, "{listed}");
         assert_eq!(listed.matches("\"bng-1\"").count(), 2, "{listed}");
-        let gone = dismiss(guest(1));
+        let gone = dismiss(guest(1), &[]);
         let Some(without) = applied(&[base(subnet(), &guests), gone.clone(), gone, presence(subnet())]) else { return };
         assert_eq!(without.matches("\"bng-1\"").count(), 0, "{without}");
         assert_eq!(without.matches("-1 ").count(), 0, "{without}");
@@ -348,10 +423,14 @@ mod tests {
         let openings =
             [None, Some(443)].map(|port| Opening { address: Ipv4Addr::new(203, 0, 113, 7), port, seconds: 30 });
         let opened = passage::open(Slot::new(3).expect("a slot"), &openings);
-        let mut texts = vec![base(subnet(), &[(guest(3), some[0].clone())]), opened.clone(), opened.clone()];
+        let mut texts = vec![
+            base(subnet(), &[Admission { passage: some[0].clone(), ..closed(3) }]),
+            opened.clone(),
+            opened.clone(),
+        ];
         texts.extend(some.iter().map(|passage| pass(guest(3), passage)));
-        let Some(closed) = applied(&texts) else { return };
-        assert!(!closed.contains("203.0.113.7"), "what was open stays open: {closed}");
+        let Some(shut) = applied(&texts) else { return };
+        assert!(!shut.contains("203.0.113.7"), "what was open stays open: {shut}");
         texts.push(opened);
         let open = applied(&texts).expect("as before");
         assert!(open.contains("203.0.113.7 . 443 timeout 30s") && open.contains("203.0.113.7 timeout 30s"), "{open}");
@@ -371,7 +450,7 @@ mod tests {
 
     #[test]
     fn removal_leaves_nothing_and_needs_nothing() {
-        let Some(listed) = applied(&[removal(), base(subnet(), &[(guest(1), Passage::default())]), removal()]) else {
+        let Some(listed) = applied(&[removal(), base(subnet(), &[closed(1)]), removal()]) else {
             return;
         };
         assert_eq!(listed, "");

@@ -7,7 +7,7 @@ use super::Fault;
 use crate::model::egress::{Opening, Passage};
 use crate::model::launch::Launch;
 use crate::model::traffic::Traffic;
-use crate::model::{OpId, ProcessRef, Slot, Subnet, VmId};
+use crate::model::{OpId, ProcessRef, PublishedPort, Slot, Subnet, VmId};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -46,6 +46,8 @@ pub enum RootRequest {
         launch: Launch,
         /// Where its guest may go.
         passage: Passage,
+        /// Ports of the host that lead into it.
+        ports: Vec<PublishedPort>,
     },
     /// Find a running monitor again.
     AttachVm {
@@ -101,6 +103,11 @@ pub enum RootRequest {
         /// The VM.
         id: VmId,
     },
+    /// Could these ports of the host be had?
+    CheckPorts {
+        /// Which.
+        ports: Vec<PublishedPort>,
+    },
     /// The sockets that DNS is served on: on the bridge, which must be there, and on loopback.
     ListenDns,
 }
@@ -124,6 +131,7 @@ impl RootRequest {
             | Self::SetPassage { .. }
             | Self::OpenAddresses { .. }
             | Self::Traffic { .. }
+            | Self::CheckPorts { .. }
             | Self::ListenDns
             | Self::Inventory => 0,
         }

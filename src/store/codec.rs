@@ -91,7 +91,7 @@ impl From<VmRow> for VmRecord {
 impl From<VmSpecV1> for VmSpec {
     fn from(old: VmSpecV1) -> Self {
         let VmSpecV1 { name, image, kernel, vcpus, memory, disk, init } = old;
-        Self { name, image, kernel, vcpus, memory, disk, init, egress: Egress::default() }
+        Self { name, image, kernel, vcpus, memory, disk, init, egress: Egress::default(), ports: Vec::new() }
     }
 }
 
@@ -177,14 +177,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn version_three_says_where_a_vm_may_go() {
+    fn version_three_says_where_a_vm_may_go_and_who_may_come() {
         let mut vm = VmRecord::from(row_of_version_two());
         vm.spec.egress.grant(["example.org:443".parse().expect("a grant")]);
+        vm.spec.ports.push("8080:80".parse().expect("a port"));
         let bytes = encode("vms", &VmRow::V3(vm.clone())).expect("encodes");
         let before = encode("vms", &row_of_version_two()).expect("encodes");
-        // Behind how it starts: reach, one grant, which is a name of eleven letters, and a port.
+        // Behind how it starts: reach, one grant, which is a name of eleven letters, and a port; one
+        // published port of TCP.
         let (start, rest) = before[1..].split_at(before.len() - 1 - 12);
-        let egress: &[u8] = b"\x00\x01\x00\x0bexample.org\x01\xfb\xbb\x01";
+        let egress: &[u8] = b"\x00\x01\x00\x0bexample.org\x01\xfb\xbb\x01\x01\x7f\x00\x00\x01\xfb\x90\x1f\x50\x00";
         assert_eq!(bytes, [&[2], start, egress, rest].concat());
         assert_eq!(VmRecord::from(decode::<VmRow>("vms", "x", &bytes).expect("decodes")), vm);
     }

@@ -216,6 +216,7 @@ mod tests {
             disk: Mib(1024),
             init: None,
             egress: Default::default(),
+            ports: Vec::new(),
         };
         VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Fake, Accel::Tcg, 0)
     }

@@ -5,7 +5,7 @@ use argh::{ArgsInfo, FromArgs};
 use super::egress::{Allow, EgressFlags, VmEgress};
 use super::lifecycle::{VmPrune, VmRestart, VmSet, VmStats, VmWait};
 use crate::model::launch::FakeFailure;
-use crate::model::{ImageName, InitMode, KernelName, Mib, TimeSpan, VmName, VmSpec};
+use crate::model::{ImageName, InitMode, KernelName, Mib, PublishedPort, TimeSpan, VmName, VmSpec};
 
 /// Commands of `banger vm`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -47,6 +47,7 @@ pub struct VmFlags {
     pub init: Option<InitMode>,
     pub ttl: Option<TimeSpan>,
     pub egress: EgressFlags,
+    pub ports: Vec<PublishedPort>,
     pub fail: Option<FakeFailure>,
 }
 
@@ -119,6 +120,9 @@ pub struct VmRun {
     /// let it reach HOST[:PORT], *.DOMAIN, CIDR or @SET, and nothing else; repeatable
     #[argh(option, arg_name = "host")]
     pub allow: Vec<Allow>,
+    /// lead [ADDR:]HOST:GUEST[/udp] into it; ADDR is 127.0.0.1 where not given; repeatable
+    #[argh(option, short = 'p', arg_name = "port")]
+    pub publish: Vec<PublishedPort>,
     /// like --nat, and list at the end what --allow would need
     #[argh(switch)]
     pub observe: bool,
@@ -145,6 +149,7 @@ impl VmRun {
             disk_size: self.disk_size,
             init: self.init,
             ttl: self.ttl,
+            ports: self.publish.clone(),
             egress: EgressFlags::of(self.nat, self.no_nat, self.observe, &self.allow),
             fail: self.fail,
         }
@@ -198,6 +203,9 @@ pub struct VmCreate {
     /// let it reach HOST[:PORT], *.DOMAIN, CIDR or @SET, and nothing else; repeatable
     #[argh(option, arg_name = "host")]
     pub allow: Vec<Allow>,
+    /// lead [ADDR:]HOST:GUEST[/udp] into it; ADDR is 127.0.0.1 where not given; repeatable
+    #[argh(option, short = 'p', arg_name = "port")]
+    pub publish: Vec<PublishedPort>,
     /// like --nat, and list at the end what --allow would need
     #[argh(switch)]
     pub observe: bool,
@@ -221,6 +229,7 @@ impl VmCreate {
             disk_size: self.disk_size,
             init: self.init,
             ttl: self.ttl,
+            ports: self.publish.clone(),
             egress: EgressFlags::of(self.nat, self.no_nat, self.observe, &self.allow),
             fail: self.fail,
         }
@@ -490,10 +499,11 @@ pub struct VmHealth {
 #[argh(
     subcommand,
     name = "ports",
-    description = "who listens on TCP in a guest",
+    description = "who listens on TCP in a guest, and at which URL",
     usage = "NAME [--json]",
     help_triggers("-h", "--help"),
-    example = "banger vm ports box"
+    example = "banger vm ports box",
+    note = "URL works on this host where NAME.vm is resolved (banger doctor -v);\nPUBLISHED is where -p leads to it, and works for whoever reaches that address."
 )]
 pub struct VmPorts {
     /// the VM

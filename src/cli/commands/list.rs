@@ -62,6 +62,7 @@ fn facts(vm: &VmRecord) -> String {
         vec![("name", vm.spec.name.to_string()), ("id", vm.id.to_string()), ("state", vm.state.to_string())];
     let reason = vm.reason.iter().flat_map(|r| r.lines()).enumerate();
     facts.extend(reason.map(|(i, line)| (if i == 0 { "reason" } else { "" }, line.to_owned())));
+    let ports: Vec<String> = vm.spec.ports.iter().map(ToString::to_string).collect();
     facts.extend([
         ("image", vm.spec.image.to_string()),
         ("kernel", vm.spec.kernel.to_string()),
@@ -70,6 +71,7 @@ fn facts(vm: &VmRecord) -> String {
         ("disk", human(vm.spec.disk.bytes())),
         ("monitor", format!("{}/{}", vm.vmm.as_str(), vm.accel.as_str())),
         ("network", in_words(&vm.spec.egress)),
+        ("ports", if vm.spec.ports.is_empty() { "none".to_owned() } else { ports.join(" ") }),
     ]);
     facts.extend(vm.present_address().map(|a| ("address", a.to_string())));
     facts.extend(vm.process.map(|p| ("process", p.to_string())));
@@ -96,6 +98,7 @@ mod tests {
             disk: Mib(8192),
             init: None,
             egress: Default::default(),
+            ports: Vec::new(),
         };
         VmRecord {
             slot: Slot::new(1),
