@@ -147,6 +147,11 @@ impl Judge {
             "fsopen" if at(0) == "\"tmpfs\"" => Ok(()),
             "fsmount" => Ok(()),
             "mount" | "umount2" | "pivot_root" | "move_mount" => mounts(seen, call),
+            // Held so that nobody else has the port; nothing is ever read from it.
+            "bind" if at(1).contains("sa_family=AF_INET,") && seen.program == "bangerd-root" => {
+                *self.touched.entry("ports of the host").or_default() += 1;
+                Ok(())
+            }
             "bind" | "connect" => self.address(seen, at(1)),
             "open" | "creat" | "openat" | "openat2" => {
                 let writes = ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_TMPFILE"];
@@ -227,7 +232,11 @@ fn become_program(seen: &mut Seen, call: &Call) -> Result<(), String> {
     let fine = match (seen.program.as_str(), program.as_str()) {
         ("", _) if is_helper => true,
         ("" | "bangerd-root", "banger-stage") => path == "/proc/self/exe",
-        ("" | "bangerd-root", "nft") => words.get(1..) == Some(&["-f".to_owned(), "-".to_owned()]),
+        ("" | "bangerd-root", "nft") => match words.get(1..).unwrap_or_default() {
+            [file, input] => (file.as_str(), input.as_str()) == ("-f", "-"),
+            [json, numbers, list] => (json.as_str(), numbers.as_str()) == ("-j", "-n") && only_lists(list),
+            _ => false,
+        },
         ("banger-stage", "banger-console" | "banger-fake-vmm") => path.starts_with("/proc/self/fd/"),
         ("banger-stage", program) => program.starts_with("qemu-system-"),
         // Without privilege.
@@ -238,6 +247,13 @@ fn become_program(seen: &mut Seen, call: &Call) -> Result<(), String> {
 }
 
 /// Mounts are a stage's, in a namespace of its own, on the new root that it puts together.
+/// The chains, or one set or counter of banger's own.
+fn only_lists(command: &str) -> bool {
+    let own = ["list set inet banger ", "list counter inet banger "];
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    command == "list chains" || own.iter().any(|own| command.strip_prefix(own).is_some_and(plain))
+}
+
 fn mounts(seen: &Seen, call: &Call) -> Result<(), String> {
     if seen.program != "banger-stage" || !seen.apart {
         return Err("it mounts where others see it".into());
@@ -288,6 +304,7 @@ fn allowed(roots: &Roots, seen: &Seen, path: &str) -> Option<&'static str> {
         // In its own mount namespace this is the empty root that it puts together.
         ["sys", ..] if seen.apart && seen.program == "banger-stage" => Some("a stage's own root"),
         ["sys", "fs", "cgroup", rest @ ..] => is_own_cgroup(roots, rest).then_some("its cgroups"),
+        ["proc", "sys", "net", "ipv4", "ip_forward"] => Some("whether the host forwards"),
         ["proc", "sys", "net", "ipv4" | "ipv6", "conf", link, _] => is_own_link(link).then_some("its links' settings"),
         ["dev", "null"] => Some("/dev/null"),
         ["dev", "net", "tun"] => Some("/dev/net/tun"),
@@ -435,6 +452,9 @@ pub fn judges_rightly() {
         r#"1 connect(7<socket:[3]>, {sa_family=AF_NETLINK, nl_pid=0, nl_groups=00000000}, 12) = 0"#,
         r#"1 mkdir("/sys/fs/cgroup/memory/banger/00aa", 0777) = 0"#,
         r#"1 open("/proc/sys/net/ipv4/conf/bng-250/x", O_WRONLY) = 5</proc/sys/net/ipv4/conf/bng-250/x>"#,
+        r#"1 open("/proc/sys/net/ipv4/ip_forward", O_WRONLY) = 5</proc/sys/net/ipv4/ip_forward>"#,
+        r#"1 bind(7<socket:[3]>, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("0.0.0.0")}, 16) = 0"#,
+        r#"3 execve("/usr/sbin/nft", ["/usr/sbin/nft", "-j", "-n", "list set inet banger reached-port-7"], 0x7f /* 0 vars */) = 0"#,
         r#"1 ftruncate(5</memfd:x (deleted)>, 1) = 0"#,
         r#"1 unlinkat(5</h/root-run/vms/0123>, "record", 0) = 0"#,
     ];
@@ -455,7 +475,7 @@ pub fn judges_rightly() {
         r#"1 mkdirat(7</>, "firecracker", 0755) = 0"#,
     ];
     assert_eq!(judged(&[&helper[..], &jail].concat()), [""; 0]);
-    let planted: [&[&str]; 25] = [
+    let planted: [&[&str]; 28] = [
         &[jail[1]],
         &[jail[0], jail[2], jail[1]],
         &[r#"1 fsopen("ext4", FSOPEN_CLOEXEC) = 6<anon_inode:[fscontext]>"#],
@@ -479,6 +499,13 @@ pub fn judges_rightly() {
         ],
         &[r#"1 mount("tmpfs", "/sys", "tmpfs", 0, "") = 0"#],
         &[r#"1 delete_module("x", 0) = 0"#],
+        &[r#"1 open("/proc/sys/net/ipv4/ip_local_port_range", O_WRONLY) = 5</proc/sys/net/ipv4/ip_local_port_range>"#],
+        &[r#"3 execve("/usr/sbin/nft", ["/usr/sbin/nft", "-j", "-n", "flush ruleset"], 0x7f /* 0 vars */) = 0"#],
+        &[
+            stage[0],
+            stage[2],
+            r#"2 bind(7<socket:[3]>, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("0.0.0.0")}, 16) = 0"#,
+        ],
         &[r#"9 execve("/bin/sh", ["sh", "-c", "x"], 0x7f /* 0 vars */) = 0"#],
         &[r#"1 unlink("/etc/x" <unfinished ...>"#, "1 <... unlink resumed>) = 0"],
         &[stage[0], stage[2], r#"2 mount("tmpfs", "/sys", "tmpfs", 0, "") = 0"#],

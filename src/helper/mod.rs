@@ -88,6 +88,8 @@ mod tsc;
 mod undo;
 /// The little that a monitor sees of the filesystem.
 mod view;
+/// Notices when somebody takes rules away.
+mod vigil;
 
 /// Raw calls that no crate wraps.
 #[allow(unsafe_code)]

@@ -2,29 +2,19 @@
 //! (resolvectl(1); org.freedesktop.resolve1(5)). What it is told is the bridge's: it goes with it, at the
 //! latest. A host without it goes on as it was.
 
-use std::path::{Path, PathBuf};
-
 use super::authority::Root;
 use super::error::Result;
 use super::programs::run;
-use crate::host::facts::find_program;
+use crate::host::facts::find_resolvectl;
 use crate::model::Subnet;
 use crate::model::egress::VM_DOMAIN;
 use crate::net::dns::zone::reverse_domain;
 use crate::net::rules::BRIDGE;
 
-/// There while systemd-resolved runs (systemd-resolved.service(8), FILES).
-const RUNS: &str = "/run/systemd/resolve/resolv.conf";
-
-/// The program, where the service runs.
-fn resolvectl() -> Option<PathBuf> {
-    find_program("resolvectl").filter(|_| Path::new(RUNS).exists())
-}
-
 /// Points it at the gateway of `subnet`, for the names and addresses of VMs and nothing else; whether
 /// it is there to be pointed.
 pub fn point(root: &Root, subnet: Subnet) -> Result<bool> {
-    let Some(program) = resolvectl() else { return Ok(false) };
+    let Some(program) = find_resolvectl() else { return Ok(false) };
     let (gateway, reverse) = (subnet.gateway().to_string(), format!("~{}", reverse_domain(subnet)));
     let domain = format!("~{VM_DOMAIN}");
     let orders: [&[&str]; 6] = [
@@ -42,7 +32,7 @@ pub fn point(root: &Root, subnet: Subnet) -> Result<bool> {
 
 /// Has it forget the bridge.
 pub fn revert(root: &Root) -> Result<()> {
-    match resolvectl() {
+    match find_resolvectl() {
         Some(program) => run(root, &program, &["revert", BRIDGE], "have systemd-resolved forget the bridge"),
         None => Ok(()),
     }

@@ -45,6 +45,7 @@ struct Server {
 struct Ready {
     signals: bool,
     listener: bool,
+    rules: bool,
     connections: Vec<bool>,
     pidfds: Vec<bool>,
 }
@@ -112,6 +113,9 @@ impl Server {
         for at in (0..ready.pidfds.len()).rev().filter(|at| ready.pidfds[*at]) {
             self.service.notice_end(at);
         }
+        if ready.rules {
+            self.service.notice_rules();
+        }
         let now = Instant::now();
         for (at, ready) in ready.connections.iter().enumerate() {
             if *ready || self.connections[at].has_work() {
@@ -128,7 +132,9 @@ impl Server {
 
     fn wait(&self) -> Result<Ready> {
         let pidfds = self.service.pidfds();
-        let mut waited = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+        let vigil = self.service.vigil();
+        let always = [self.signals.as_fd(), self.listener.as_fd(), vigil];
+        let mut waited: Vec<_> = always.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         waited.extend(self.connections.iter().map(|connection| {
             let wanted = if connection.is_sending() { PollFlags::OUT } else { PollFlags::IN };
             PollFd::from_borrowed_fd(connection.socket(), wanted)
@@ -139,9 +145,10 @@ impl Server {
             Err(e) => return Err(std::io::Error::from(e)).doing("wait"),
         }
         let mut ready = waited.iter().map(|polled| !polled.revents().is_empty());
-        let (signals, listener) = (ready.next() == Some(true), ready.next() == Some(true));
+        let mut next = || ready.next() == Some(true);
+        let (signals, listener, rules) = (next(), next(), next());
         let connections = ready.by_ref().take(self.connections.len()).collect();
-        Ok(Ready { signals, listener, connections, pidfds: ready.collect() })
+        Ok(Ready { signals, listener, rules, connections, pidfds: ready.collect() })
     }
 
     /// How long nothing needs to be done when nothing happens; `None`: for ever.

@@ -15,6 +15,7 @@ use super::ledger::{Ledger, Record};
 use super::monitor::{Monitors, Role};
 use super::ports::Ports;
 use super::site::{self, Site, guests};
+use super::vigil::Vigil;
 use super::{bridge, claim::Claim, contact, dns, files, firewalls, passage, resolved, rules, tsc};
 use crate::model::egress::{Opening, Passage};
 use crate::model::launch::{Launch, LaunchFile};
@@ -38,6 +39,7 @@ pub struct Service {
     cgroups: Cgroups,
     monitors: Monitors,
     disks: Disks,
+    vigil: Vigil,
     ports: Ports,
     /// How monitors ended whose VMs are not released yet.
     farewells: HashMap<VmId, Farewell>,
@@ -73,6 +75,7 @@ impl Service {
             cgroups: Cgroups::see(installation)?,
             monitors: Monitors::default(),
             disks: Disks::new(disks, installation),
+            vigil: Vigil::begin()?,
             ports: Ports::default(),
             farewells: HashMap::new(),
             claim: Claim::default(),
@@ -126,6 +129,23 @@ impl Service {
     /// What the loop waits on.
     pub fn pidfds(&self) -> Vec<BorrowedFd<'_>> {
         self.monitors.pidfds()
+    }
+
+    /// What tells that rules were changed.
+    pub fn vigil(&self) -> BorrowedFd<'_> {
+        self.vigil.descriptor()
+    }
+
+    /// Somebody has changed rules: those that are gone are made again.
+    pub fn notice_rules(&mut self) {
+        if !self.vigil.a_table_is_gone() || self.ledger.all().next().is_none() {
+            return;
+        }
+        let op = OpId::BACKGROUND;
+        match self.ensure_network(op, self.last_subnet, true) {
+            Ok(_) => log::debug!("[{op}] a table of rules was taken away: looked at banger's"),
+            Err(e) => log::warn!("[{op}] {}", e.line()),
+        }
     }
 
     /// The process `at` has ended by itself.
@@ -262,6 +282,7 @@ impl Service {
         if doubtful && !rules::are_there(&self.root, &text::presence(subnet)) {
             let guests = guests(&self.ledger, subnet, |_| true);
             rules::apply(&self.root, &text::base(subnet, &guests), "apply the rules")?;
+            log::info!("[{op}] rules for {} guests are in place", guests.len());
         }
         if deed == Deed::Changed {
             log::info!("[{op}] the network of guests is {subnet}");
@@ -386,17 +407,17 @@ impl Service {
         RootReply::Facilities { no_snapshots: self.disks.snapshots(&self.root).err(), obstacles }
     }
 
-    /// The record of a VM that runs, in the network that is there.
-    fn running(&self, id: &VmId) -> Result<(Record, Subnet)> {
+    /// The record of a VM that runs.
+    fn running(&self, id: &VmId) -> Result<Record> {
         let record = self.ledger.get(id).filter(|_| self.monitors.monitor(id).is_some());
-        let record = record.ok_or_else(|| HelperError::NotRunning(id.clone()))?;
-        Ok((record.clone(), self.subnet.ok_or(HelperError::NetworkTaken)?))
+        record.cloned().ok_or_else(|| HelperError::NotRunning(id.clone()))
     }
 
     fn set_passage(&mut self, op: OpId, id: VmId, wanted: Passage) -> Result<RootReply> {
         passage::check(&wanted)?;
+        let record = self.running(&id)?;
         self.ensure_network(op, self.last_subnet, true)?;
-        let (record, subnet) = self.running(&id)?;
+        let subnet = self.subnet.ok_or(HelperError::NetworkTaken)?;
         if record.passage == wanted {
             return Ok(RootReply::Done(Deed::Unchanged));
         }
@@ -408,14 +429,12 @@ impl Service {
     }
 
     fn open_addresses(&mut self, id: &VmId, openings: &[Opening]) -> Result<RootReply> {
-        let (record, _) = self.running(id)?;
-        passage::open(&self.root, &record, openings)?;
+        passage::open(&self.root, &self.running(id)?, openings)?;
         Ok(RootReply::Done(Deed::Changed))
     }
 
     fn traffic(&self, id: &VmId) -> Result<RootReply> {
-        let (record, _) = self.running(id)?;
-        passage::traffic(&self.root, record.slot).map(RootReply::Traffic)
+        passage::traffic(&self.root, self.running(id)?.slot).map(RootReply::Traffic)
     }
 
     fn listen_dns(&mut self, op: OpId) -> Outcome {

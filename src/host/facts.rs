@@ -1,6 +1,6 @@
 //! What the machine can do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::firecracker::{Version, version_of};
 use crate::model::Mib;
@@ -91,6 +91,12 @@ fn virtualises(cpuinfo: &str) -> bool {
         .lines()
         .find_map(|l| l.strip_prefix("flags"))
         .is_some_and(|flags| flags.split_ascii_whitespace().any(|f| f == "vmx" || f == "svm"))
+}
+
+/// The program that systemd-resolved is spoken to with, where that runs: it writes this file when it starts
+/// (systemd-resolved.service(8), FILES).
+pub fn find_resolvectl() -> Option<PathBuf> {
+    find_program("resolvectl").filter(|_| Path::new("/run/systemd/resolve/resolv.conf").exists())
 }
 
 #[cfg(test)]

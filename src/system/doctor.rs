@@ -7,6 +7,7 @@ use crate::host::choose::{check_firecracker, choose_vmm};
 use crate::host::config::Config;
 use crate::host::facts::Facts;
 use crate::model::VmName;
+use crate::model::address::DNS_LOOPBACK;
 use crate::model::choice::VmmKind;
 use crate::model::size::human;
 
@@ -62,6 +63,8 @@ pub struct Seen {
     pub facts: Facts,
     /// Whether there is a `/dev/net/tun`.
     pub has_tun: bool,
+    /// What resolves names for this host's programs.
+    pub resolver: Resolver,
     /// Programs that were looked for: what they are for, the package, and where they are.
     pub programs: Vec<(&'static str, &'static str, Option<PathBuf>)>,
     /// This program's build.
@@ -70,6 +73,17 @@ pub struct Seen {
     pub room: Option<(PathBuf, u64)>,
     /// What the daemon says; why not, when it does not.
     pub daemon: Result<DaemonSeen, String>,
+}
+
+/// What resolves names for a host's programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolver {
+    /// systemd-resolved: it is told of VMs.
+    Resolved,
+    /// dnsmasq, perhaps NetworkManager's.
+    Dnsmasq,
+    /// Something else.
+    Other,
 }
 
 /// What the daemon says.
@@ -104,6 +118,7 @@ pub struct DiskSeen {
 pub fn examine(seen: &Seen) -> Vec<Row> {
     let mut rows = vec![monitor(seen), kvm(seen), firecracker(seen), tun(seen)];
     rows.extend(seen.programs.iter().map(program));
+    rows.push(resolver(seen));
     rows.extend(room(seen));
     rows.extend(daemon(seen));
     rows
@@ -158,6 +173,19 @@ fn program((name, package, path): &(&'static str, &'static str, Option<PathBuf>)
     match path {
         Some(path) => Row::ok(name, path.display().to_string()),
         None => Row::failed(name, "it is not installed", format!("sudo apt-get install {package}")),
+    }
+}
+
+/// A host without systemd-resolved works; its programs do not know `NAME.vm` before it is told.
+fn resolver(seen: &Seen) -> Row {
+    let not_told = format!("`NAME.vm` is answered at {DNS_LOOPBACK}, and nothing of this host asks there");
+    let told_by = |hint: String| Row { hint: Some(hint), ..Row::ok("resolver", not_told.clone()) };
+    match seen.resolver {
+        Resolver::Resolved => Row::ok("resolver", "systemd-resolved: `NAME.vm` is resolved while VMs run"),
+        Resolver::Dnsmasq => told_by(format!(
+            "echo server=/vm/{DNS_LOOPBACK} | sudo tee /etc/NetworkManager/dnsmasq.d/banger.conf      (or below /etc/dnsmasq.d)"
+        )),
+        Resolver::Other => told_by("banger vm hosts | sudo tee -a /etc/hosts      (as of now)".to_owned()),
     }
 }
 
@@ -291,6 +319,7 @@ mod tests {
             config: Config::default(),
             facts,
             has_tun: true,
+            resolver: Resolver::Other,
             programs: vec![("nft", "nftables", Some("/usr/sbin/nft".into()))],
             build: "1".into(),
             room: Some(("/state".into(), 1 << 40)),
@@ -327,6 +356,16 @@ mod tests {
         assert!(examine(&bad).iter().all(|row| row.verdict == Verdict::Ok || row.hint.is_some()));
         bad.daemon = Err("it does not run".into());
         assert!(worst(&bad).contains(&"daemon"));
+    }
+
+    #[test]
+    fn a_host_that_does_not_know_vms_is_fine_and_is_told_how_it_could() {
+        let row = |resolver| super::resolver(&Seen { resolver, ..seen() });
+        assert!(row(Resolver::Resolved).hint.is_none());
+        for (resolver, cure) in [(Resolver::Dnsmasq, "server=/vm/127.0.98.103"), (Resolver::Other, "/etc/hosts")] {
+            let row = row(resolver);
+            assert!(row.verdict == Verdict::Ok && row.hint.is_some_and(|hint| hint.contains(cure)));
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub enum VmCommand {
     Health(VmHealth),
     Ports(VmPorts),
     Egress(VmEgress),
+    Hosts(VmHosts),
     Stats(VmStats),
 }
 
@@ -367,6 +368,19 @@ pub struct VmCp {
     #[argh(positional, arg_name = "dst")]
     pub dst: String,
 }
+
+/// `vm hosts`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "hosts",
+    description = "lines for /etc/hosts with the VMs that run",
+    usage = "",
+    help_triggers("-h", "--help"),
+    example = "banger vm hosts | sudo tee -a /etc/hosts",
+    note = "For hosts without systemd-resolved; as of now. `banger doctor -v` says whether\nNAME.vm is resolved here without it."
+)]
+pub struct VmHosts {}
 
 /// `vm logs`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]

@@ -4,14 +4,14 @@ use super::super::client::{Client, unexpected};
 use super::super::render;
 use super::super::report::Failure;
 use crate::host::config::Config;
-use crate::host::facts::{Facts, find_program};
+use crate::host::facts::{Facts, find_program, find_resolvectl};
 use crate::host::paths::Paths;
 use crate::os::files::free_bytes;
 use crate::protocol::hello::BUILD;
 use crate::protocol::owner::{Checkup, Overview, OwnerReply, OwnerRequest};
 use crate::protocol::root::DiskFill;
 use crate::protocol::{Fault, FaultKind};
-use crate::system::doctor::{DaemonSeen, DiskSeen, Row, Seen, Verdict, examine};
+use crate::system::doctor::{DaemonSeen, DiskSeen, Resolver, Row, Seen, Verdict, examine};
 
 /// Programs that banger runs, and the package of each.
 const PROGRAMS: [(&str, &str); 4] =
@@ -40,6 +40,11 @@ fn look() -> Result<Seen, Failure> {
     Ok(Seen {
         config,
         facts: Facts::see(),
+        resolver: match (find_resolvectl(), find_program("dnsmasq")) {
+            (Some(_), _) => Resolver::Resolved,
+            (None, Some(_)) => Resolver::Dnsmasq,
+            (None, None) => Resolver::Other,
+        },
         has_tun: std::path::Path::new("/dev/net/tun").exists(),
         programs: PROGRAMS.into_iter().map(|(name, package)| (name, package, find_program(name))).collect(),
         build: BUILD.to_owned(),

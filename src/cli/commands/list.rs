@@ -15,15 +15,27 @@ use crate::protocol::owner::{OwnerReply, OwnerRequest};
 
 const HEADERS: [&str; 8] = ["NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "AGE"];
 
-/// Prints VMs: running ones, or all.
-pub fn list(flags: ListFlags) -> Result<(), Failure> {
+/// The VMs that `request` asks for, by name.
+fn fetch(request: OwnerRequest) -> Result<Vec<VmRecord>, Failure> {
     let mut client = autostart::connect(&Paths::current())?;
-    let request = if flags.all { OwnerRequest::ListVms } else { OwnerRequest::ListRunning };
     let mut vms = match client.ask(request)? {
         OwnerReply::Vms(vms) => vms,
         other => return Err(unexpected(&other)),
     };
     vms.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+    Ok(vms)
+}
+
+/// Prints a line of hosts(5) for each VM that runs.
+pub fn hosts() -> Result<(), Failure> {
+    let line = |vm: &VmRecord| vm.present_address().map(|address| format!("{address} {}.vm\n", vm.spec.name));
+    let lines: String = fetch(OwnerRequest::ListRunning)?.iter().filter_map(line).collect();
+    render::text(&lines)
+}
+
+/// Prints VMs: running ones, or all.
+pub fn list(flags: ListFlags) -> Result<(), Failure> {
+    let vms = fetch(if flags.all { OwnerRequest::ListVms } else { OwnerRequest::ListRunning })?;
     if flags.json {
         return render::json(&vms.iter().map(VmView::from).collect::<Vec<_>>());
     }

@@ -55,6 +55,7 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Stop(stop) => vms::stop(stop.names, false)?,
         VmCommand::Restart(restart) => vms::restart(restart.names)?,
         VmCommand::Set(set) => vms::set(&set)?,
+        VmCommand::Hosts(_) => list::hosts()?,
         VmCommand::Egress(asked) => egress::egress(&asked.name, asked.json)?,
         VmCommand::Kill(kill) => vms::stop(kill.names, true)?,
         VmCommand::Wait(wait) => wait::wait(wait.names, wait.json)?,
