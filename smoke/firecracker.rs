@@ -16,6 +16,7 @@ use rustix::thread::UnshareFlags;
 use crate::census::{Census, wait_for_equality};
 use crate::command::Output;
 use crate::daemons::lose_both;
+use crate::internet::{Entry, Internet};
 use crate::runner::skip;
 use crate::world::World;
 
@@ -30,7 +31,8 @@ const BOOT: u64 = 150;
 
 /// What is created without more words; the disk is no larger than the image, so nothing is grown.
 const CONFIG: &str = "vmm = \"firecracker\"\ndefault_kernel = \"given\"\n\
-    [vm_defaults]\nvcpu = 1\nmemory = 512\ndisk_size = 512\n";
+    [vm_defaults]\nvcpu = 1\nmemory = 512\ndisk_size = 512\n\
+    [network]\ndns = [\"203.0.113.53\"]\n";
 
 /// The folder; the scenario is skipped where there is none.
 fn given() -> PathBuf {
@@ -118,6 +120,27 @@ pub fn life(world: &World) {
     world.banger(&["vm", "kill", "box"]).output().ok();
     assert_eq!(world.owner().vm("box").state.as_str(), "stopped");
     world.banger(&["vm", "delete", "box"]).output().ok();
+    wait_for_equality(world, &before, Duration::from_secs(20));
+}
+
+/// A guest in a jail, with a network of its own, goes where it is let and is reached at its port.
+pub fn network(world: &World) {
+    let address = |address: &'static [&'static str]| Entry::Addresses(address, 300);
+    let names = [("web.example", address(&["203.0.113.80"])), ("other.example", address(&["203.0.113.81"]))];
+    let _internet = Internet::connect(world, &names);
+    let before = begin(world);
+    let create = ["vm", "create", "--name", "box", "--init", "minimal", "--allow", "web.example:80", "-p", "8080:22"];
+    world.banger(&create).limit(BOOT).output().ok();
+    let tries = "for place in web.example/80 203.0.113.80/443 other.example/80 203.0.113.81/80; do
+        exec 3<>/dev/tcp/$place && head -n 1 <&3 || echo no; done 2>/dev/null";
+    let came = world.banger(&["vm", "exec", "box", "--", "bash", "-c", tries]).limit(60).output().text();
+    println!("| what a jailed guest reaches: {}", came.replace('\n', ", "));
+    assert_eq!(came, "I am 203.0.113.80:80, you are 203.0.113.1\nno\nno\nno");
+    let mut greeting = [0; 4];
+    let mut stream = std::net::TcpStream::connect("127.0.0.1:8080").expect("its port is published");
+    std::io::Read::read_exact(&mut stream, &mut greeting).expect("ssh answers");
+    assert_eq!(&greeting, b"SSH-");
+    world.banger(&["vm", "delete", "box"]).limit(60).output().ok();
     wait_for_equality(world, &before, Duration::from_secs(20));
 }
 

@@ -152,6 +152,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("snapshots", 900, snapshots::in_a_guest),
     Scenario::new("firecracker_main_job", 240, firecracker::main_job),
     Scenario::new("firecracker_life", 600, firecracker::life),
+    Scenario::new("firecracker_network", 300, firecracker::network),
     Scenario::new("firecracker_survives", 300, firecracker::survives),
     Scenario::new("firecracker_death", 300, firecracker::death_is_told),
     Scenario::new("jailer_traps", 600, firecracker::traps),
