@@ -1,7 +1,8 @@
 //! Other firewalls of this host. What one chain of the kernel accepts, another may still drop: a rule of
-//! banger's own cannot overrule a foreign policy. Where that is iptables' `FORWARD`, which docker sets to
-//! drop, two rules are put where docker wants its users' (`DOCKER-USER`), else into `FORWARD` itself, and
-//! taken out again with the last guest. What may pass was decided before they are asked.
+//! banger's own cannot overrule a foreign policy. Where that is iptables', which docker has drop what is
+//! forwarded and ufw what comes in as well, rules are put into `INPUT` and where docker wants its users'
+//! (`DOCKER-USER`), else into `FORWARD`, and taken out again with the last guest. What may pass was decided
+//! before they are asked.
 
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use super::authority::Root;
 use super::error::{HelperError, Result};
 use super::{programs, rules};
 use crate::host::facts::find_program;
-use crate::net::listing::{ForwardChain, forward_chains};
+use crate::net::listing::{FilterChain, Hook, filter_chains};
 use crate::net::rules::BRIDGE;
 use crate::protocol::root::Deed;
 
@@ -19,22 +20,30 @@ const DOING: &str = "let guests past iptables";
 /// Names the rules.
 const COMMENT: &str = "banger";
 
-/// The chain of docker's users, and the kernel's own.
-const CHAINS: [&str; 2] = ["DOCKER-USER", "FORWARD"];
+/// iptables' own chains.
+const INPUT: &str = "INPUT";
+const FORWARD: &str = "FORWARD";
 
-/// Which way each of the two rules looks.
-const WAYS: [&str; 2] = ["-i", "-o"];
+/// The chain that docker leaves to its users, asked before its own.
+const DOCKER_USER: &str = "DOCKER-USER";
 
-/// Lets guests' packets past iptables where it drops what it does not know.
-pub fn ensure_passage(root: &Root) -> Result<Deed> {
+/// All rules that there may be: the chain, and which way it looks.
+const RULES: [(&str, &str); 5] =
+    [(INPUT, "-i"), (DOCKER_USER, "-i"), (DOCKER_USER, "-o"), (FORWARD, "-i"), (FORWARD, "-o")];
+
+/// Lets what guests send past iptables where that drops what it does not know: what is for this host, and,
+/// where `forwards`, what goes through it.
+pub fn ensure_passage(root: &Root, forwards: bool) -> Result<Deed> {
     let chains = chains(root)?;
-    if !chains.iter().any(|chain| is_iptables(chain) && chain.drops) {
-        return Ok(Deed::Unchanged);
-    }
-    let Some(iptables) = Iptables::find() else { return Ok(Deed::Unchanged) };
-    let chain = if iptables.has(root, CHAINS[0])? { CHAINS[0] } else { CHAINS[1] };
+    let drops = |hook| chains.iter().any(|chain| chain.hook == hook && chain.drops && is_iptables(chain));
+    let (input, forward) = (drops(Hook::Input), forwards && drops(Hook::Forward));
+    let Some(iptables) = Iptables::find().filter(|_| input || forward) else { return Ok(Deed::Unchanged) };
+    let through = if forward && iptables.has(root, DOCKER_USER)? { DOCKER_USER } else { FORWARD };
+    let mut wanted = Vec::new();
+    wanted.extend(input.then_some((INPUT, "-i")));
+    wanted.extend(forward.then_some([(through, "-i"), (through, "-o")]).into_iter().flatten());
     let mut deed = Deed::Unchanged;
-    for way in WAYS {
+    for (chain, way) in wanted {
         if !iptables.does(root, &rule("-C", chain, way))? {
             iptables.run(root, &rule("-I", chain, way))?;
             deed = Deed::Changed;
@@ -50,43 +59,42 @@ pub fn withdraw_passage(root: &Root) -> Result<Deed> {
         return Ok(deed);
     }
     let Some(iptables) = Iptables::find() else { return Ok(deed) };
-    for chain in CHAINS {
-        for way in WAYS {
-            // Twice at most: two helpers may have put it there at the same time.
-            for _ in 0..2 {
-                if iptables.does(root, &rule("-C", chain, way))? {
-                    iptables.run(root, &rule("-D", chain, way))?;
-                    deed = Deed::Changed;
-                }
+    for (chain, way) in RULES {
+        // Twice at most: two helpers may have put it there at the same time.
+        for _ in 0..2 {
+            if iptables.does(root, &rule("-C", chain, way))? {
+                iptables.run(root, &rule("-D", chain, way))?;
+                deed = Deed::Changed;
             }
         }
     }
     Ok(deed)
 }
 
-/// The foreign chains that drop what a guest sends, as `FAMILY TABLE CHAIN`.
+/// The foreign chains that drop what a guest sends, as `FAMILY TABLE CHAIN HOOK`.
 pub fn obstacles(root: &Root) -> Result<Vec<String>> {
     let passes = Iptables::find().is_some();
-    let drops = |chain: &ForwardChain| chain.drops && !(passes && is_iptables(chain));
+    let drops = |chain: &FilterChain| chain.drops && !(passes && is_iptables(chain));
     // firewalld drops by a rule at the end, not by a policy.
-    let refuses = |chain: &ForwardChain| chain.table == "firewalld";
+    let refuses = |chain: &FilterChain| chain.table == "firewalld";
     let mut found: Vec<String> = chains(root)?
         .into_iter()
         .filter(|chain| chain.table != "banger" && (drops(chain) || refuses(chain)))
-        .map(|chain| format!("{} {} {}", chain.family, chain.table, chain.name))
+        .map(|chain| format!("{} {} {} {}", chain.family, chain.table, chain.name, chain.hook.as_str()))
         .collect();
     found.dedup();
     Ok(found)
 }
 
-fn chains(root: &Root) -> Result<Vec<ForwardChain>> {
+fn chains(root: &Root) -> Result<Vec<FilterChain>> {
     let doing = "look at other firewalls";
     let text = rules::list(root, "list chains", doing)?;
-    forward_chains(&text).map_err(|e| HelperError::Program { doing: doing.to_owned(), said: e.to_string() })
+    filter_chains(&text).map_err(|e| HelperError::Program { doing: doing.to_owned(), said: e.to_string() })
 }
 
-fn is_iptables(chain: &ForwardChain) -> bool {
-    (chain.family.as_str(), chain.table.as_str(), chain.name.as_str()) == ("ip", "filter", "FORWARD")
+fn is_iptables(chain: &FilterChain) -> bool {
+    let (family, table, name) = (chain.family.as_str(), chain.table.as_str(), chain.name.as_str());
+    (family, table) == ("ip", "filter") && [INPUT, FORWARD].contains(&name)
 }
 
 fn rule<'a>(verb: &'a str, chain: &'a str, way: &'a str) -> [&'a str; 10] {

@@ -24,16 +24,14 @@ pub fn check(passage: &Passage) -> Result<()> {
     }
 }
 
-/// Has the host forward, and other firewalls let guests through, where anything shall pass.
+/// Has the host forward, where anything shall pass, and other firewalls let guests ask it and pass.
 pub fn prepare(site: &Site<'_>, passage: &Passage, ports: &[PublishedPort]) -> Result<()> {
-    if passage.is_closed() && ports.iter().all(PublishedPort::is_local) {
-        return Ok(());
-    }
-    if forwarding::ensure(site.root, site.folder)? == Deed::Changed {
+    let forwards = !passage.is_closed() || !ports.iter().all(PublishedPort::is_local);
+    if forwards && forwarding::ensure(site.root, site.folder)? == Deed::Changed {
         log::info!("[{}] the host forwards packets from now on", site.op);
     }
-    if firewalls::ensure_passage(site.root)? == Deed::Changed {
-        log::info!("[{}] iptables drops what is forwarded: guests are let past it", site.op);
+    if firewalls::ensure_passage(site.root, forwards)? == Deed::Changed {
+        log::info!("[{}] iptables drops what it does not know: guests are let past it", site.op);
     }
     Ok(())
 }

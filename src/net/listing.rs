@@ -42,9 +42,30 @@ pub fn traffic(text: &str) -> Result<Traffic, ListingError> {
     Ok(traffic)
 }
 
-/// A chain that has its say about what is forwarded.
+/// Where a chain has its say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// About what is for this host.
+    Input,
+    /// About what goes through it.
+    Forward,
+}
+
+impl Hook {
+    /// As nft writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Forward => "forward",
+        }
+    }
+}
+
+/// A chain that has its say about what guests send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForwardChain {
+pub struct FilterChain {
+    /// Where.
+    pub hook: Hook,
     /// `ip`, `inet`, …
     pub family: String,
     /// Its table.
@@ -55,14 +76,20 @@ pub struct ForwardChain {
     pub drops: bool,
 }
 
-/// The chains of `nft -j list chains` that judge forwarded packets of IPv4.
-pub fn forward_chains(text: &str) -> Result<Vec<ForwardChain>, ListingError> {
-    let chain = |object: Value| -> Option<ForwardChain> {
+/// The chains of `nft -j list chains` that judge packets of IPv4 for this host, or through it.
+pub fn filter_chains(text: &str) -> Result<Vec<FilterChain>, ListingError> {
+    let chain = |object: Value| -> Option<FilterChain> {
         let chain = object.get("chain")?;
         let text = |key| chain.get(key).and_then(Value::as_str);
         let family = text("family").filter(|family| matches!(*family, "ip" | "inet"))?;
-        (text("hook") == Some("forward") && text("type") == Some("filter")).then_some(())?;
-        Some(ForwardChain {
+        let hook = match text("hook")? {
+            "input" => Hook::Input,
+            "forward" => Hook::Forward,
+            _ => return None,
+        };
+        (text("type") == Some("filter")).then_some(())?;
+        Some(FilterChain {
+            hook,
             family: family.to_owned(),
             table: text("table")?.to_owned(),
             name: text("name")?.to_owned(),
@@ -129,14 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn chains_that_drop_what_is_forwarded_are_found() {
+    fn chains_that_drop_what_guests_send_are_found() {
         let text = r#"{"nftables":[{"metainfo":{}},
             {"chain":{"family":"ip","table":"filter","name":"FORWARD","type":"filter","hook":"forward","policy":"drop"}},
             {"chain":{"family":"ip","table":"filter","name":"DOCKER"}},
             {"chain":{"family":"ip6","table":"filter","name":"FORWARD","type":"filter","hook":"forward","policy":"drop"}},
-            {"chain":{"family":"inet","table":"banger","name":"forward","type":"filter","hook":"forward","policy":"accept"}}]}"#;
-        let chains = forward_chains(text).expect("reads");
-        assert_eq!(chains.len(), 2);
+            {"chain":{"family":"inet","table":"banger","name":"forward","type":"filter","hook":"forward","policy":"accept"}},
+            {"chain":{"family":"ip","table":"filter","name":"INPUT","type":"filter","hook":"input","policy":"drop"}}]}"#;
+        let chains = filter_chains(text).expect("reads");
+        assert_eq!(chains.len(), 3);
         assert!(chains[0].drops && chains[0].name == "FORWARD" && !chains[1].drops);
+        assert_eq!((chains[1].hook, chains[2].hook), (Hook::Forward, Hook::Input));
     }
 }

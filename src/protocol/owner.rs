@@ -329,7 +329,7 @@ pub struct CountedName {
 pub struct Checkup {
     /// Why the kernel makes no disk snapshots; `None` when it does, or nobody could be asked.
     pub no_snapshots: Option<String>,
-    /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN`.
+    /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN HOOK`.
     pub obstacles: Vec<String>,
     /// How full the disks are that the helper keeps.
     pub disks: Vec<(VmName, DiskFill)>,

@@ -173,7 +173,7 @@ pub enum RootReply {
     Facilities {
         /// Why disks cannot be device-mapper snapshots; `None` when they can.
         no_snapshots: Option<String>,
-        /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN`.
+        /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN HOOK`.
         obstacles: Vec<String>,
     },
     /// To [`RootRequest::Disks`].

@@ -95,7 +95,7 @@ pub struct DaemonSeen {
     pub helper: Result<String, String>,
     /// Why the kernel makes no disk snapshots; `None` when it does or the helper could not be asked.
     pub no_snapshots: Option<String>,
-    /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN`.
+    /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN HOOK`.
     pub obstacles: Vec<String>,
     /// Disks of VMs that are snapshots.
     pub disks: Vec<DiskSeen>,
@@ -244,19 +244,19 @@ fn same_build(check: &'static str, theirs: &str, ours: &str) -> Row {
     }
 }
 
-/// What another firewall drops no rule of banger's can let pass: its owner must.
-fn firewall(chain: &str) -> Row {
-    let seen = format!("`{chain}` drops what VMs with --nat or --allow send");
-    let hint = match chain.split(' ').collect::<Vec<_>>().as_slice() {
-        [_, "firewalld", _] => "sudo firewall-cmd --zone=trusted --add-interface=br-banger".to_owned(),
-        ["ip", "filter", "FORWARD"] => {
+/// What another firewall drops no rule of banger's own can let pass: its owner must.
+fn firewall(obstacle: &str) -> Row {
+    let (chain, hook) = obstacle.rsplit_once(' ').unwrap_or((obstacle, ""));
+    let accept = |way: &str| format!("sudo nft insert rule {chain} {way} br-banger accept");
+    let hint = match (chain.split(' ').collect::<Vec<_>>().as_slice(), hook) {
+        ([_, "firewalld", _], _) => "sudo firewall-cmd --zone=trusted --add-interface=br-banger".to_owned(),
+        (["ip", "filter", "FORWARD" | "INPUT"], _) => {
             "sudo apt-get install iptables      (banger then adds the rules that pass it)".to_owned()
         }
-        _ => format!(
-            "sudo nft insert rule {chain} iifname br-banger accept && sudo nft insert rule {chain} oifname br-banger accept"
-        ),
+        (_, "forward") => format!("{} && {}", accept("iifname"), accept("oifname")),
+        (_, _) => accept("iifname"),
     };
-    Row::warning("firewall", seen, hint)
+    Row::warning("firewall", format!("`{chain}` drops what VMs send ({hook})"), hint)
 }
 
 /// Only Firecracker's VMs have disks of that kind.
@@ -347,7 +347,7 @@ mod tests {
             build: "0".into(),
             helper: Err("silence".into()),
             no_snapshots: None,
-            obstacles: vec!["inet filter forward".into()],
+            obstacles: vec!["inet filter gate forward".into()],
             disks: vec![DiskSeen { vm: "lost".parse().expect("a name"), fill: None }],
             unknown: 2,
             folder: Some(("/root-state".into(), 0)),

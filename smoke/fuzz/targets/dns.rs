@@ -21,7 +21,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = foreign::addresses(bytes, "www.example.org");
     let _ = resolvers::servers(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = (listing::traffic(text), listing::forward_chains(text));
+    let _ = (listing::traffic(text), listing::filter_chains(text));
     if let Ok(grant) = text.parse::<Grant>() {
         assert_eq!(grant.to_string().parse::<Grant>().as_ref(), Ok(&grant));
     }

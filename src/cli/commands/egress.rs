@@ -35,9 +35,9 @@ fn ask(client: &mut Client, name: &VmName) -> Result<EgressReport, Failure> {
     }
 }
 
-/// What `vm run` says once the command has ended: what to adopt after `--observe`; what was refused, where
-/// somebody said what is granted or where the command failed. A VM that is gone has nothing to say.
-pub fn summarize(client: &mut Client, name: &VmName, failed: bool) -> Result<(), Failure> {
+/// What `vm run` says once the command has ended: what to adopt after `--observe`, else what was refused, if
+/// anything was. A VM that is gone has nothing to say.
+pub fn summarize(client: &mut Client, name: &VmName) -> Result<(), Failure> {
     let shown = match ask(client, name) {
         Ok(report) => Shown::of(&report),
         Err(failure) if failure.kind() == Some(crate::protocol::FaultKind::NotFound) => return Ok(()),
@@ -45,7 +45,7 @@ pub fn summarize(client: &mut Client, name: &VmName, failed: bool) -> Result<(),
     };
     if shown.reach == Reach::Observe {
         shown.adopt();
-    } else if !shown.refused.is_empty() && (failed || !shown.granted.is_empty()) {
+    } else if !shown.refused.is_empty() {
         shown.hint();
     }
     Ok(())
@@ -82,7 +82,10 @@ struct Line {
 impl Shown {
     fn of(report: &EgressReport) -> Self {
         let mut refused: Vec<Line> = report.refused.iter().map(|flow| refused_flow(report, flow)).collect();
-        refused.extend(report.refused_names.iter().map(|name| refused_name(name, None)));
+        // What begins so leads to a service's record, not to an address: there is nothing to reach.
+        let service =
+            |name: &CountedName| name.name.starts_with('_').then_some("a service's record: none are passed on");
+        refused.extend(report.refused_names.iter().map(|name| refused_name(name, service(name))));
         let filtered = "it leads to a private address: allow that";
         refused.extend(report.filtered_names.iter().map(|name| refused_name(name, Some(filtered))));
         refused.sort_by_key(|line| std::cmp::Reverse(line.count));
@@ -141,7 +144,12 @@ impl Shown {
         // By what would allow it: a name that was asked for and packets to its address are one matter.
         let mut wanted: BTreeMap<&str, u64> = BTreeMap::new();
         for line in &self.refused {
-            *wanted.entry(line.allow.as_deref().unwrap_or("(cannot be allowed)")).or_default() += line.count;
+            if let Some(flag) = &line.allow {
+                *wanted.entry(flag).or_default() += line.count;
+            }
+        }
+        if wanted.is_empty() {
+            return;
         }
         let mut wanted: Vec<(&str, u64)> = wanted.into_iter().collect();
         wanted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

@@ -13,7 +13,7 @@ use super::super::{autostart, render, resolve};
 use super::egress::summarize;
 use super::{session, vms};
 use crate::host::paths::Paths;
-use crate::model::{Reach, VmName, VmSpec};
+use crate::model::{VmName, VmSpec};
 use crate::os::process;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
@@ -28,7 +28,6 @@ pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let mut progress = Progress::new();
     let spec = vms::prepare(&mut client, &paths, flags, &mut progress)?;
     let name = spec.name.clone();
-    let is_watched = !spec.egress.grants.is_empty() || spec.egress.reach == Reach::Observe;
     // Until here a signal just ends the process: nothing was made that would stay.
     let interrupts = Interrupts::take_over().map_err(|e| Fault::failed("cannot listen for signals", &e))?;
     let interrupts = Rc::new(interrupts);
@@ -42,9 +41,8 @@ pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let opened = session::open(&mut client, &name, carriers).map_err(no_way_in);
     drop(client);
     let ended = opened.and_then(|way| session::run(way, command, asked.timeout));
-    if let Ok(code) = ended
-        && (is_watched || code != 0)
-        && let Err(failure) = cleaner.connect().and_then(|mut client| summarize(&mut client, &name, code != 0))
+    if ended.is_ok()
+        && let Err(failure) = cleaner.connect().and_then(|mut client| summarize(&mut client, &name))
     {
         failure.say();
     }
