@@ -95,6 +95,13 @@ pub fn guests_are_apart(world: &World) {
     let ears = Ears::open(site.gateway);
     world.start();
     let (defended, ports) = (site.attempt_all(&ears), site.sweep());
+    // It would make the rules again at once.
+    let helper = crate::daemons::pids(world).1;
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(helper).expect("a pid"),
+        rustix::process::Signal::STOP,
+    )
+    .expect("the helper can be stopped");
     site.defend_no_more();
     let (open, all_ports) = (site.attempt_all(&ears), site.sweep());
     print(&defended, &open);

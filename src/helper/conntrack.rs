@@ -53,11 +53,20 @@ pub fn forget(_: &Root, address: Ipv4Addr, which: Which) -> Result<()> {
     match ask() {
         // None there to forget; or a kernel that keeps track of nothing.
         Err(e) if matches!(e.raw_os_error(), Some(ENOENT | EPROTONOSUPPORT)) => Ok(()),
+        // Without the module, which the kernel loads by itself where it can, or before Linux 5.8.
+        Err(e) if matches!(e.raw_os_error(), Some(EINVAL | EOPNOTSUPP)) => {
+            log::warn!(
+                "connections of {address} are remembered until they time out: modprobe nf_conntrack_netlink ({e})"
+            );
+            Ok(())
+        }
         other => other.doing(format!("forget the connections of {address}")),
     }
 }
 
 const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
+const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 const EPROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
 
 fn message(address: Ipv4Addr, end: u16, flag: u32) -> Vec<u8> {
