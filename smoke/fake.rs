@@ -75,8 +75,10 @@ fn ask(world: &World, name: &str, fail: FakeFailure) -> Result<(), banger::proto
         init: None,
         egress: Default::default(),
         ports: Vec::new(),
+        secrets: Vec::new(),
     };
-    let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, fail: Some(fail) };
+    let request =
+        OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, values: vec![], fail: Some(fail) };
     world.owner().ask(request).map(drop)
 }
 

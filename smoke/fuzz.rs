@@ -203,7 +203,8 @@ fn passage(noise: &mut Noise) -> Passage {
         }
     };
     let nets = (0..count).map(|_| NetGrant { net: net(noise), port: port(noise) }).collect();
-    Passage { everywhere: noise.one_in(2), names: noise.one_in(2), nets }
+    let diverted = (0..noise.below(4)).map(|_| noise.number() as u16).collect();
+    Passage { everywhere: noise.one_in(2), names: noise.one_in(2), nets, diverted }
 }
 
 fn ports(noise: &mut Noise) -> Vec<PublishedPort> {
@@ -249,12 +250,13 @@ fn next_kind(request: &RootRequest, noise: &mut Noise) -> RootRequest {
         RootRequest::OpenAddresses { .. } => RootRequest::Traffic { id: id(noise) },
         RootRequest::Traffic { .. } => RootRequest::CheckPorts { ports: ports(noise) },
         RootRequest::CheckPorts { .. } => RootRequest::ListenDns,
-        RootRequest::ListenDns => RootRequest::Shutdown,
+        RootRequest::ListenDns => RootRequest::ListenSecrets,
+        RootRequest::ListenSecrets => RootRequest::Shutdown,
         RootRequest::Shutdown => RootRequest::Status,
     }
 }
 
-const KINDS: usize = 18;
+const KINDS: usize = 19;
 
 fn request(noise: &mut Noise) -> RootRequest {
     // Launches are what most can go wrong with.

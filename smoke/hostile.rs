@@ -99,11 +99,12 @@ fn spec() -> VmSpec {
         init: None,
         egress: Default::default(),
         ports: Vec::new(),
+        secrets: Vec::new(),
     }
 }
 
 fn create(spec: VmSpec) -> OwnerRequest {
-    OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, fail: None }
+    OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, values: vec![], fail: None }
 }
 
 fn import() -> OwnerRequest {

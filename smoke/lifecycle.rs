@@ -211,8 +211,10 @@ pub fn without_room(world: &World) {
         init: None,
         egress: Default::default(),
         ports: Vec::new(),
+        secrets: Vec::new(),
     };
-    let request = OwnerRequest::CreateVm { spec, start: false, ephemeral: false, ttl: None, fail: None };
+    let request =
+        OwnerRequest::CreateVm { spec, start: false, ephemeral: false, ttl: None, values: vec![], fail: None };
     let fault = world.owner().ask(request).expect_err("there is no room");
     assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
     assert!(fault.message.contains("with less than 512 MiB no VM is made"), "{fault}");

@@ -97,6 +97,7 @@ fn row(number: u64) -> VmRecord {
         init: None,
         egress: Default::default(),
         ports: Vec::new(),
+        secrets: Vec::new(),
     };
     let now = banger::os::clock::unix_seconds();
     let new = VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Qemu, Accel::Tcg, now);

@@ -15,6 +15,7 @@ mod progress;
 mod render;
 mod report;
 mod resolve;
+mod secrets;
 mod spawn;
 mod views;
 

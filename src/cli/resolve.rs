@@ -1,15 +1,15 @@
 //! High arguments: what was typed, completed by what the machine says.
 
 use super::args::{Allow, EgressFlags, VmFlags};
-use super::names;
 use super::report::Failure;
+use super::{names, secrets};
 use crate::host::choose::{self, DEFAULT_IMAGE, DEFAULT_KERNEL};
 use crate::host::config::Config;
 use crate::host::facts::Facts;
 use crate::host::paths::Paths;
 use crate::model::choice::VmmChoice;
 use crate::model::egress::Grant;
-use crate::model::{Egress, ImageName, KernelName, Limits, Mib, Reach, VmName, VmSpec};
+use crate::model::{Egress, ImageName, KernelName, Limits, Mib, Reach, Secret, VmName, VmSpec};
 use crate::os::random;
 use crate::protocol::owner::VmDefaults;
 use crate::protocol::{Fault, FaultKind};
@@ -77,6 +77,7 @@ pub fn spec(flags: &VmFlags, defaults: &VmDefaults, config: &Config) -> Result<V
         init: flags.init,
         egress: egress(&flags.egress, config)?,
         ports: flags.ports.clone(),
+        secrets: secrets::named(&flags.secrets),
     };
     spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     Ok(spec)
@@ -102,7 +103,20 @@ pub fn spec_line(spec: &VmSpec, vmm: &VmmChoice) -> String {
         "none" => String::new(),
         words => format!(" | network: {words}"),
     };
-    format!("spec: {} vcpu | {} MiB | {disk} disk | {vmm}{network}", spec.vcpus, spec.memory.0)
+    let secrets = match secrets_in_words(spec) {
+        none if none.is_empty() => none,
+        words => format!(" | secrets: {words}"),
+    };
+    format!("spec: {} vcpu | {} MiB | {disk} disk | {vmm}{network}{secrets}", spec.vcpus, spec.memory.0)
+}
+
+/// What stands in a guest by placeholders, and for whom.
+pub fn secrets_in_words(spec: &VmSpec) -> String {
+    let words = |secret: &Secret| {
+        let hosts: Vec<String> = secret.hosts.iter().map(ToString::to_string).collect();
+        format!("{} for {}", secret.name, hosts.join(" "))
+    };
+    spec.secrets.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 /// Where a guest may go, in a few words.
@@ -196,6 +210,7 @@ mod tests {
             init: None,
             egress: Egress::default(),
             ports: Vec::new(),
+            secrets: Vec::new(),
         };
         let vmm = VmmChoice { kind: VmmKind::Qemu, accel: Accel::Tcg, reason: String::new() };
         assert_eq!(spec_line(&spec, &vmm), "spec: 2 vcpu | 2048 MiB | 8G disk | qemu/tcg");

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use crate::model::image::{ImageRecord, KernelRecord};
-use crate::model::{InitMode, Reach, VmRecord, VmState};
+use crate::model::{InitMode, Reach, Secret, VmRecord, VmState};
 use crate::os::logger::timestamp;
 use crate::protocol::owner::Overview;
 
@@ -27,6 +27,7 @@ pub struct VmView<'a> {
     reach: Reach,
     granted: Vec<String>,
     ports: Vec<String>,
+    secrets: Vec<SecretView<'a>>,
     vmm: &'static str,
     accel: &'static str,
     pid: Option<i32>,
@@ -53,6 +54,7 @@ impl<'a> From<&'a VmRecord> for VmView<'a> {
             reach: vm.spec.egress.reach,
             granted: vm.spec.egress.grants.iter().map(ToString::to_string).collect(),
             ports: vm.spec.ports.iter().map(ToString::to_string).collect(),
+            secrets: vm.spec.secrets.iter().map(SecretView::from).collect(),
             vmm: vm.vmm.as_str(),
             accel: vm.accel.as_str(),
             pid: vm.process.map(|p| p.pid),
@@ -61,6 +63,19 @@ impl<'a> From<&'a VmRecord> for VmView<'a> {
             started_at: vm.started_at.map(timestamp),
             expires_at: vm.expires_at.map(timestamp),
         }
+    }
+}
+
+/// A secret, without its value.
+#[derive(Debug, Serialize)]
+pub struct SecretView<'a> {
+    name: &'a str,
+    hosts: Vec<String>,
+}
+
+impl<'a> From<&'a Secret> for SecretView<'a> {
+    fn from(secret: &'a Secret) -> Self {
+        Self { name: secret.name.as_str(), hosts: secret.hosts.iter().map(ToString::to_string).collect() }
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) async fn answer(
         OwnerRequest::Status => plain(status()),
         OwnerRequest::Shutdown { helper } => shut_down(d, &op, helper).await,
         OwnerRequest::Overview => plain(OwnerReply::Overview(Box::new(overview(d, &op).await?))),
-        OwnerRequest::CreateVm { spec, start, ephemeral, ttl, fail } => {
-            let asked = Asked { spec, start, keeper: ephemeral.then_some(peer), ttl, fail };
+        OwnerRequest::CreateVm { spec, start, ephemeral, ttl, values, fail } => {
+            let asked = Asked { spec, start, keeper: ephemeral.then_some(peer), ttl, values, fail };
             let vm = creation::create(d, &op, asked).await?;
             plain(OwnerReply::Vm(Box::new(vm)))
         }

@@ -10,8 +10,9 @@ use crate::host::facts::Facts;
 use crate::model::choice::VmmKind;
 use crate::model::launch::FakeFailure;
 use crate::model::plan::Wanted;
+use crate::model::secret::SecretError;
 use crate::model::size::human;
-use crate::model::{Lifetime, ProcessRef, TimeSpan, VmId, VmRecord, VmSpec};
+use crate::model::{Lifetime, ProcessRef, SecretValue, TimeSpan, VmId, VmRecord, VmSpec};
 use crate::os::clock::unix_seconds;
 use crate::os::files::free_bytes;
 use crate::os::process;
@@ -32,17 +33,24 @@ pub(super) struct Asked {
     pub keeper: Option<Peer>,
     /// After what time it ends.
     pub ttl: Option<TimeSpan>,
+    /// Values of the specification's secrets, in its order.
+    pub values: Vec<SecretValue>,
     /// Only for the fake monitor.
     pub fail: Option<FakeFailure>,
 }
 
 /// Makes a VM and, where that was asked for, starts it.
-pub(super) async fn create(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecord, Fault> {
-    let (start, fail) = (asked.start, asked.fail);
+pub(super) async fn create(daemon: &Arc<Daemon>, op: &Op, mut asked: Asked) -> Result<VmRecord, Fault> {
+    let (start, fail, values) = (asked.start, asked.fail, std::mem::take(&mut asked.values));
+    if values.len() != asked.spec.secrets.len() {
+        let error = SecretError::Values { values: values.len(), secrets: asked.spec.secrets.len() };
+        return Err(Fault::of(FaultKind::BadRequest, &error));
+    }
     let vm = admitted(daemon, op, asked).await?;
     let (row, limits) = (vm.clone(), daemon.limits());
     daemon.stored(move |s| s.insert_vm(&row, start, &limits)).await?;
     daemon.machine(&vm.id).set_fail(fail);
+    daemon.machine(&vm.id).set_values(values);
     expiry::watch(daemon, &vm.id, vm.expires_at);
     if let Some(keeper) = vm.keeper {
         keeper::watch(daemon, vm.id.clone(), keeper);

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::helper::unexpected;
 use super::operation::Op;
-use super::outward::{Counted, Outward};
-use super::{Daemon, dns, steps};
-use crate::model::egress::Passage;
+use super::outward::{Counted, Outward, Sent};
+use super::{Daemon, dns, secrets, steps};
+use crate::model::address::SECRETS_PORT;
+use crate::model::secret::SecretHost;
 use crate::model::traffic::{Flow, Traffic};
-use crate::model::{VmName, VmRecord};
-use crate::protocol::owner::{CountedName, EgressReport, NamedFlow};
+use crate::model::{Secret, VmName, VmRecord};
+use crate::protocol::owner::{CountedName, EgressReport, NamedFlow, SecretUse};
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
 
@@ -18,8 +19,7 @@ pub(super) async fn apply(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) -> Resul
     if daemon.machine(&vm.id).live().is_none() {
         return Ok(());
     }
-    let passage: Passage = vm.spec.egress.passage();
-    let request = RootRequest::SetPassage { id: vm.id.clone(), passage };
+    let request = RootRequest::SetPassage { id: vm.id.clone(), passage: vm.spec.passage() };
     let set = daemon.helper.call_again(op.id, request).await;
     daemon.machine(&vm.id).outward().close();
     match set {
@@ -36,8 +36,14 @@ pub(super) async fn report(daemon: &Arc<Daemon>, op: &Op, name: &VmName) -> Resu
     super::reconcile::ensure(daemon).await?;
     let vm = daemon.vm(name).await?;
     let is_live = daemon.machine(&vm.id).live().is_some();
-    let traffic = if is_live { traffic(daemon, op, &vm).await? } else { Traffic::default() };
+    let mut traffic = if is_live { traffic(daemon, op, &vm).await? } else { Traffic::default() };
     let subnet = daemon.dns.subnet().await;
+    // They are told by the hosts that they were for.
+    let door = subnet.map(|subnet| subnet.gateway());
+    let at_door = |flow: &Flow| Some(flow.to) == door && flow.port == Some(SECRETS_PORT);
+    let through: u64 = traffic.reached.iter().filter(|flow| at_door(flow)).map(|flow| flow.count).sum();
+    traffic.reached.retain(|flow| !at_door(flow));
+    traffic.reached_in_all = traffic.reached_in_all.saturating_sub(through);
     let machine = daemon.machine(&vm.id);
     let outward = machine.outward();
     let names_beyond = outward.refused().beyond();
@@ -54,6 +60,8 @@ pub(super) async fn report(daemon: &Arc<Daemon>, op: &Op, name: &VmName) -> Resu
         refused_names: counted(outward.refused()),
         names_beyond,
         filtered_names: counted(outward.filtered()),
+        secret_hosts: Secret::hosts_of(&vm.spec.secrets).into_iter().map(|host| used(&outward, host)).collect(),
+        secrets: vm.spec.secrets.clone(),
     })
 }
 
@@ -73,6 +81,11 @@ fn named(outward: &Outward, mut flows: Vec<Flow>) -> Vec<NamedFlow> {
     flows.into_iter().map(|flow| NamedFlow { name: outward.name_of(flow.to).cloned(), flow }).collect()
 }
 
+fn used(outward: &Outward, host: SecretHost) -> SecretUse {
+    let Sent { requests, with_secret, failed, last_failure } = outward.sent_to(&host);
+    SecretUse { host, requests, with_secret, failed, last_failure }
+}
+
 fn counted(names: &Counted) -> Vec<CountedName> {
     let mut names: Vec<CountedName> =
         names.names().map(|(name, count)| CountedName { name: name.clone(), count }).collect();
@@ -89,6 +102,7 @@ pub(super) async fn resume(daemon: &Arc<Daemon>, op: &Op, running: &[VmRecord]) 
     let subnet = steps::ensure_network(daemon, op).await?;
     dns::ensure(daemon, op, subnet).await?;
     for vm in running {
+        secrets::ensure(daemon, op, subnet, vm).await?;
         apply(daemon, op, vm).await?;
     }
     Ok(())

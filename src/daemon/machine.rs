@@ -12,9 +12,10 @@ use smol::{Async, Task};
 use super::agent::AgentLink;
 use super::operation::Cancel;
 use super::outward::Outward;
-use crate::model::ProcessRef;
+use super::secrets::Keep;
 use crate::model::launch::FakeFailure;
 use crate::model::plan::Wanted;
+use crate::model::{ProcessRef, SecretValue};
 use crate::os::process::wait_for_end;
 use crate::vmm::deadline::within;
 use crate::vmm::{Control, EndReason};
@@ -33,6 +34,10 @@ pub struct Machine {
     /// Waits for the end of its lifetime; dropped with what is known of the VM.
     alarm: Mutex<Option<Task<()>>>,
     outward: Mutex<Outward>,
+    /// Values of its secrets, from when it was asked for until its files are made.
+    values: Mutex<Vec<SecretValue>>,
+    /// Its secrets, once a request has needed them.
+    keep: Mutex<Option<Arc<Keep>>>,
     /// The operations that have come for this VM, waiting for their turn or at work.
     come: Mutex<Vec<(Wanted, Arc<Cancel>)>>,
 }
@@ -58,6 +63,8 @@ impl Machine {
             fail: Mutex::new(None),
             alarm: Mutex::new(None),
             outward: Mutex::new(Outward::new()),
+            values: Mutex::default(),
+            keep: Mutex::default(),
             come: Mutex::default(),
         }
     }
@@ -91,6 +98,26 @@ impl Machine {
     /// What is remembered of its guest's way out. Never held while anything is waited for.
     pub fn outward(&self) -> MutexGuard<'_, Outward> {
         self.outward.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The values of its secrets, which are in no file yet; once.
+    pub fn take_values(&self) -> Vec<SecretValue> {
+        std::mem::take(&mut *self.values.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes the values of its secrets until its files are made.
+    pub fn set_values(&self, values: Vec<SecretValue>) {
+        *self.values.lock().unwrap_or_else(PoisonError::into_inner) = values;
+    }
+
+    /// Its secrets, if they have been read.
+    pub fn keep(&self) -> Option<Arc<Keep>> {
+        self.keep.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes its secrets, which never change.
+    pub fn set_keep(&self, keep: Arc<Keep>) {
+        *self.keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(keep);
     }
 
     /// The living monitor.

@@ -42,10 +42,14 @@ mod machine;
 mod operation;
 /// What is remembered of a guest's way out.
 mod outward;
+/// Places for connections of guests.
+mod places;
 /// Waiting for a guest that boots.
 mod readiness;
 /// Finding everything again after a start.
 mod reconcile;
+/// Secrets that stay out of guests.
+mod secrets;
 /// Accepting and serving connections.
 mod server;
 /// The way into a guest.
@@ -94,6 +98,7 @@ struct Daemon {
     store: Arc<Store>,
     helper: helper::Helper,
     dns: dns::Dns,
+    secrets: secrets::Secrets,
     executor: Arc<Executor<'static>>,
     machines: Mutex<HashMap<VmId, Arc<machine::Machine>>>,
     /// A lock for each image or kernel that is being made or removed.

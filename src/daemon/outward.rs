@@ -6,9 +6,13 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crate::model::egress::Opening;
+use crate::model::secret::SecretHost;
 
 /// Most names, addresses and openings that are remembered, of each kind.
 const KEPT: usize = 1024;
+
+/// Most letters of a failure that are remembered.
+const WHY: usize = 300;
 
 /// Questions per second that a guest may ask for long, and how many at once.
 const PACE: u32 = 200;
@@ -25,6 +29,8 @@ pub(super) struct Outward {
     filtered: Counted,
     /// Until when what is open.
     open: HashMap<(Ipv4Addr, Option<u16>), Instant>,
+    /// What became of requests to the hosts of its secrets, of which there are few.
+    secrets: BTreeMap<String, Sent>,
     /// How many questions may come now, as of when.
     allowance: (u32, Instant),
 }
@@ -58,6 +64,19 @@ impl Counted {
     }
 }
 
+/// What became of requests to the host of a secret.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Sent {
+    /// Requests that were sent on.
+    pub requests: u64,
+    /// How many of them carried a secret.
+    pub with_secret: u64,
+    /// What came to nothing.
+    pub failed: u64,
+    /// Why the last of it did.
+    pub last_failure: Option<String>,
+}
+
 impl Outward {
     /// Of a guest that has asked nothing.
     pub fn new() -> Self {
@@ -66,6 +85,7 @@ impl Outward {
             refused: Counted::default(),
             filtered: Counted::default(),
             open: HashMap::new(),
+            secrets: BTreeMap::new(),
             allowance: (BURST, Instant::now()),
         }
     }
@@ -125,6 +145,27 @@ impl Outward {
     /// Forgets what is open: it is no more.
     pub fn close(&mut self) {
         self.open.clear();
+    }
+
+    /// Counts a request to the host of a secret, with so many secrets in it.
+    pub fn count_request(&mut self, host: &SecretHost, swapped: usize) {
+        let sent = self.secrets.entry(host.name().to_owned()).or_default();
+        sent.requests = sent.requests.saturating_add(1);
+        sent.with_secret = sent.with_secret.saturating_add(u64::from(swapped > 0));
+    }
+
+    /// Counts what came to nothing on the way to the host of a secret, and why.
+    pub fn count_failure(&mut self, host: &str, why: &str) {
+        let sent = self.secrets.entry(host.to_ascii_lowercase()).or_default();
+        sent.failed = sent.failed.saturating_add(1);
+        // A guest's own words may be part of it.
+        let clean = |c: &char| !c.is_control();
+        sent.last_failure = Some(why.chars().filter(clean).take(WHY).collect());
+    }
+
+    /// What became of requests to the host of a secret.
+    pub fn sent_to(&self, host: &SecretHost) -> Sent {
+        self.secrets.get(host.name()).cloned().unwrap_or_default()
     }
 
     /// What `address` was called.

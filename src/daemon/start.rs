@@ -12,7 +12,7 @@ use log::{error, info, warn};
 use smol::future::FutureExt;
 use smol::{Async, Executor};
 
-use super::{Daemon, Ending, dns, helper, reconcile, server};
+use super::{Daemon, Ending, dns, helper, reconcile, secrets, server};
 use crate::host::config::{Config, VmmSetting};
 use crate::host::paths::Paths;
 use crate::os::fault_point::FaultPoint;
@@ -96,6 +96,7 @@ fn prepare() -> Result<Prepared, String> {
     let daemon = Arc::new(Daemon {
         helper: helper::Helper::new(&paths.root_socket()),
         dns: dns::Dns::new(&config.network.dns),
+        secrets: secrets::Secrets::new(),
         store: Arc::new(store),
         executor: Arc::new(Executor::new()),
         machines: Mutex::new(HashMap::new()),

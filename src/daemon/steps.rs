@@ -12,10 +12,11 @@ use super::blocking::unblock;
 use super::helper::unexpected;
 use super::machine::Live;
 use super::operation::Op;
+use super::secrets::Vault;
 use super::vm_files::VmFiles;
-use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, shutdown, vsock};
+use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, secrets, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
-use crate::model::identity::{Identity, IdentityV1};
+use crate::model::identity::{Identity, IdentityV1, IdentityV2};
 use crate::model::plan::Step;
 use crate::model::{MacAddr, ProcessRef, Slot, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
@@ -116,8 +117,16 @@ pub(super) fn files_of(daemon: &Daemon, id: &VmId) -> VmFiles {
 }
 
 async fn make_files(daemon: &Daemon, id: &VmId) -> Result<(), Fault> {
-    let files = files_of(daemon, id);
-    unblock(move || files.make()).await.map_err(|e| Fault::failed("cannot make the VM's files", &e))
+    let (files, vm) = (files_of(daemon, id), load(daemon, id).await?);
+    let values = daemon.machine(id).take_values();
+    let made = unblock(move || {
+        files.make()?;
+        match vm.spec.secrets.as_slice() {
+            [] => Ok(()),
+            secrets => Vault::make(&vm.spec.name, secrets, values, unix_seconds())?.write(&files.secrets()),
+        }
+    });
+    made.await.map_err(|e| Fault::failed("cannot make the VM's files", &e))
 }
 
 async fn remove_files(daemon: &Daemon, op: &Op, id: &VmId) -> Result<(), Fault> {
@@ -164,13 +173,14 @@ async fn launch(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
     let (reserving, limits) = (id.clone(), daemon.limits());
     let place = daemon.stored(move |s| s.reserve_slot(&reserving, subnet, &limits)).await?;
     let vm = load(daemon, id).await?;
+    secrets::ensure(daemon, op, subnet, &vm).await?;
     pin(daemon, &vm).await?;
     let prepared = prepare(daemon, &vm, subnet).await?;
     let request = RootRequest::LaunchVm {
         id: id.clone(),
         slot: place.slot,
         launch: prepared.launch,
-        passage: vm.spec.egress.passage(),
+        passage: vm.spec.passage(),
         ports: vm.spec.ports.clone(),
     };
     // Of an earlier boot, whose openings have ended with it.
@@ -217,7 +227,7 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
 fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, init: crate::model::InitMode) -> std::io::Result<Vec<u8>> {
     let keys = files.keys()?;
     let (slot, address) = place(vm)?;
-    let identity = Identity::V1(IdentityV1 {
+    let first = IdentityV1 {
         id: vm.id.clone(),
         name: vm.spec.name.clone(),
         mac: MacAddr::of(slot),
@@ -228,7 +238,15 @@ fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, init: crate::model::
         host_key: keys.host_private,
         init,
         now_ns: unix_nanos(),
-    });
+    };
+    let identity = match vm.spec.secrets.as_slice() {
+        [] => Identity::V1(first),
+        secrets => Identity::V2(IdentityV2 {
+            first,
+            environment: secrets.iter().map(|s| (s.name.clone(), s.placeholder.clone())).collect(),
+            authority: Vault::read(&files.secrets())?.authority,
+        }),
+    };
     let frame = frame::encode(&identity).map_err(std::io::Error::other)?;
     Ok(frame[frame::HEADER..].to_vec())
 }

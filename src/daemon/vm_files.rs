@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `id_ed25519` | the key that may log in |
 //! | `host_ed25519`, `host_ed25519.pub` | the host key that banger gives the guest, and pins |
+//! | `secrets` | values of its secrets, and the certificate its guest trusts; only with secrets |
 //! | `root.disk` | the copy-on-write disk |
 //! | `console.log` | the serial console of the last boot, bounded |
 
@@ -61,6 +62,11 @@ impl VmFiles {
     /// The key that may log in.
     pub(super) fn identity(&self) -> PathBuf {
         self.folder.join("id_ed25519")
+    }
+
+    /// What is kept of its secrets.
+    pub(super) fn secrets(&self) -> PathBuf {
+        self.folder.join("secrets")
     }
 
     /// Makes the folder and its keys.

@@ -10,6 +10,8 @@
 mod agent;
 /// Lines on the guest's console.
 mod console;
+/// Variables that everything run here gets.
+mod environment;
 /// What goes wrong in the guest.
 mod error;
 /// The monitor of the tests.

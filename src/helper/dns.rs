@@ -1,11 +1,11 @@
-//! The sockets that the daemon answers DNS on: port 53 is root's to give.
+//! The sockets that the daemon answers guests on: ports below 1024 are root's to give.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use super::authority::Root;
 use super::error::{Doing, Result};
-use crate::model::address::DNS_LOOPBACK;
+use crate::model::address::{DNS_LOOPBACK, SECRETS_PORT};
 
 /// The port of DNS (RFC 1035 section 4.2).
 const PORT: u16 = 53;
@@ -20,6 +20,12 @@ pub fn listen(root: &Root, gateway: Ipv4Addr) -> Result<(Vec<OwnedFd>, Option<St
         }
         Err(e) => Ok((sockets, Some(e.line()))),
     }
+}
+
+/// Where requests that carry secrets come in.
+pub fn listen_for_secrets(_: &Root, gateway: Ipv4Addr) -> Result<OwnedFd> {
+    let listener = TcpListener::bind((gateway, SECRETS_PORT));
+    Ok(listener.doing(format!("listen for requests with secrets at {gateway} port {SECRETS_PORT}"))?.into())
 }
 
 fn both(_: &Root, address: Ipv4Addr) -> Result<[OwnedFd; 2]> {

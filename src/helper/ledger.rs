@@ -7,7 +7,7 @@ use std::io;
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
 use crate::model::choice::VmmKind;
-use crate::model::egress::Passage;
+use crate::model::egress::{NetGrant, Passage};
 use crate::model::{ProcessRef, PublishedPort, Slot, VmId};
 use crate::os::checksum::fnv1a;
 use crate::protocol::frame;
@@ -19,7 +19,18 @@ const RECORD_LIMIT: u64 = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 enum Stored {
     V1(RecordV1),
-    V2(Record),
+    V2(RecordV2),
+    V3(Record),
+}
+
+/// What a helper wrote that knew of no secrets. Never changed.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+struct RecordV2 {
+    first: RecordV1,
+    everywhere: bool,
+    names: bool,
+    nets: Vec<NetGrant>,
+    ports: Vec<PublishedPort>,
 }
 
 /// What a helper wrote that knew of no passages. Never changed.
@@ -35,7 +46,11 @@ struct RecordV1 {
 impl From<Stored> for Record {
     fn from(stored: Stored) -> Self {
         match stored {
-            Stored::V2(record) => record,
+            Stored::V3(record) => record,
+            Stored::V2(RecordV2 { first, everywhere, names, nets, ports }) => {
+                let passage = Passage { everywhere, names, nets, ..Passage::default() };
+                Self { passage, ports, ..Stored::V1(first).into() }
+            }
             Stored::V1(RecordV1 { id, slot, kind, process, console }) => {
                 Self { id, slot, kind, process, console, passage: Passage::default(), ports: Vec::new() }
             }
@@ -122,7 +137,7 @@ fn read_record(folder: &Folder, id: &VmId) -> Result<Record> {
 }
 
 fn encode(record: &Record) -> Result<Vec<u8>, frame::FrameError> {
-    let mut bytes = frame::encode(&Stored::V2(record.clone()))?;
+    let mut bytes = frame::encode(&Stored::V3(record.clone()))?;
     let sum = fnv1a(&bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
     Ok(bytes)
@@ -189,14 +204,18 @@ mod tests {
         let bytes = encode(&plain).expect("encodes");
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(text, GOLDEN);
-        let old: Vec<u8> = (0..GOLDEN_V1.len()).step_by(2).map(|at| byte(&GOLDEN_V1[at..at + 2])).collect();
-        assert_eq!(decode(&old), Ok(Record { passage: Passage::default(), ports: Vec::new(), ..plain }));
+        assert_eq!(decode(&bytes_of(GOLDEN_V2)), Ok(plain.clone()));
+        let first = Record { passage: Passage::default(), ports: Vec::new(), ..plain };
+        assert_eq!(decode(&bytes_of(GOLDEN_V1)), Ok(first));
     }
 
-    fn byte(hex: &str) -> u8 {
-        u8::from_str_radix(hex, 16).expect("a byte")
+    fn bytes_of(hex: &str) -> Vec<u8> {
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("a byte");
+        (0..hex.len()).step_by(2).map(byte).collect()
     }
 
-    const GOLDEN: &str = "1f000000010c30303030303061626364656603010000010000017f000001fb901f500096d58d6719d1d4cf";
+    const GOLDEN: &str = "20000000020c3030303030306162636465660301000001000000017f000001fb901f5000ac40609d89f62ebb";
+
+    const GOLDEN_V2: &str = "1f000000010c30303030303061626364656603010000010000017f000001fb901f500096d58d6719d1d4cf";
     const GOLDEN_V1: &str = "12000000000c303030303030616263646566030100004cc7a74f1147d027";
 }

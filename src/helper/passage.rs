@@ -9,15 +9,19 @@ use super::site::Site;
 use super::{conntrack, firewalls, forwarding, rules};
 use crate::model::egress::{Egress, Opening, Passage};
 use crate::model::traffic::Traffic;
-use crate::model::{PublishedPort, Slot, scope};
+use crate::model::{PublishedPort, Secret, Slot, scope};
 use crate::net::listing;
 use crate::net::rules::passage as lines;
 use crate::net::rules::{self as text, Guest};
 use crate::os::netlink::Netlink;
 use crate::protocol::root::Deed;
 
-/// Refuses more grants than a VM may have.
+/// Refuses more grants and ports than a VM may have.
 pub fn check(passage: &Passage) -> Result<()> {
+    let diverted = passage.diverted.len();
+    if diverted > Secret::MAX_HOSTS || passage.diverted.contains(&0) {
+        return Err(HelperError::Passage(format!("{diverted} ports lead to secrets, or none of them a port")));
+    }
     match passage.nets.len() {
         0..=Egress::MAX_GRANTS => Ok(()),
         count => Err(HelperError::Passage(format!("{count} networks are granted, {} at most", Egress::MAX_GRANTS))),

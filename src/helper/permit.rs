@@ -55,6 +55,7 @@ pub fn check(caller: Caller, phase: &Phase, request: &RootRequest) -> Result<(),
         RootRequest::Traffic { .. } => (true, true, false),
         RootRequest::CheckPorts { .. } => (true, true, false),
         RootRequest::ListenDns => (true, true, false),
+        RootRequest::ListenSecrets => (true, true, false),
     };
     let permitted = match caller {
         Caller::Owner => owner,
@@ -104,6 +105,7 @@ pub fn summary(op: OpId, request: &RootRequest) -> String {
         RootRequest::Traffic { id } => format!("[{op}] traffic of VM {id}"),
         RootRequest::CheckPorts { ports } => format!("[{op}] check {} ports", ports.len()),
         RootRequest::ListenDns => format!("[{op}] listen for DNS"),
+        RootRequest::ListenSecrets => format!("[{op}] listen for requests with secrets"),
     }
 }
 
@@ -134,6 +136,7 @@ mod tests {
             RootRequest::Traffic { id },
             RootRequest::CheckPorts { ports: vec![] },
             RootRequest::ListenDns,
+            RootRequest::ListenSecrets,
             RootRequest::Facilities,
             RootRequest::Disks,
             RootRequest::Inventory,

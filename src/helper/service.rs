@@ -123,6 +123,10 @@ impl Service {
                 alone(RootReply::Done(Deed::Unchanged))
             }
             RootRequest::ListenDns => self.listen_dns(op),
+            RootRequest::ListenSecrets => {
+                let subnet = self.subnet.ok_or(HelperError::NetworkTaken)?;
+                Ok((RootReply::SecretsSocket, vec![dns::listen_for_secrets(&self.root, subnet.gateway())?]))
+            }
         }
     }
 

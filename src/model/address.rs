@@ -10,6 +10,11 @@ use super::Slot;
 /// and the customary 127.0.0.1 and 127.0.0.53 belong to others.
 pub const DNS_LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 98, 103);
 
+/// The port, on the host's address in the guests' network, where the daemon takes requests that carry secrets.
+/// Below 1024, so that no other user of the host can take it, and below 665, from where on NFS and others take
+/// ports for what they send (bindresvport(3)).
+pub const SECRETS_PORT: u16 = 643;
+
 /// A private IPv4 /24 (RFC 1918), by its network address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subnet([u8; 3]);

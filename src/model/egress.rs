@@ -294,14 +294,15 @@ impl Egress {
         }
     }
 
-    /// What the helper has to know of it.
+    /// What the helper has to know of it, without what secrets need.
     pub fn passage(&self) -> Passage {
         let net = |grant: &Grant| match &grant.to {
             Destination::Net(net) => Some(NetGrant { net: *net, port: grant.port }),
             Destination::Name(_) => None,
         };
         let nets: Vec<NetGrant> = self.grants.iter().filter_map(net).collect();
-        Passage { everywhere: self.reach.is_everywhere(), names: nets.len() < self.grants.len(), nets }
+        let names = nets.len() < self.grants.len();
+        Passage { everywhere: self.reach.is_everywhere(), names, nets, diverted: Vec::new() }
     }
 
     /// The ports that are open to the host called `name`: `None` in the list stands for all of them.
@@ -338,10 +339,13 @@ pub struct Passage {
     pub names: bool,
     /// What is open by address.
     pub nets: Vec<NetGrant>,
+    /// Ports of TCP of the host's address in the guests' network that lead to the daemon, which sends
+    /// secrets on from there.
+    pub diverted: Vec<u16>,
 }
 
 impl Passage {
-    /// Whether nothing passes, now or later.
+    /// Whether nothing passes to anywhere beyond the host, now or later.
     pub fn is_closed(&self) -> bool {
         !self.everywhere && !self.names && self.nets.is_empty()
     }

@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::secret::{Placeholder, VariableName};
 use super::{InitMode, MacAddr, VmId, VmName};
 
 /// Path of the encoded identity inside the initramfs.
@@ -21,6 +22,19 @@ pub const RELEASE_PATH: &str = "banger/release";
 pub enum Identity {
     /// Protocol 1.
     V1(IdentityV1),
+    /// With secrets.
+    V2(IdentityV2),
+}
+
+/// An identity with what stands for secrets.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct IdentityV2 {
+    /// All the rest.
+    pub first: IdentityV1,
+    /// Variables that everything run in the guest gets.
+    pub environment: Vec<(VariableName, Placeholder)>,
+    /// The authority that the guest shall trust as well, PEM; for the hosts of its secrets alone.
+    pub authority: String,
 }
 
 /// First version of the identity.

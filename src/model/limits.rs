@@ -139,6 +139,7 @@ mod tests {
             init: None,
             egress: Default::default(),
             ports: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 

@@ -34,6 +34,8 @@ pub mod process;
 pub mod publish;
 /// Which addresses are the internet's.
 pub mod scope;
+/// Secrets that stay out of a guest.
+pub mod secret;
 /// Sizes with units.
 pub mod size;
 /// What a user asked for.
@@ -55,6 +57,7 @@ pub use limits::{LimitError, Limits};
 pub use name::{ImageName, KernelName, NameError, VmName};
 pub use process::ProcessRef;
 pub use publish::PublishedPort;
+pub use secret::{Secret, SecretValue};
 pub use size::{Mib, SizeError};
 pub use spec::{InitMode, VmSpec};
 pub use time_span::TimeSpan;

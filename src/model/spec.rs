@@ -1,7 +1,8 @@
 //! What a user asked for.
 
-use super::egress::{Egress, GrantError};
+use super::egress::{Egress, GrantError, Passage};
 use super::publish::{PublishError, PublishedPort};
+use super::secret::{Secret, SecretError};
 use super::{ImageName, KernelName, Mib, VmName};
 
 /// Who is pid 1 in the guest once the root disk is mounted.
@@ -46,6 +47,8 @@ pub struct VmSpec {
     pub egress: Egress,
     /// Ports of the host that lead into it, at most [`PublishedPort::MAX`].
     pub ports: Vec<PublishedPort>,
+    /// Secrets that stand in its environment by placeholders, at most [`Secret::MAX`].
+    pub secrets: Vec<Secret>,
 }
 
 /// Why a specification was refused.
@@ -66,6 +69,9 @@ pub enum SpecError {
     /// Ports that cannot be published together.
     #[error(transparent)]
     Ports(#[from] PublishError),
+    /// Secrets that cannot be together.
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
     /// Smaller than it is.
     #[error("disk of {disk}: it has {has}, and a disk only grows")]
     DiskShrinks {
@@ -110,7 +116,17 @@ impl VmSpec {
             return Err(SpecError::Disk(self.disk));
         }
         self.egress.check()?;
+        Secret::check_all(&self.secrets)?;
+        Secret::check_beside(&self.secrets, &self.egress)?;
         Ok(PublishedPort::check_all(&self.ports)?)
+    }
+
+    /// What the helper has to know of where its guest may go.
+    pub fn passage(&self) -> Passage {
+        let mut diverted: Vec<u16> = Secret::hosts_of(&self.secrets).iter().map(|host| host.port()).collect();
+        diverted.sort_unstable();
+        diverted.dedup();
+        Passage { diverted, ..self.egress.passage() }
     }
 
     /// Checks whether a VM that is like this can become like `wanted`.
@@ -146,6 +162,7 @@ mod tests {
             init: None,
             egress: Egress::default(),
             ports: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 

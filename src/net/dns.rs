@@ -158,6 +158,11 @@ impl Answer {
         Self { explanation: Some(Explanation::Blocked), ..Self::of(Rcode::NXDOMAIN) }
     }
 
+    /// Its address, for so many seconds.
+    pub fn address(address: Ipv4Addr, seconds: u32) -> Self {
+        Self { records: vec![Record { data: Data::Address(address), seconds }], ..Self::of(Rcode::NOERROR) }
+    }
+
     /// "There is nothing of that kind."
     pub fn nothing() -> Self {
         Self::of(Rcode::NOERROR)

@@ -4,6 +4,8 @@
 
 /// DNS messages.
 pub mod dns;
+/// Requests of HTTP that carry secrets.
+pub mod http;
 /// What nft says of its tables.
 pub mod listing;
 /// Which /24 the bridge gets.

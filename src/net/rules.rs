@@ -216,6 +216,9 @@ fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
     map refused {{
         type ipv4_addr : verdict
     }}
+    map diverted {{
+        type ipv4_addr : verdict
+    }}
     map published {{
         type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
     }}
@@ -254,6 +257,7 @@ fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
     chain arriving {{
         type nat hook prerouting priority -100; policy accept;
         iifname != \"{BRIDGE}\" fib daddr type local meta l4proto {{ tcp, udp }} jump lead_in
+        iifname \"{BRIDGE}\" ip daddr {gateway} meta l4proto tcp ip saddr vmap @diverted
     }}
     chain of_the_host {{
         type nat hook output priority -100; policy accept;

@@ -14,9 +14,13 @@ use super::{Event, Fault};
 use crate::model::choice::{VmmChoice, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::launch::{FakeFailure, KernelArgs};
+use crate::model::secret::SecretHost;
 use crate::model::traffic::Flow;
 use crate::model::usage::HostUsage;
-use crate::model::{Egress, ImageName, InitMode, KernelName, Mib, OpId, TimeSpan, VmChange, VmName, VmRecord, VmSpec};
+use crate::model::{
+    Egress, ImageName, InitMode, KernelName, Mib, OpId, Secret, SecretValue, TimeSpan, VmChange, VmName, VmRecord,
+    VmSpec,
+};
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -59,6 +63,8 @@ pub enum OwnerRequest {
         ephemeral: bool,
         /// Delete it after this time.
         ttl: Option<TimeSpan>,
+        /// Values of the specification's secrets, in its order.
+        values: Vec<SecretValue>,
         /// Only for the fake monitor.
         fail: Option<FakeFailure>,
     },
@@ -304,6 +310,25 @@ pub struct EgressReport {
     pub names_beyond: u64,
     /// Granted names of whose addresses some were held back, for they are not the internet's.
     pub filtered_names: Vec<CountedName>,
+    /// Its secrets, and how often each host was asked.
+    pub secrets: Vec<Secret>,
+    /// The hosts of its secrets.
+    pub secret_hosts: Vec<SecretUse>,
+}
+
+/// What became of requests to the host of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct SecretUse {
+    /// Who.
+    pub host: SecretHost,
+    /// Requests that were sent on.
+    pub requests: u64,
+    /// How many of them carried a secret.
+    pub with_secret: u64,
+    /// Requests and connections that came to nothing.
+    pub failed: u64,
+    /// Why the last of these did.
+    pub last_failure: Option<String>,
 }
 
 /// A destination and what it was called when its name was looked up.

@@ -110,6 +110,9 @@ pub enum RootRequest {
     },
     /// The sockets that DNS is served on: on the bridge, which must be there, and on loopback.
     ListenDns,
+    /// The socket that takes what guests send to the hosts of their secrets, on the bridge, which must be
+    /// there.
+    ListenSecrets,
 }
 
 impl RootRequest {
@@ -133,6 +136,7 @@ impl RootRequest {
             | Self::Traffic { .. }
             | Self::CheckPorts { .. }
             | Self::ListenDns
+            | Self::ListenSecrets
             | Self::Inventory => 0,
         }
     }
@@ -186,6 +190,9 @@ pub enum RootReply {
         /// Why there are none on loopback.
         no_loopback: Option<String>,
     },
+    /// To [`RootRequest::ListenSecrets`]; one descriptor: a TCP socket that listens at
+    /// [`SECRETS_PORT`](crate::model::address::SECRETS_PORT).
+    SecretsSocket,
 }
 
 /// How a monitor ended.

@@ -8,7 +8,8 @@ use super::StoreError;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::{
-    Egress, ImageName, InitMode, KernelName, Mib, ProcessRef, Slot, VmId, VmName, VmRecord, VmSpec, VmState,
+    Egress, ImageName, InitMode, KernelName, Mib, ProcessRef, PublishedPort, Slot, VmId, VmName, VmRecord, VmSpec,
+    VmState,
 };
 
 /// Most bytes of a row.
@@ -25,7 +26,34 @@ const CONFIG: bincode::config::Configuration<
 pub(super) enum VmRow {
     V1(VmRecordV1),
     V2(VmRecordV2),
-    V3(VmRecord),
+    V3(VmRecordV3),
+    V4(VmRecord),
+}
+
+/// What was asked for before `0004-vm-secrets`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmSpecV2 {
+    pub first: VmSpecV1,
+    pub egress: Egress,
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A VM's row before `0004-vm-secrets`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmRecordV3 {
+    pub id: VmId,
+    pub spec: VmSpecV2,
+    pub slot: Option<Slot>,
+    pub address: Option<Ipv4Addr>,
+    pub state: VmState,
+    pub reason: Option<String>,
+    pub vmm: VmmKind,
+    pub accel: Accel,
+    pub process: Option<ProcessRef>,
+    pub keeper: Option<ProcessRef>,
+    pub created_at: u64,
+    pub started_at: Option<u64>,
+    pub expires_at: Option<u64>,
 }
 
 /// What was asked for before `0003-vm-egress`. Never changed.
@@ -67,7 +95,22 @@ pub(super) struct VmRecordV1 {
 impl From<VmRow> for VmRecord {
     fn from(row: VmRow) -> Self {
         match row {
-            VmRow::V3(vm) => vm,
+            VmRow::V4(vm) => vm,
+            VmRow::V3(old) => Self {
+                id: old.id,
+                spec: old.spec.into(),
+                slot: old.slot,
+                address: old.address,
+                state: old.state,
+                reason: old.reason,
+                vmm: old.vmm,
+                accel: old.accel,
+                process: old.process,
+                keeper: old.keeper,
+                created_at: old.created_at,
+                started_at: old.started_at,
+                expires_at: old.expires_at,
+            },
             VmRow::V2(old) => Self { expires_at: old.expires_at, ..VmRow::V1(old.first).into() },
             VmRow::V1(old) => Self {
                 id: old.id,
@@ -88,10 +131,17 @@ impl From<VmRow> for VmRecord {
     }
 }
 
+impl From<VmSpecV2> for VmSpec {
+    fn from(old: VmSpecV2) -> Self {
+        Self { egress: old.egress, ports: old.ports, ..old.first.into() }
+    }
+}
+
 impl From<VmSpecV1> for VmSpec {
     fn from(old: VmSpecV1) -> Self {
         let VmSpecV1 { name, image, kernel, vcpus, memory, disk, init } = old;
-        Self { name, image, kernel, vcpus, memory, disk, init, egress: Egress::default(), ports: Vec::new() }
+        let (egress, ports, secrets) = (Egress::default(), Vec::new(), Vec::new());
+        Self { name, image, kernel, vcpus, memory, disk, init, egress, ports, secrets }
     }
 }
 
@@ -126,6 +176,7 @@ pub(super) fn decode<T: Decode<()>>(table: &'static str, key: &str, bytes: &[u8]
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::model::secret::{Placeholder, Secret};
 
     pub(crate) fn row_of_version_one() -> VmRow {
         VmRow::V1(VmRecordV1 {
@@ -176,18 +227,59 @@ pub(super) mod tests {
         assert_eq!(VmRecord::from(row_of_version_two()).expires_at, Some(7));
     }
 
+    fn row_of_version_three() -> VmRow {
+        let VmRow::V1(old) = row_of_version_one() else { panic!("version one") };
+        VmRow::V3(VmRecordV3 {
+            id: old.id,
+            spec: VmSpecV2 {
+                first: old.spec,
+                egress: Egress { grants: vec!["example.org:443".parse().expect("a grant")], ..Egress::default() },
+                ports: vec!["8080:80".parse().expect("a port")],
+            },
+            slot: old.slot,
+            address: old.address,
+            state: old.state,
+            reason: old.reason,
+            vmm: old.vmm,
+            accel: old.accel,
+            process: old.process,
+            keeper: old.keeper,
+            created_at: old.created_at,
+            started_at: old.started_at,
+            expires_at: Some(7),
+        })
+    }
+
+    /// `row` as bytes, with `inserted` where its specification ends: state and all behind it are 12 bytes.
+    fn with_inserted(version: u8, row: &[u8], inserted: &[u8]) -> Vec<u8> {
+        let (start, rest) = row[1..].split_at(row.len() - 1 - 12);
+        [&[version], start, inserted, rest].concat()
+    }
+
     #[test]
     fn version_three_says_where_a_vm_may_go_and_who_may_come() {
-        let mut vm = VmRecord::from(row_of_version_two());
-        vm.spec.egress.grant(["example.org:443".parse().expect("a grant")]);
-        vm.spec.ports.push("8080:80".parse().expect("a port"));
-        let bytes = encode("vms", &VmRow::V3(vm.clone())).expect("encodes");
+        let bytes = encode("vms", &row_of_version_three()).expect("encodes");
         let before = encode("vms", &row_of_version_two()).expect("encodes");
         // Behind how it starts: reach, one grant, which is a name of eleven letters, and a port; one
         // published port of TCP.
-        let (start, rest) = before[1..].split_at(before.len() - 1 - 12);
         let egress: &[u8] = b"\x00\x01\x00\x0bexample.org\x01\xfb\xbb\x01\x01\x7f\x00\x00\x01\xfb\x90\x1f\x50\x00";
-        assert_eq!(bytes, [&[2], start, egress, rest].concat());
+        assert_eq!(bytes, with_inserted(2, &before, egress));
+        let vm = VmRecord::from(row_of_version_three());
+        assert_eq!((vm.spec.egress.grants.len(), vm.spec.ports.len(), vm.expires_at), (1, 1, Some(7)));
+    }
+
+    #[test]
+    fn version_four_says_which_secrets_stand_in_the_guest_by_what() {
+        let mut vm = VmRecord::from(row_of_version_three());
+        vm.spec.secrets.push(Secret {
+            name: "A".parse().expect("a name"),
+            placeholder: Placeholder::from_random(7),
+            hosts: vec!["a.example:8443".parse().expect("a host")],
+        });
+        let bytes = encode("vms", &VmRow::V4(vm.clone())).expect("encodes");
+        let before = encode("vms", &row_of_version_three()).expect("encodes");
+        let secrets: &[u8] = b"\x01\x01A\x2ebanger_secret_00000000000000000000000000000007\x01\x0ea.example:8443";
+        assert_eq!(bytes, with_inserted(3, &before, secrets));
         assert_eq!(VmRecord::from(decode::<VmRow>("vms", "x", &bytes).expect("decodes")), vm);
     }
 

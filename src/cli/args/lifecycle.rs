@@ -2,8 +2,8 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::create::vcpus;
 use super::egress::{Allow, on_or_off};
-use super::vm::vcpus;
 use crate::model::{Lifetime, Mib, Reach, VmChange, VmName};
 
 /// `vm restart`.

@@ -5,12 +5,14 @@
 //! argh lists a command's whole description in its group's help, so descriptions are one line and
 //! the rest of a page stands in notes and examples.
 
+mod create;
 mod daemon;
 mod egress;
 mod image;
 mod kernel;
 mod lifecycle;
 mod rewrite;
+mod secret;
 mod usage;
 mod vm;
 
@@ -18,13 +20,15 @@ use std::ffi::OsString;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
+pub use create::{VmFlags, VmRun};
 pub use daemon::DaemonCommand;
 pub use egress::{Allow, EgressFlags};
 pub use image::{ImageCommand, ImagePull};
 pub use kernel::{KernelCommand, KernelImport};
 pub use lifecycle::VmSet;
+pub use secret::{AskedSecret, Source};
 pub use usage::Usage;
-pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmFlags, VmQuestion, VmRun};
+pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
 
 /// A whole command line, understood.
 #[derive(Debug, PartialEq)]

@@ -12,7 +12,10 @@ use crate::host::paths::Paths;
 use crate::model::egress::{Cidr, Destination, Grant};
 use crate::model::traffic::Transport;
 use crate::model::{Reach, VmName};
-use crate::protocol::owner::{CountedName, EgressReport, NamedFlow, OwnerReply, OwnerRequest};
+use crate::protocol::owner::{CountedName, EgressReport, NamedFlow, OwnerReply, OwnerRequest, SecretUse};
+
+/// The table of secrets' hosts.
+const SECRET_HEADERS: [&str; 5] = ["SECRETS GO TO", "NAMES", "REQUESTS", "WITH SECRET", "FAILED"];
 
 /// Most refusals that `vm run` names at its end.
 const NAMED: usize = 5;
@@ -48,6 +51,7 @@ pub fn summarize(client: &mut Client, name: &VmName) -> Result<(), Failure> {
     } else if !shown.refused.is_empty() {
         shown.hint();
     }
+    shown.tell_failures();
     Ok(())
 }
 
@@ -63,6 +67,19 @@ struct Shown {
     /// Connections and refusals that there was no room to tell apart.
     reached_beyond: u64,
     refused_beyond: u64,
+    secrets: Vec<SecretLine>,
+}
+
+/// The host of a secret.
+#[derive(Debug, Serialize)]
+struct SecretLine {
+    host: String,
+    names: Vec<String>,
+    /// Requests that were sent on, those of them that carried a secret, and what came to nothing.
+    requests: u64,
+    with_secret: u64,
+    failed: u64,
+    last_failure: Option<String>,
 }
 
 /// A destination.
@@ -98,6 +115,7 @@ impl Shown {
             refused,
             reached_beyond: report.reached_beyond,
             refused_beyond: report.refused_beyond + report.names_beyond,
+            secrets: report.secret_hosts.iter().map(|used| SecretLine::of(report, used)).collect(),
         }
     }
 
@@ -106,6 +124,7 @@ impl Shown {
         if !self.running {
             return render::line("It does not run: nothing is counted.");
         }
+        self.print_secrets()?;
         print_lines("REACHED", &self.reached, self.reached_beyond, false)?;
         print_lines("REFUSED", &self.refused, self.refused_beyond, true)?;
         if self.reach == Reach::Observe && !self.reached.is_empty() {
@@ -125,6 +144,16 @@ impl Shown {
         }
     }
 
+    fn print_secrets(&self) -> Result<(), Failure> {
+        if self.secrets.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<Vec<String>> = self.secrets.iter().map(SecretLine::row).collect();
+        render::text(&format!("\n{}", render::table(&SECRET_HEADERS, &rows)))?;
+        let failures = self.secrets.iter().filter_map(|line| line.last_failure.as_ref());
+        failures.map(|why| format!("last failure: {why}")).try_for_each(|line| render::line(&line))
+    }
+
     /// The flags that would allow what was reached, each once.
     fn flags(&self) -> Vec<String> {
         let mut flags: Vec<String> = self.reached.iter().filter_map(|line| line.allow.clone()).collect();
@@ -137,6 +166,15 @@ impl Shown {
         match self.flags().as_slice() {
             [] => render::note("[vm run] observed: it went nowhere"),
             flags => render::note(&format!("[vm run] observed; to allow just this:\n  {}", flags.join(" \\\n  "))),
+        }
+    }
+
+    /// Requests with secrets that came to nothing: what the guest saw of it may say little.
+    fn tell_failures(&self) {
+        for line in self.secrets.iter().filter(|line| line.failed > 0) {
+            let why = line.last_failure.as_deref().unwrap_or("unknown");
+            let (host, failed) = (&line.host, line.failed);
+            render::note(&format!("[vm run] {failed} requests to {host}, a secret's host, failed; the last: {why}"));
         }
     }
 
@@ -176,6 +214,25 @@ fn print_lines(title: &'static str, lines: &[Line], beyond: u64, with_cure: bool
     match beyond {
         0 => Ok(()),
         beyond => render::line(&format!("and {beyond} more, to where there was no room to count apart")),
+    }
+}
+
+impl SecretLine {
+    fn of(report: &EgressReport, used: &SecretUse) -> Self {
+        let names = report.secrets.iter().filter(|secret| secret.hosts.contains(&used.host));
+        Self {
+            host: used.host.to_string(),
+            names: names.map(|secret| secret.name.to_string()).collect(),
+            requests: used.requests,
+            with_secret: used.with_secret,
+            failed: used.failed,
+            last_failure: used.last_failure.clone(),
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let counts = [self.requests, self.with_secret, self.failed].map(|count| count.to_string());
+        [vec![self.host.clone(), self.names.join(" ")], counts.to_vec()].concat()
     }
 }
 
@@ -229,6 +286,8 @@ fn refused_flow(report: &EgressReport, flow: &NamedFlow) -> Line {
     let in_network = |network: std::net::Ipv4Addr| network.octets()[..3] == to.octets()[..3];
     let is_guest = !is_host && report.network.is_some_and(|(network, _)| in_network(network));
     match transport {
+        // DNS has told the guest that it is there.
+        _ if is_host && flow.name.is_some() => line(flow, None, Some("a secret's host: only HTTPS leads there")),
         _ if is_guest => line(flow, None, Some("another VM: never allowed")),
         Transport::TCP | Transport::UDP | Transport::ICMP if is_private(flow) => {
             line(flow, allow(&NamedFlow { name: None, flow: flow.flow.clone() }), None)

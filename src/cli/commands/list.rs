@@ -3,7 +3,7 @@
 use super::super::args::{ListFlags, VmQuestion};
 use super::super::client::unexpected;
 use super::super::report::Failure;
-use super::super::resolve::in_words;
+use super::super::resolve::{in_words, secrets_in_words};
 use super::super::views::VmView;
 use super::super::{autostart, render};
 use crate::host::paths::Paths;
@@ -85,6 +85,7 @@ fn facts(vm: &VmRecord) -> String {
         ("network", in_words(&vm.spec.egress)),
         ("ports", if vm.spec.ports.is_empty() { "none".to_owned() } else { ports.join(" ") }),
     ]);
+    facts.extend((!vm.spec.secrets.is_empty()).then(|| ("secrets", secrets_in_words(&vm.spec))));
     facts.extend(vm.present_address().map(|a| ("address", a.to_string())));
     facts.extend(vm.process.map(|p| ("process", p.to_string())));
     facts.extend(vm.keeper.map(|p| ("deleted with", p.to_string())));
@@ -111,6 +112,7 @@ mod tests {
             init: None,
             egress: Default::default(),
             ports: Vec::new(),
+            secrets: Vec::new(),
         };
         VmRecord {
             slot: Slot::new(1),

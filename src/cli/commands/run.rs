@@ -9,11 +9,11 @@ use super::super::client::{Client, unexpected};
 use super::super::interrupt::Interrupts;
 use super::super::progress::Progress;
 use super::super::report::Failure;
-use super::super::{autostart, render, resolve};
+use super::super::{autostart, render, resolve, secrets};
 use super::egress::summarize;
 use super::{session, vms};
 use crate::host::paths::Paths;
-use crate::model::{VmName, VmSpec};
+use crate::model::{SecretValue, VmName, VmSpec};
 use crate::os::process;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
@@ -23,6 +23,7 @@ pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let (flags, remove) = (&asked.flags(), asked.rm);
     let paths = Paths::current();
     resolve::check_alone(flags, &paths)?;
+    let values = secrets::values(&flags.secrets)?;
     let carriers = session::carriers(&paths, command.as_deref())?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
@@ -33,7 +34,7 @@ pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let interrupts = Rc::new(interrupts);
     client.heed(Rc::clone(&interrupts));
     let cleaner = Cleaner { paths, interrupts };
-    if let Err(failure) = create(&mut client, spec, flags, remove, &mut progress) {
+    if let Err(failure) = create(&mut client, spec, values, flags, remove, &mut progress) {
         drop((client, progress));
         return Err(cleaner.after_failed_start(&name, remove, failure));
     }
@@ -52,13 +53,15 @@ pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure>
 fn create(
     client: &mut Client,
     spec: VmSpec,
+    values: Vec<SecretValue>,
     flags: &VmFlags,
     remove: bool,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let name = spec.name.clone();
-    let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: remove, ttl: flags.ttl, fail: flags.fail };
+    let (ttl, fail) = (flags.ttl, flags.fail);
+    let request = OwnerRequest::CreateVm { spec, start: true, ephemeral: remove, ttl, values, fail };
     client.call(request, Vec::new(), &mut |event| progress.show(event)).map_err(|f| vms::kept(f, &name))?;
     progress.clear();
     render::note(&format!("[vm run] ready in {:.1}s", begun.elapsed().as_secs_f64()));

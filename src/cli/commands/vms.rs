@@ -7,7 +7,7 @@ use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
-use super::super::{render, resolve};
+use super::super::{render, resolve, secrets};
 use super::{for_each, pull};
 use crate::host::paths::Paths;
 use crate::model::{VmChange, VmName, VmSpec};
@@ -17,12 +17,14 @@ use crate::protocol::owner::{OwnerReply, OwnerRequest};
 pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
     let paths = Paths::current();
     resolve::check_alone(flags, &paths)?;
+    let values = secrets::values(&flags.secrets)?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
     let spec = prepare(&mut client, &paths, flags, &mut progress)?;
     let begun = Instant::now();
     let name = spec.name.clone();
-    let request = OwnerRequest::CreateVm { spec, start, ephemeral: false, ttl: flags.ttl, fail: flags.fail };
+    let (ttl, fail) = (flags.ttl, flags.fail);
+    let request = OwnerRequest::CreateVm { spec, start, ephemeral: false, ttl, values, fail };
     client.call(request, Vec::new(), &mut |event| progress.show(event)).map_err(|f| kept(f, &name))?;
     progress.clear();
     if start {

@@ -6,16 +6,18 @@ use std::sync::{Arc, PoisonError};
 
 use crate::daemon::Daemon;
 use crate::daemon::machine::Machine;
-use crate::model::{Egress, Subnet, VmId};
+use crate::model::{Egress, Secret, Subnet, VmId};
 use crate::net::dns::zone::Zone;
 use crate::protocol::Fault;
 
 /// A VM that may ask.
-pub(super) struct Guest {
+pub(in crate::daemon) struct Guest {
     /// Which.
     pub id: VmId,
     /// Where it may go.
     pub egress: Egress,
+    /// What stands in its environment by placeholders.
+    pub secrets: Vec<Secret>,
     /// What is in memory of it.
     pub machine: Arc<Machine>,
 }
@@ -37,6 +39,13 @@ impl Directory {
     }
 }
 
+impl Guest {
+    /// Whether `name` leads to the daemon, which sends this guest's secrets on to the host itself.
+    pub fn has_secret_for(&self, name: &str) -> bool {
+        self.secrets.iter().flat_map(|secret| &secret.hosts).any(|host| host.is(name))
+    }
+}
+
 /// The directory as the store is now.
 pub(super) async fn present(daemon: &Arc<Daemon>, subnet: Subnet) -> Result<Arc<Directory>, Fault> {
     let known = daemon.dns.known();
@@ -51,7 +60,9 @@ pub(super) async fn present(daemon: &Arc<Daemon>, subnet: Subnet) -> Result<Arc<
         let Some(address) = vm.present_address() else { continue };
         directory.zone.add(vm.spec.name.as_str(), address);
         let machine = daemon.machine(&vm.id);
-        directory.guests.insert(address, Arc::new(Guest { id: vm.id, egress: vm.spec.egress, machine }));
+        directory
+            .guests
+            .insert(address, Arc::new(Guest { id: vm.id, egress: vm.spec.egress, secrets: vm.spec.secrets, machine }));
     }
     let directory = Arc::new(directory);
     *daemon.dns.directory.lock().unwrap_or_else(PoisonError::into_inner) = directory.clone();

@@ -14,6 +14,7 @@ use smol::{Async, Task, Timer};
 
 use super::resolve::{self, Next};
 use crate::daemon::Daemon;
+use crate::daemon::places::Places;
 use crate::model::Subnet;
 use crate::net::dns::{Carrier, QUESTION_LIMIT, TCP_LIMIT};
 use crate::vmm::deadline::within;
@@ -105,7 +106,7 @@ async fn say(socket: &Async<UdpSocket>, answer: &[u8], to: SocketAddr) {
 }
 
 async fn serve_streams(daemon: Arc<Daemon>, askers: Askers, listener: Async<TcpListener>) {
-    let open: Arc<std::sync::Mutex<Vec<Ipv4Addr>>> = Arc::default();
+    let places = Places::new(STREAMS, STREAMS_OF_ONE);
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -117,7 +118,7 @@ async fn serve_streams(daemon: Arc<Daemon>, askers: Askers, listener: Async<TcpL
             }
         };
         let Some(asker) = askers.admit(from) else { continue };
-        let Some(place) = Stream::enter(&open, asker) else { continue };
+        let Some(place) = places.enter(asker) else { continue };
         let daemon = daemon.clone();
         daemon.clone().spawn(async move {
             if let Err(e) = converse(&daemon, askers.0, asker, stream).await {
@@ -125,33 +126,6 @@ async fn serve_streams(daemon: Arc<Daemon>, askers: Askers, listener: Async<TcpL
             }
             drop(place);
         });
-    }
-}
-
-/// A stream that is open, until dropped.
-struct Stream {
-    open: Arc<std::sync::Mutex<Vec<Ipv4Addr>>>,
-    asker: Ipv4Addr,
-}
-
-impl Stream {
-    fn enter(open: &Arc<std::sync::Mutex<Vec<Ipv4Addr>>>, asker: Ipv4Addr) -> Option<Self> {
-        let mut askers = open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let of_one = askers.iter().filter(|other| **other == asker).count();
-        if askers.len() >= STREAMS || of_one >= STREAMS_OF_ONE {
-            return None;
-        }
-        askers.push(asker);
-        Some(Self { open: open.clone(), asker })
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        let mut askers = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(at) = askers.iter().position(|other| *other == self.asker) {
-            askers.swap_remove(at);
-        }
     }
 }
 

@@ -10,6 +10,7 @@ mod resolve;
 /// The host's own servers.
 mod upstream;
 
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,11 +18,13 @@ use log::{info, warn};
 use smol::Task;
 
 use self::directory::Directory;
+pub(super) use self::directory::Guest;
 use self::upstream::Upstream;
 use super::Daemon;
 use super::helper::unexpected;
 use super::operation::Op;
 use crate::model::Subnet;
+use crate::net::dns::foreign::{self, Inquiry};
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
 
@@ -53,6 +56,23 @@ impl Dns {
     fn known(&self) -> Arc<Directory> {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The VM with this address in `subnet`.
+pub(super) async fn guest_at(
+    daemon: &Arc<Daemon>,
+    subnet: Subnet,
+    address: Ipv4Addr,
+) -> Result<Option<Arc<Guest>>, Fault> {
+    Ok(directory::present(daemon, subnet).await?.guest(address).cloned())
+}
+
+/// The addresses of the host called `name`, as the host's own servers say; empty when there are none.
+pub(super) async fn addresses(daemon: &Daemon, name: &str) -> Option<Vec<Ipv4Addr>> {
+    let id = (crate::os::random::number() & 0xffff) as u16;
+    let answer = daemon.dns.upstream.ask(&Inquiry::of_name(name, id)?).await?;
+    let (_, given) = foreign::addresses(&answer, name)?;
+    Some(given.into_iter().map(|(address, _)| address).collect())
 }
 
 /// Makes sure that questions from `subnet`, which is there, are answered.

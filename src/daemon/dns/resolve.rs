@@ -20,6 +20,9 @@ use crate::protocol::root::RootRequest;
 /// Shortest time for which an address is open: whoever looked a name up must get to connecting.
 const SHORTEST: u32 = 5;
 
+/// How long, in seconds, a guest may keep where the host of a secret is.
+const DIVERTED: u32 = 60;
+
 /// What comes next.
 pub(super) enum Next {
     /// Nothing.
@@ -66,6 +69,9 @@ pub(super) async fn begin(
     }
     // The host has servers of its own.
     let Some(guest) = guest else { return Next::Answer(query.reply(&Answer::refused())) };
+    if query.host_name().is_some_and(|name| guest.has_secret_for(name)) {
+        return Next::Answer(query.reply(&diverted(guest, &query, subnet.gateway())));
+    }
     if !is_granted(guest, &query) {
         guest.machine.outward().refuse_name(&query.name);
         return Next::Answer(query.reply(&Answer::blocked()));
@@ -74,6 +80,17 @@ pub(super) async fn begin(
         return Next::Answer(query.reply(&Answer::nothing()));
     }
     Next::Ask(Box::new(Question { guest: guest.clone(), asked: asked.to_vec(), query }))
+}
+
+/// The host of a secret is where the secret is put in: at the daemon's own door.
+fn diverted(guest: &Guest, query: &Query, gateway: Ipv4Addr) -> Answer {
+    match query.kind {
+        Kind::Address | Kind::Any => {
+            guest.machine.outward().note_name(&query.name, [gateway].into_iter());
+            Answer::address(gateway, DIVERTED)
+        }
+        Kind::Pointer | Kind::Authority | Kind::Other => Answer::nothing(),
+    }
 }
 
 fn is_granted(guest: &Guest, query: &Query) -> bool {

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use super::start;
 use crate::guest::console::{self, say};
+use crate::guest::environment;
 use crate::guest::error::{Doing, GuestError};
 use crate::os::files;
 
@@ -107,7 +108,19 @@ fn arguments() -> Vec<OsString> {
     for option in OPTIONS {
         arguments.extend(["-o".into(), option.into()]);
     }
+    // In one option: of several the first counts (sshd_config(5)).
+    let variables: Vec<String> =
+        environment::read().into_iter().filter(is_plain).map(|(name, value)| format!("{name}={value}")).collect();
+    if !variables.is_empty() {
+        arguments.extend(["-o".into(), format!("SetEnv={}", variables.join(" ")).into()]);
+    }
     arguments
+}
+
+/// Whether sshd reads it as it is meant.
+fn is_plain((name, value): &(String, String)) -> bool {
+    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b));
+    plain(name) && plain(value)
 }
 
 fn find(candidates: &[&str]) -> Option<PathBuf> {

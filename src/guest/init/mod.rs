@@ -23,6 +23,8 @@ mod pid1;
 mod switch;
 /// What the image's systemd must leave alone.
 mod systemd;
+/// What secrets need.
+mod trust;
 
 pub use self::handover::PATH;
 pub use self::personal::set_clock;
@@ -36,7 +38,7 @@ use super::agent;
 use super::console::say;
 use super::error::{Doing, GuestError, chain};
 use super::power;
-use crate::model::identity::{IDENTITY_PATH, Identity, IdentityV1, RELEASE_PATH};
+use crate::model::identity::{IDENTITY_PATH, Identity, IdentityV2, RELEASE_PATH};
 use crate::model::{InitMode, VmId};
 use crate::protocol::frame;
 
@@ -61,7 +63,7 @@ pub fn run() -> ExitCode {
 
 /// What the initramfs says of this VM.
 struct Given {
-    identity: IdentityV1,
+    identity: IdentityV2,
     release: Option<String>,
 }
 
@@ -74,20 +76,20 @@ fn boot() -> Result<(), GuestError> {
         return Ok(());
     };
     let given = Given { identity, release: read_release()? };
-    say(&format!("this is {} ({})", given.identity.name, given.identity.id));
+    say(&format!("this is {} ({})", given.identity.first.name, given.identity.first.id));
     let mut troubles = modules::load_all();
     disk::mount_root()?;
     switch::switch_root()?;
     troubles.extend(settle(&given));
     write_troubles(&troubles);
-    match given.identity.init {
+    match given.identity.first.init {
         InitMode::Image => become_image_init(),
         InitMode::Minimal => stay(),
     }
 }
 
 /// The message, or `None` when there is none.
-fn read_identity() -> Result<Option<IdentityV1>, GuestError> {
+fn read_identity() -> Result<Option<IdentityV2>, GuestError> {
     let path = Path::new("/").join(IDENTITY_PATH);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -97,9 +99,10 @@ fn read_identity() -> Result<Option<IdentityV1>, GuestError> {
     parse_identity(&bytes).map(Some)
 }
 
-fn parse_identity(bytes: &[u8]) -> Result<IdentityV1, GuestError> {
+fn parse_identity(bytes: &[u8]) -> Result<IdentityV2, GuestError> {
     match frame::decode(bytes).map_err(GuestError::Identity)? {
-        Identity::V1(identity) => Ok(identity),
+        Identity::V1(first) => Ok(IdentityV2 { first, environment: Vec::new(), authority: String::new() }),
+        Identity::V2(identity) => Ok(identity),
     }
 }
 
@@ -125,7 +128,7 @@ fn parse_release(text: &str) -> Result<String, GuestError> {
 
 /// Everything that is done inside the mounted root; each failure is a trouble.
 fn settle(given: &Given) -> Vec<String> {
-    let identity = &given.identity;
+    let identity = &given.identity.first;
     let mut troubles = Vec::new();
     let mut step = |name: &str, result: Result<(), GuestError>| match result {
         Ok(()) => say(name),
@@ -139,7 +142,7 @@ fn settle(given: &Given) -> Vec<String> {
     step("disk size", disk::grow());
     step("modules drive", given.release.as_deref().map_or(Ok(()), mounts::mount_modules));
     step("network", network::configure(identity));
-    for (name, result) in personal::write_all(identity) {
+    for (name, result) in personal::write_all(identity).into_iter().chain(trust::write_all(&given.identity)) {
         step(name, result);
     }
     if identity.init == InitMode::Image {
@@ -204,6 +207,8 @@ fn machine_id(id: &VmId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::identity::IdentityV1;
+    use crate::model::secret::Placeholder;
 
     fn identity() -> Identity {
         Identity::V1(IdentityV1 {
@@ -226,8 +231,12 @@ mod tests {
 
     #[test]
     fn an_identity_is_read_back() {
-        let Identity::V1(wanted) = identity();
-        assert_eq!(parse_identity(&body(&identity())).expect("reads"), wanted);
+        let Identity::V1(first) = identity() else { panic!("the first version") };
+        let plain = IdentityV2 { first, environment: Vec::new(), authority: String::new() };
+        assert_eq!(parse_identity(&body(&identity())).expect("reads"), plain);
+        let environment = vec![("A".parse().expect("a name"), Placeholder::from_random(1))];
+        let more = IdentityV2 { environment, authority: "PEM".into(), ..plain };
+        assert_eq!(parse_identity(&body(&Identity::V2(more.clone()))).expect("reads"), more);
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn write_owned_like(path: &Path, content: &str, mode: u32) -> Result<(), GuestEr
 
 /// A link at `path` is replaced, not followed: `/etc/resolv.conf` of many images leads into
 /// `/run`, to a file of a resolver that does not run.
-fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     if is_already(path, content, mode) {
         return Ok(());
     }

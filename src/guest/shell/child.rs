@@ -18,7 +18,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::tools;
 use crate::guest::init::PATH;
-use crate::guest::sys;
+use crate::guest::{environment, sys};
 use crate::os::accounts::{self, Account};
 use crate::protocol::shell::{Begin, Program, Terminal};
 
@@ -108,6 +108,7 @@ fn prepare(begin: &Begin, account: &Account, folder: &Path) -> Result<Command, R
     if let Some(terminal) = &begin.pty {
         command.env("TERM", &terminal.term);
     }
+    command.envs(environment::read());
     for (name, value) in &begin.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(Refusal::of(NOT_BEGUN, name, "not an environment variable"));

@@ -42,11 +42,20 @@ impl Inquiry {
 
     /// The addresses of the name that `query` asks about, and nothing else of what it says.
     pub fn addresses(query: &Query, id: u16) -> Option<Self> {
+        Self::of(question(&query.asked)?.qname(), id)
+    }
+
+    /// The addresses of the host called `name`; `None` for what is no name.
+    pub fn of_name(name: &str, id: u16) -> Option<Self> {
+        Self::of(named(name)?, id)
+    }
+
+    fn of(name: impl ToName, id: u16) -> Option<Self> {
         let mut builder = MessageBuilder::new_vec();
         builder.header_mut().set_id(id);
         builder.header_mut().set_rd(true);
         let mut questions = builder.question();
-        questions.push((question(&query.asked)?.qname(), Rtype::A)).ok()?;
+        questions.push((name, Rtype::A)).ok()?;
         let bytes = questions.finish();
         let end = bytes.len();
         Some(Self { bytes, end })

@@ -1,6 +1,7 @@
 //! Where one guest may go: chains and sets of its own, named after its slot.
 //!
-//! `leave-N` judges what goes through the host, `visit-N` what goes to the host itself; both end in
+//! `leave-N` judges what goes through the host, `visit-N` what goes to the host itself, of which `divert-N`
+//! leads to the daemon what carries secrets; both end in
 //! `reach-N`, which lets pass and counts, or in `refuse-N`, which refuses and counts. What names lead to
 //! lies in sets whose elements time out. Only the first packet of a connection comes here; each set has a
 //! size, so that a guest that knocks everywhere costs no more than one that does not.
@@ -9,6 +10,7 @@ use std::fmt::Write;
 
 use super::Guest;
 use crate::model::Slot;
+use crate::model::address::SECRETS_PORT;
 use crate::model::egress::{Cidr, NetGrant, Opening, Passage};
 
 /// Most destinations that are counted apart, each way.
@@ -25,10 +27,11 @@ pub const CONNECTIONS: usize = 8192;
 const PORTED: &str = "meta l4proto { tcp, udp }";
 
 /// The chains, in an order in which none is named before it is there.
-const CHAINS: [&str; 4] = ["refuse", "reach", "leave", "visit"];
+const CHAINS: [&str; 5] = ["refuse", "reach", "leave", "visit", "divert"];
 
 /// The maps of the table, and the chain of a guest that each leads to.
-const MAPS: [(&str, &str); 3] = [("leaving", "leave"), ("visiting", "visit"), ("refused", "refuse")];
+const MAPS: [(&str, &str); 4] =
+    [("leaving", "leave"), ("visiting", "visit"), ("refused", "refuse"), ("diverted", "divert")];
 
 /// The sets, and what they are: addresses with a port and without that are open; where it went, by
 /// protocol and port, and by protocol alone; and where it was refused to go.
@@ -56,6 +59,7 @@ pub(super) fn text(guest: Guest, passage: &Passage) -> String {
     reaching(&mut text, n);
     leaving(&mut text, n, passage);
     visiting(&mut text, n, passage);
+    diverting(&mut text, n, passage);
     for (map, chain) in MAPS {
         line(&mut text, format_args!("add element inet banger {map} {{ {} : goto {chain}-{n} }}", guest.address));
     }
@@ -188,10 +192,21 @@ fn leaving(text: &mut String, n: Slot, passage: &Passage) {
 /// does not open its services.
 fn visiting(text: &mut String, n: Slot, passage: &Passage) {
     let mut rules = Rules::of(text, "visit", n);
+    if !passage.diverted.is_empty() {
+        rules.add(format_args!("ct status dnat tcp dport {SECRETS_PORT} goto reach-{n}"));
+    }
     for grant in passage.nets.iter().filter(|grant| grant.net.is_host()) {
         rules.add(format_args!("{} goto reach-{n}", matching(grant)));
     }
     rules.add(format_args!("goto refuse-{n}"));
+}
+
+/// A guest asks for its secrets' hosts at the host's own address, as DNS told it.
+fn diverting(text: &mut String, n: Slot, passage: &Passage) {
+    let mut rules = Rules::of(text, "divert", n);
+    for port in &passage.diverted {
+        rules.add(format_args!("tcp dport {port} redirect to :{SECRETS_PORT}"));
+    }
 }
 
 fn matching(grant: &NetGrant) -> String {

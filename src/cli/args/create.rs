@@ -1,0 +1,205 @@
+//! `banger vm run` and `banger vm create`: how a new VM shall be.
+
+use argh::{ArgsInfo, FromArgs};
+
+use super::egress::{Allow, EgressFlags};
+use super::secret::AskedSecret;
+use crate::model::launch::FakeFailure;
+use crate::model::{ImageName, InitMode, KernelName, Mib, PublishedPort, TimeSpan, VmName, VmSpec};
+
+/// How the VM of `run` and `create` shall be.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct VmFlags {
+    pub name: Option<VmName>,
+    pub image: Option<ImageName>,
+    pub kernel: Option<KernelName>,
+    pub vcpu: Option<u8>,
+    pub memory: Option<Mib>,
+    pub disk_size: Option<Mib>,
+    pub init: Option<InitMode>,
+    pub ttl: Option<TimeSpan>,
+    pub egress: EgressFlags,
+    pub ports: Vec<PublishedPort>,
+    pub secrets: Vec<AskedSecret>,
+    pub fail: Option<FakeFailure>,
+}
+
+pub(super) fn vcpus(text: &str) -> Result<u8, String> {
+    let max = VmSpec::MAX_VCPUS;
+    let possible = |n: &u8| (1..=max).contains(n);
+    text.parse().ok().filter(possible).ok_or_else(|| format!("{text:?}: between 1 and {max} are possible"))
+}
+
+/// `vm run`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "run",
+    description = "create a VM, start it, and run a shell or a command in it",
+    usage = "[--rm] [flags] [-- CMD...]",
+    help_triggers("-h", "--help"),
+    example = "banger vm run --rm -- cat /etc/os-release\nbanger vm run --rm -- sh -c 'exit 42'; echo $?\nbanger vm run --name box --vcpu 2 --memory 4G --disk-size 20G\nbanger vm run --rm --allow deb.debian.org -- apt-get update\nbanger vm run --rm --secret T=env:T@api.example.org -- ./publish\nsome-program | banger vm run --rm -- sort",
+    note = "Without CMD: a shell. The exit code is that of CMD or of the shell; 128+N when\nsignal N ended it. When banger itself failed: with CMD 125; with a shell the\ncodes of `banger --help`, or 255 when your own ssh failed.",
+    note = "Without --rm the VM runs on. Next:\n  banger vm ssh NAME      another shell\n  banger vm stop NAME     shut it down, keep its disk\n  banger vm delete NAME   remove it with its disk",
+    note = "Without --nat or --allow its guest reaches nothing but banger's DNS. --allow\nopens what a name leads to, for as long as DNS says so; @SET is one of\n[egress.sets] in config.toml. Host, private networks and cloud metadata stay\nclosed even under --nat, unless --allow names their addresses.",
+    note = "--secret gives the guest a placeholder in $NAME. In the headers of its HTTPS\nrequests to HOST[:PORT][,HOST...] the daemon puts the value in its place, so\nthe guest never has it.",
+    note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB."
+)]
+pub struct VmRun {
+    /// delete the VM when the shell or CMD ends
+    #[argh(switch)]
+    pub rm: bool,
+    /// its name: a-z, 0-9, '-' (default: made up)
+    #[argh(option, arg_name = "name")]
+    pub name: Option<VmName>,
+    /// the image its disk starts from
+    #[argh(option, arg_name = "image")]
+    pub image: Option<ImageName>,
+    /// the kernel it boots
+    #[argh(option, arg_name = "kernel")]
+    pub kernel: Option<KernelName>,
+    /// virtual CPUs
+    #[argh(option, arg_name = "n", from_str_fn(vcpus))]
+    pub vcpu: Option<u8>,
+    /// memory
+    #[argh(option, arg_name = "size")]
+    pub memory: Option<Mib>,
+    /// size of its disk
+    #[argh(option, arg_name = "size")]
+    pub disk_size: Option<Mib>,
+    /// pid 1: the image's own (image) or banger's small one (minimal)
+    #[argh(option, arg_name = "which")]
+    pub init: Option<InitMode>,
+    /// let it reach the internet
+    #[argh(switch)]
+    pub nat: bool,
+    /// let it reach nothing, whatever the configuration says
+    #[argh(switch)]
+    pub no_nat: bool,
+    /// let it reach HOST[:PORT], *.DOMAIN, CIDR or @SET, and nothing else; repeatable
+    #[argh(option, arg_name = "host")]
+    pub allow: Vec<Allow>,
+    /// lead [ADDR:]HOST:GUEST[/udp] into it; ADDR is 127.0.0.1 where not given; repeatable
+    #[argh(option, short = 'p', arg_name = "port")]
+    pub publish: Vec<PublishedPort>,
+    /// like --nat, and list at the end what --allow would need
+    #[argh(switch)]
+    pub observe: bool,
+    /// keep a secret out of it: NAME=env:VAR@HOST or NAME=file:PATH@HOST; repeatable
+    #[argh(option, arg_name = "secret")]
+    pub secret: Vec<AskedSecret>,
+    /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
+    #[argh(option, arg_name = "time")]
+    pub ttl: Option<TimeSpan>,
+    /// end CMD after this time, with exit code 124
+    #[argh(option, arg_name = "time")]
+    pub timeout: Option<TimeSpan>,
+    /// how the fake monitor shall fail
+    #[argh(option, hidden_help)]
+    pub fail: Option<FakeFailure>,
+}
+
+impl VmRun {
+    /// The VM's flags apart from the command's.
+    pub fn flags(&self) -> VmFlags {
+        VmFlags {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            vcpu: self.vcpu,
+            memory: self.memory,
+            disk_size: self.disk_size,
+            init: self.init,
+            ttl: self.ttl,
+            ports: self.publish.clone(),
+            secrets: self.secret.clone(),
+            egress: EgressFlags::of(self.nat, self.no_nat, self.observe, &self.allow),
+            fail: self.fail,
+        }
+    }
+}
+
+/// `vm create`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "create",
+    description = "create a VM and start it, without a shell",
+    usage = "[--no-start] [flags]",
+    help_triggers("-h", "--help"),
+    example = "banger vm create --name box\nbanger vm ssh box\nbanger vm create --name later --no-start && banger vm start later",
+    note = "`banger vm run` does the same and opens a shell. The VM's name is printed.",
+    note = "Without --nat or --allow its guest reaches nothing but banger's DNS. --allow\nopens what a name leads to, for as long as DNS says so; @SET is one of\n[egress.sets] in config.toml. Host, private networks and cloud metadata stay\nclosed even under --nat, unless --allow names their addresses.",
+    note = "--secret gives the guest a placeholder in $NAME. In the headers of its HTTPS\nrequests to HOST[:PORT][,HOST...] the daemon puts the value in its place, so\nthe guest never has it.",
+    note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB."
+)]
+pub struct VmCreate {
+    /// only create it; `banger vm start` boots it later
+    #[argh(switch)]
+    pub no_start: bool,
+    /// its name: a-z, 0-9, '-' (default: made up)
+    #[argh(option, arg_name = "name")]
+    pub name: Option<VmName>,
+    /// the image its disk starts from
+    #[argh(option, arg_name = "image")]
+    pub image: Option<ImageName>,
+    /// the kernel it boots
+    #[argh(option, arg_name = "kernel")]
+    pub kernel: Option<KernelName>,
+    /// virtual CPUs
+    #[argh(option, arg_name = "n", from_str_fn(vcpus))]
+    pub vcpu: Option<u8>,
+    /// memory
+    #[argh(option, arg_name = "size")]
+    pub memory: Option<Mib>,
+    /// size of its disk
+    #[argh(option, arg_name = "size")]
+    pub disk_size: Option<Mib>,
+    /// pid 1: the image's own (image) or banger's small one (minimal)
+    #[argh(option, arg_name = "which")]
+    pub init: Option<InitMode>,
+    /// let it reach the internet
+    #[argh(switch)]
+    pub nat: bool,
+    /// let it reach nothing, whatever the configuration says
+    #[argh(switch)]
+    pub no_nat: bool,
+    /// let it reach HOST[:PORT], *.DOMAIN, CIDR or @SET, and nothing else; repeatable
+    #[argh(option, arg_name = "host")]
+    pub allow: Vec<Allow>,
+    /// lead [ADDR:]HOST:GUEST[/udp] into it; ADDR is 127.0.0.1 where not given; repeatable
+    #[argh(option, short = 'p', arg_name = "port")]
+    pub publish: Vec<PublishedPort>,
+    /// like --nat, and list at the end what --allow would need
+    #[argh(switch)]
+    pub observe: bool,
+    /// keep a secret out of it: NAME=env:VAR@HOST or NAME=file:PATH@HOST; repeatable
+    #[argh(option, arg_name = "secret")]
+    pub secret: Vec<AskedSecret>,
+    /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
+    #[argh(option, arg_name = "time")]
+    pub ttl: Option<TimeSpan>,
+    /// how the fake monitor shall fail
+    #[argh(option, hidden_help)]
+    pub fail: Option<FakeFailure>,
+}
+
+impl VmCreate {
+    /// The VM's flags apart from the command's.
+    pub fn flags(&self) -> VmFlags {
+        VmFlags {
+            name: self.name.clone(),
+            image: self.image.clone(),
+            kernel: self.kernel.clone(),
+            vcpu: self.vcpu,
+            memory: self.memory,
+            disk_size: self.disk_size,
+            init: self.init,
+            ttl: self.ttl,
+            ports: self.publish.clone(),
+            secrets: self.secret.clone(),
+            egress: EgressFlags::of(self.nat, self.no_nat, self.observe, &self.allow),
+            fail: self.fail,
+        }
+    }
+}
