@@ -4,6 +4,7 @@ use std::process::Command;
 
 fn main() {
     pack_relocations();
+    leave_out_unwinding();
     println!("cargo:rerun-if-env-changed=BANGER_COMMIT");
     println!("cargo:rerun-if-env-changed=BANGER_EPOCH");
     println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
@@ -30,6 +31,18 @@ fn pack_relocations() {
     let target = std::env::var("TARGET").unwrap_or_default();
     if target == "x86_64-unknown-linux-musl" {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// A panic ends the process, so nothing is ever unwound: its tables, 0.7 MiB, are left out by the linker, for
+/// the compiler makes them whatever it is told. Only where that is GNU's, and only of what is released.
+fn leave_out_unwinding() {
+    let [target, profile, root] =
+        ["TARGET", "PROFILE", "CARGO_MANIFEST_DIR"].map(|name| std::env::var(name).unwrap_or_default());
+    println!("cargo:rerun-if-changed=release/no-unwind.ld");
+    if target == "x86_64-unknown-linux-musl" && profile == "release" {
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{root}/release/no-unwind.ld");
+        println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
     }
 }
 

@@ -198,8 +198,6 @@ build_settings() {
     CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=cargo${unit}--remap-path-prefix=$sysroot=rust"
     CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_root=banger"
     CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=target"
-    # A panic ends the process: tables for unwinding would be a twelfth of the file and serve nobody.
-    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}-Cforce-unwind-tables=no"
     # The stamp's date is banger's alone: were it the C compilers' too, every commit would compile
     # OpenSSL again. They get a date that never changes.
     BANGER_EPOCH=${BANGER_EPOCH:-${SOURCE_DATE_EPOCH:-$(of_commit log -1 --format=%ct || echo 0)}}

@@ -22,7 +22,7 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub const DNS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 53);
 
 /// Addresses that somebody answers at.
-const ADDRESSES: [&str; 14] = [
+const ADDRESSES: [&str; 16] = [
     "203.0.113.53/24",
     "203.0.113.54/24",
     "203.0.113.80/24",
@@ -34,10 +34,15 @@ const ADDRESSES: [&str; 14] = [
     "203.0.113.86/24",
     "203.0.113.88/24",
     "203.0.113.90/24",
+    "203.0.113.91/24",
+    "203.0.113.92/24",
     "192.168.77.10/24",
     "169.254.169.254/32",
     "168.63.129.16/32",
 ];
+
+/// Where sites with certificates may be put, at port 443.
+pub const SITES: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 91), Ipv4Addr::new(203, 0, 113, 92)];
 
 /// Ports of the web servers and of those that say back what they hear.
 const WEB: [u16; 3] = [80, 443, 8080];
@@ -112,11 +117,14 @@ impl Internet {
     /// Each server in a thread that lives there.
     fn serve(&self) {
         let namespace = File::open(format!("/proc/{}/ns/net", self.keeper.id())).expect("its namespace");
-        for port in WEB {
-            self.spawn(&namespace, move || web(port));
+        for port in WEB.into_iter().filter(|port| *port != 443) {
+            self.spawn(&namespace, move || web((Ipv4Addr::UNSPECIFIED, port)));
         }
         for address in ADDRESSES {
             let address: Ipv4Addr = address.split('/').next().and_then(|a| a.parse().ok()).expect("an address");
+            if !SITES.contains(&address) {
+                self.spawn(&namespace, move || web((address, 443)));
+            }
             for port in ECHO {
                 self.spawn(&namespace, move || echo(address, port));
             }
@@ -131,10 +139,15 @@ impl Internet {
 
     /// What `work` gives there.
     pub fn run_inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = File::open(format!("/proc/{}/ns/net", self.keeper.id())).expect("its namespace");
         let (sender, receiver) = std::sync::mpsc::channel();
-        self.spawn(&namespace, move || drop(sender.send(work())));
+        self.start_inside(move || drop(sender.send(work())));
         receiver.recv_timeout(Duration::from_secs(30)).expect("it ends")
+    }
+
+    /// Has `work` go on there.
+    pub fn start_inside(&self, work: impl FnOnce() + Send + 'static) {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.keeper.id())).expect("its namespace");
+        self.spawn(&namespace, work);
     }
 
     fn spawn(&self, namespace: &File, server: impl FnOnce() + Send + 'static) {
@@ -162,8 +175,8 @@ fn wait_for_line(mut output: ChildStdout) {
 }
 
 /// Says to whoever connects who is spoken to, and who was heard.
-fn web(port: u16) {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a free port");
+fn web(place: (Ipv4Addr, u16)) {
+    let listener = TcpListener::bind(place).expect("a free port");
     for stream in listener.incoming().flatten() {
         std::thread::spawn(move || greet(stream));
     }

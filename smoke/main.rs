@@ -31,6 +31,8 @@ mod world;
 
 /// A second network namespace with servers.
 mod internet;
+/// A site with a certificate.
+mod site;
 
 /// What a guest can reach.
 mod apart;
@@ -81,6 +83,8 @@ mod reboot;
 mod resolved;
 /// The rules among those of others.
 mod rules;
+/// Secrets that stay out of the guest.
+mod secrets;
 /// Disks in a guest whose kernel has device-mapper.
 mod snapshots;
 /// Hostile bytes at both sockets.
@@ -138,6 +142,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("published_ports", 240, ports::lead_into_the_guest),
     Scenario::new("docker_rules", 180, rules::docker_is_at_home),
     Scenario::new("flows", 600, flows::are_as_granted),
+    Scenario::new("secrets", 300, secrets::stay_out_of_the_guest),
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),

@@ -16,12 +16,14 @@ use crate::protocol::{Fault, FaultKind};
 
 /// Lets the guest of `vm`, if it runs, go where its row says.
 pub(super) async fn apply(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) -> Result<(), Fault> {
-    if daemon.machine(&vm.id).live().is_none() {
+    let machine = daemon.machine(&vm.id);
+    if machine.live().is_none() {
         return Ok(());
     }
+    let _changing = machine.passage.lock().await;
     let request = RootRequest::SetPassage { id: vm.id.clone(), passage: vm.spec.passage() };
     let set = daemon.helper.call_again(op.id, request).await;
-    daemon.machine(&vm.id).outward().close();
+    machine.outward().close();
     match set {
         Ok((RootReply::Done(_), _)) => Ok(()),
         Ok((other, _)) => Err(unexpected(&other)),

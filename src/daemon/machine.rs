@@ -27,6 +27,9 @@ const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 pub struct Machine {
     /// Held by the one operation that changes it.
     pub turn: Arc<smol::lock::Mutex<()>>,
+    /// Held while it is changed where its guest may go: what is opened for a name is opened before such a change,
+    /// and closed by it, or after it, and heeds it.
+    pub passage: smol::lock::Mutex<()>,
     /// Told after its row was changed or removed.
     pub changed: Wake,
     live: Mutex<Option<Arc<Live>>>,
@@ -58,6 +61,7 @@ impl Machine {
     pub fn new() -> Self {
         Self {
             turn: Arc::default(),
+            passage: smol::lock::Mutex::new(()),
             changed: Wake::new(),
             live: Mutex::new(None),
             fail: Mutex::new(None),

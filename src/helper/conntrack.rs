@@ -18,11 +18,30 @@ const FLAGS: u16 = 0x5;
 const ERROR: u16 = 2;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
-/// `CTA_TUPLE_ORIG` and, in it, `CTA_TUPLE_IP`.
-const TUPLE: u16 = NESTED | 1;
-/// `CTA_FILTER` (Linux 5.8) and, in it, `CTA_FILTER_ORIG_FLAGS`: which fields of the tuple count.
+/// `CTA_TUPLE_IP`, in a tuple.
+const ADDRESSES: u16 = NESTED | 1;
+/// `CTA_FILTER` (Linux 5.8).
 const FILTER: u16 = NESTED | 25;
-const FILTER_FLAGS: u16 = 1;
+
+/// Where in a connection's record the guest stands.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// `CTA_TUPLE_ORIG` or `CTA_TUPLE_REPLY`; in the filter, `CTA_FILTER_ORIG_FLAGS` and `CTA_FILTER_REPLY_FLAGS`
+    /// have the same numbers.
+    tuple: u16,
+    /// `CTA_IP_V4_SRC` or `CTA_IP_V4_DST`.
+    end: u16,
+    /// The same in the filter: which field of the tuple counts.
+    flag: u32,
+}
+
+/// It has begun the connection.
+const BEGAN: Place = Place { tuple: 1, end: 1, flag: 1 << 0 };
+/// It was begun to it.
+const MEANT: Place = Place { tuple: 1, end: 2, flag: 1 << 1 };
+/// It answers: also where the connection was begun to another address, a published port's.
+const ANSWERS: Place = Place { tuple: 2, end: 1, flag: 1 << 0 };
+
 /// Which connections of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -33,11 +52,10 @@ pub enum Which {
 }
 
 impl Which {
-    /// `CTA_IP_V4_SRC` and `CTA_IP_V4_DST`, each with its flag in the filter.
-    fn ends(self) -> &'static [(u16, u32)] {
+    fn places(self) -> &'static [Place] {
         match self {
-            Self::Begun => &[(1, 1 << 0)],
-            Self::All => &[(1, 1 << 0), (2, 1 << 1)],
+            Self::Begun => &[BEGAN],
+            Self::All => &[BEGAN, MEANT, ANSWERS],
         }
     }
 }
@@ -48,11 +66,18 @@ pub fn forget(_: &Root, address: Ipv4Addr, which: Which) -> Result<()> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        which.ends().iter().try_for_each(|(end, flag)| exchange(&socket, &message(address, *end, *flag)))
+        for place in which.places() {
+            match exchange(&socket, &message(address, *place)) {
+                // None there to forget.
+                Err(e) if e.raw_os_error() == Some(ENOENT) => {}
+                other => other?,
+            }
+        }
+        Ok::<(), io::Error>(())
     };
     match ask() {
-        // None there to forget; or a kernel that keeps track of nothing.
-        Err(e) if matches!(e.raw_os_error(), Some(ENOENT | EPROTONOSUPPORT)) => Ok(()),
+        // A kernel that keeps track of nothing.
+        Err(e) if matches!(e.raw_os_error(), Some(EPROTONOSUPPORT)) => Ok(()),
         // Without the module, which the kernel loads by itself where it can, or before Linux 5.8.
         Err(e) if matches!(e.raw_os_error(), Some(EINVAL | EOPNOTSUPP)) => {
             log::warn!(
@@ -69,9 +94,9 @@ const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 const EPROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
 
-fn message(address: Ipv4Addr, end: u16, flag: u32) -> Vec<u8> {
-    let tuple = attribute(TUPLE, &attribute(TUPLE, &attribute(end, &address.octets())));
-    let filter = attribute(FILTER, &attribute(FILTER_FLAGS, &flag.to_ne_bytes()));
+fn message(address: Ipv4Addr, Place { tuple, end, flag }: Place) -> Vec<u8> {
+    let filter = attribute(FILTER, &attribute(tuple, &flag.to_ne_bytes()));
+    let tuple = attribute(NESTED | tuple, &attribute(ADDRESSES, &attribute(end, &address.octets())));
     // nfgenmsg: the family, a version that has it heeded, no resource.
     let body = [&[2, 1, 0, 0], tuple.as_slice(), filter.as_slice()].concat();
     let mut message = Vec::with_capacity(16 + body.len());
@@ -114,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_message_says_its_length_at_every_depth() {
-        let message = message(Ipv4Addr::new(172, 30, 0, 2), 1, 1);
+        let message = message(Ipv4Addr::new(172, 30, 0, 2), BEGAN);
         assert_eq!(message.len(), 16 + 4 + 16 + 12);
         assert_eq!(message[..4], 48u32.to_ne_bytes());
         assert_eq!(message[32..36], [172, 30, 0, 2]);

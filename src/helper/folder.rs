@@ -8,11 +8,14 @@ use rustix::fs::{Gid, Mode, Uid};
 
 use super::authority::Root;
 use super::error::{Doing, Result};
-use crate::model::VmId;
+use crate::model::{Subnet, VmId};
 use crate::os::own_folder::OwnFolder;
 
 /// The file with the installation's number.
 const INSTALLATION: &str = "installation";
+
+/// The file with the network that there are rules for.
+const NETWORK: &str = "network";
 
 /// The opened runtime directory.
 #[derive(Debug)]
@@ -53,6 +56,23 @@ impl Folder {
         let number = std::str::from_utf8(&text).ok().and_then(|t| u64::from_str_radix(t.trim_end(), 16).ok());
         let damaged = || io::Error::other(format!("{}/{INSTALLATION} is damaged: remove it", self.path.display()));
         number.ok_or_else(damaged).doing(doing)
+    }
+
+    /// Notes that there are rules for `subnet`: found there after whatever happens to the bridge.
+    pub fn note_network(&self, subnet: Subnet) -> Result<()> {
+        let text = format!("{subnet}\n");
+        crate::os::files::write_atomic(&self.at(NETWORK), text.as_bytes(), 0o600).doing("note the guests' network")
+    }
+
+    /// The network that there are rules for, as noted last.
+    pub fn noted_network(&self) -> Option<Subnet> {
+        let text = crate::os::files::read_limited(&self.at(NETWORK), 64).ok()?;
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
+    }
+
+    /// Notes that there are no rules any more.
+    pub fn forget_network(&self) -> Result<()> {
+        crate::os::files::remove_file(&self.at(NETWORK)).doing("forget the guests' network")
     }
 
     /// A path in the folder of one VM.

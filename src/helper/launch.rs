@@ -15,6 +15,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use self::orders::{Channels, Listeners};
 use super::cgroup::Limits;
+use super::conntrack::{self, Which};
 use super::contact::{self, AGENT, CONTROL, shell_socket};
 use super::disk::DiskRole;
 use super::error::{Doing, HelperError, Result};
@@ -158,6 +159,8 @@ impl<'a> Launching<'a> {
             process: self.process,
             console: self.console,
             passage: self.passage.clone(),
+            // Without them there is no guest.
+            is_applied: true,
             ports: self.ports.clone(),
         }
     }
@@ -186,6 +189,8 @@ impl<'a> Launching<'a> {
         let admission = admission(&self.as_record(), self.subnet);
         passage::prepare(&self.site, &admission.passage, &admission.ports)?;
         let (root, doing) = (self.site.root, "add a guest to the rules");
+        // Whoever had this address before, and went when nobody could have it forgotten.
+        conntrack::forget(root, admission.guest.address, Which::All)?;
         if rules::apply(root, &text::admit(&admission), doing).is_ok() {
             return Ok(());
         }

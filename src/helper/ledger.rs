@@ -49,11 +49,18 @@ impl From<Stored> for Record {
             Stored::V3(record) => record,
             Stored::V2(RecordV2 { first, everywhere, names, nets, ports }) => {
                 let passage = Passage { everywhere, names, nets, ..Passage::default() };
-                Self { passage, ports, ..Stored::V1(first).into() }
+                Self { passage, ports, is_applied: false, ..Stored::V1(first).into() }
             }
-            Stored::V1(RecordV1 { id, slot, kind, process, console }) => {
-                Self { id, slot, kind, process, console, passage: Passage::default(), ports: Vec::new() }
-            }
+            Stored::V1(RecordV1 { id, slot, kind, process, console }) => Self {
+                id,
+                slot,
+                kind,
+                process,
+                console,
+                passage: Passage::default(),
+                ports: Vec::new(),
+                is_applied: false,
+            },
         }
     }
 }
@@ -73,6 +80,8 @@ pub struct Record {
     pub console: Option<ProcessRef>,
     /// Where its guest may go.
     pub passage: Passage,
+    /// Whether rules and connections follow that, as far as is known.
+    pub is_applied: bool,
     /// Ports of the host that lead into it.
     pub ports: Vec<PublishedPort>,
 }
@@ -168,6 +177,7 @@ mod tests {
             process: Some(process),
             console: Some(ProcessRef { pid: 4712, ..process }),
             passage: Passage { everywhere: true, ..Passage::default() },
+            is_applied: true,
             ports: vec!["8080:80".parse().expect("a port")],
         }
     }
@@ -204,8 +214,9 @@ mod tests {
         let bytes = encode(&plain).expect("encodes");
         let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(text, GOLDEN);
-        assert_eq!(decode(&bytes_of(GOLDEN_V2)), Ok(plain.clone()));
-        let first = Record { passage: Passage::default(), ports: Vec::new(), ..plain };
+        let second = Record { is_applied: false, ..plain };
+        assert_eq!(decode(&bytes_of(GOLDEN_V2)), Ok(second.clone()));
+        let first = Record { passage: Passage::default(), ports: Vec::new(), ..second };
         assert_eq!(decode(&bytes_of(GOLDEN_V1)), Ok(first));
     }
 
@@ -214,7 +225,7 @@ mod tests {
         (0..hex.len()).step_by(2).map(byte).collect()
     }
 
-    const GOLDEN: &str = "20000000020c3030303030306162636465660301000001000000017f000001fb901f5000ac40609d89f62ebb";
+    const GOLDEN: &str = "21000000020c303030303030616263646566030100000100000001017f000001fb901f50003ebf31eb79c81a24";
 
     const GOLDEN_V2: &str = "1f000000010c30303030303061626364656603010000010000017f000001fb901f500096d58d6719d1d4cf";
     const GOLDEN_V1: &str = "12000000000c303030303030616263646566030100004cc7a74f1147d027";

@@ -42,15 +42,18 @@ pub fn prepare(site: &Site<'_>, passage: &Passage, ports: &[PublishedPort]) -> R
 
 /// Takes back what [`prepare`] did.
 pub fn withdraw(root: &Root, folder: &Folder, netlink: &mut Netlink) -> Result<()> {
-    firewalls::withdraw_passage(root)?;
-    forwarding::restore(root, folder, netlink).map(drop)
+    // Each, whatever becomes of the other.
+    let withdrawn = firewalls::withdraw_passage(root);
+    forwarding::restore(root, folder, netlink)?;
+    withdrawn.map(drop)
 }
 
 /// Lets a guest that runs go where `passage` says, and nowhere else: not on connections that it has, either.
 pub fn set(site: &Site<'_>, guest: Guest, passage: &Passage) -> Result<()> {
-    prepare(site, passage, &[])?;
+    // What closes must not wait for other firewalls.
     rules::apply(site.root, &text::pass(guest, passage), "set where a guest may go")?;
-    conntrack::forget(site.root, guest.address, Which::Begun)
+    conntrack::forget(site.root, guest.address, Which::Begun)?;
+    prepare(site, passage, &[])
 }
 
 /// Opens what names lead to. Whoever asks has looked at the addresses; so does this.

@@ -18,9 +18,10 @@ pub fn point(root: &Root, subnet: Subnet) -> Result<bool> {
     let (gateway, reverse) = (subnet.gateway().to_string(), format!("~{}", reverse_domain(subnet)));
     let domain = format!("~{VM_DOMAIN}");
     let orders: [&[&str]; 6] = [
-        &["dns", BRIDGE, &gateway],
-        &["domain", BRIDGE, &domain, &reverse],
+        // Before there is a server: whatever fails after it, no other name is asked there.
         &["default-route", BRIDGE, "no"],
+        &["domain", BRIDGE, &domain, &reverse],
+        &["dns", BRIDGE, &gateway],
         // Nothing of this domain is signed, and nobody else on the bridge is to be asked.
         &["dnssec", BRIDGE, "no"],
         &["llmnr", BRIDGE, "no"],

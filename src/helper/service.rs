@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use super::authority::Root;
 use super::cgroup::Cgroups;
+use super::conntrack::{self, Which};
 use super::disk::{Disks, ensure_udev_rule};
 use super::error::{Doing, HelperError, Result};
 use super::folder::Folder;
@@ -266,7 +267,7 @@ impl Service {
             disks: &self.disks,
             ports: &mut self.ports,
             alias: launch::alias(self.installation),
-            subnet: self.subnet,
+            subnet: self.subnet.or(self.last_subnet).or_else(|| self.folder.noted_network()),
             faults: &self.faults,
         }
     }
@@ -285,7 +286,12 @@ impl Service {
         // Rules that are as they shall be stay: they know what is open for names, and what was counted.
         if doubtful && !rules::are_there(&self.root, &text::presence(subnet)) {
             let guests = guests(&self.ledger, subnet, |_| true);
+            self.folder.note_network(subnet)?;
+            // Unknown until both are done: the next request that needs them looks again.
+            self.subnet = None;
             rules::apply(&self.root, &text::base(subnet, &guests), "apply the rules")?;
+            // What guests began while there were none.
+            guests.iter().try_for_each(|g| conntrack::forget(&self.root, g.guest.address, Which::Begun))?;
             log::info!("[{op}] rules for {} guests are in place", guests.len());
         }
         if deed == Deed::Changed {
@@ -303,7 +309,7 @@ impl Service {
         }
         let alias = launch::alias(self.installation);
         // A bridge that somebody deleted leaves the rules that went with it.
-        let bereft = self.subnet.is_some() && bridge::index(&mut self.netlink)?.is_none();
+        let bereft = self.folder.noted_network().is_some() && bridge::index(&mut self.netlink)?.is_none();
         if !bereft && !bridge::is_ours(&mut self.netlink, &alias)? {
             self.claim.give_up();
             return Ok(RootReply::Done(Deed::Unchanged));
@@ -311,9 +317,12 @@ impl Service {
         // Another helper of this network namespace may have the same name for its own.
         self.claim.ensure(&self.root)?;
         self.stop_resolving(op);
-        passage::withdraw(&self.root, &self.folder, &mut self.netlink)?;
+        // One that cannot be done does not keep the others.
+        let withdrawn = passage::withdraw(&self.root, &self.folder, &mut self.netlink);
         rules::apply(&self.root, &text::removal(), "remove the rules")?;
         let deed = bridge::remove(&self.root, &mut self.netlink, &alias)?;
+        withdrawn?;
+        self.folder.forget_network()?;
         self.subnet = None;
         self.cgroups.remove_parents(&self.root);
         self.claim.give_up();
@@ -422,13 +431,16 @@ impl Service {
         let record = self.running(&id)?;
         self.ensure_network(op, self.last_subnet, true)?;
         let subnet = self.subnet.ok_or(HelperError::NetworkTaken)?;
-        if record.passage == wanted {
+        if record.passage == wanted && record.is_applied {
             return Ok(RootReply::Done(Deed::Unchanged));
         }
         let slot = record.slot;
-        // Written first: rules that have to be made anew are made from it.
-        self.ledger.write(&self.folder, Record { passage: wanted.clone(), ..record })?;
+        // Written first: rules that have to be made anew are made from it. Whatever dies or fails from here on,
+        // whoever asks again has it done.
+        let record = Record { passage: wanted.clone(), is_applied: false, ..record };
+        self.ledger.write(&self.folder, record.clone())?;
         passage::set(&self.site(op, id, Some(slot)), Guest::new(subnet, slot), &wanted)?;
+        self.ledger.write(&self.folder, Record { is_applied: true, ..record })?;
         Ok(RootReply::Done(Deed::Changed))
     }
 
@@ -444,10 +456,14 @@ impl Service {
     fn listen_dns(&mut self, op: OpId) -> Outcome {
         let subnet = self.subnet.ok_or(HelperError::NetworkTaken)?;
         let (sockets, no_loopback) = dns::listen(&self.root, subnet.gateway())?;
+        self.resolved = true;
         match resolved::point(&self.root, subnet) {
             Ok(pointed) => self.resolved = pointed,
             // Names are answered all the same to whoever asks the bridge.
-            Err(e) => log::warn!("[{op}] {}", e.line()),
+            Err(e) => {
+                log::warn!("[{op}] {}", e.line());
+                self.stop_resolving(op);
+            }
         }
         Ok((RootReply::DnsSockets { no_loopback }, sockets))
     }

@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use crate::model::egress::{Cidr, Passage};
+use crate::model::address::SECRETS_PORT;
+use crate::model::egress::{Cidr, NetGrant, Passage};
 use crate::model::scope::KEPT_BACK;
 use crate::model::{MacAddr, PublishedPort, Slot, Subnet, TapName};
 use crate::os::checksum::fnv1a;
@@ -135,7 +136,11 @@ impl Tables {
     /// In each table an empty set whose name says what made it: rules that another build made, and rules
     /// that somebody flushed, are told from those that can stay.
     fn marks(&self, verb: &str) -> String {
-        let mark = format!("made-{:016x}", fnv1a(self.to_string().as_bytes()));
+        // A guest's own rules are this build's as well.
+        let nets = vec![NetGrant { net: Cidr::host(Ipv4Addr::LOCALHOST), port: None }];
+        let sample = Passage { everywhere: true, names: true, nets, diverted: vec![1] };
+        let sample = Slot::all().next().map(|slot| pass(Guest::new(self.subnet, slot), &sample)).unwrap_or_default();
+        let mark = format!("made-{:016x}", fnv1a(format!("{self}{sample}").as_bytes()));
         let content = if verb.ends_with("set") { "type ipv4_addr;" } else { "0.0.0.0" };
         let of = |family: &str| format!("{verb} {family} banger {mark} {{ {content} }}\n");
         of("bridge") + &of("inet")
@@ -190,7 +195,13 @@ iifname . ether saddr . arp saddr ether . arp saddr ip @speakers accept
 /// chains let pass: `leaving` to others, `visiting` to the host. `forward` holds whether or not the host
 /// forwards. What is refused is refused at once, so that no program waits for a silence.
 ///
-/// DNS is not tracked: each question would take a place in the host's table of connections.
+/// DNS is not tracked: each question would take a place in the host's table of connections. Nobody else speaks with
+/// a guest's address, or asks the daemon, from elsewhere. A connection of the host with a guest that was forgotten
+/// is not taken up again in its middle, where the guest would be taken for whom it was begun to (`to_guests`).
+///
+/// Ports that lead into guests come after those that others lead elsewhere (priority -100), and 127.0.0.1 is led
+/// from this host alone: whoever is on the same wire may send packets to it, too. Ports below 1024, which on some
+/// networks stand for root, are never what a guest's packets come from.
 fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
     let gateway = subnet.gateway();
     let kept_back: Vec<String> = KEPT_BACK.iter().map(Cidr::to_string).collect();
@@ -255,16 +266,21 @@ fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
         dnat ip to meta l4proto . th dport map @everywhere
     }}
     chain arriving {{
-        type nat hook prerouting priority -100; policy accept;
-        iifname != \"{BRIDGE}\" fib daddr type local meta l4proto {{ tcp, udp }} jump lead_in
+        type nat hook prerouting priority -90; policy accept;
+        iifname != \"{BRIDGE}\" ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto {{ tcp, udp }} jump lead_in
         iifname \"{BRIDGE}\" ip daddr {gateway} meta l4proto tcp ip saddr vmap @diverted
     }}
     chain of_the_host {{
-        type nat hook output priority -100; policy accept;
+        type nat hook output priority -90; policy accept;
         fib daddr type local meta l4proto {{ tcp, udp }} jump lead_in
+    }}
+    chain from_elsewhere {{
+        ip saddr {subnet} drop
+        ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport {{ 53, {SECRETS_PORT} }} drop
     }}
     chain untracked {{
         type filter hook prerouting priority -300; policy accept;
+        iifname != {{ \"{BRIDGE}\", \"lo\" }} goto from_elsewhere
         iifname \"{BRIDGE}\" ip daddr {gateway} udp dport 53 notrack
         iifname \"{BRIDGE}\" ip daddr {gateway} tcp dport 53 notrack
     }}
@@ -277,6 +293,10 @@ fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
         type filter hook input priority -10; policy accept;
         iifname \"{BRIDGE}\" goto from_guest
     }}
+    chain to_guests {{
+        type filter hook output priority -10; policy accept;
+        oifname \"{BRIDGE}\" ct state new meta l4proto tcp tcp flags & (syn | rst) == 0 drop
+    }}
     chain forward {{
         type filter hook forward priority -10; policy accept;
         iifname \"{BRIDGE}\" oifname \"{BRIDGE}\" goto between_guests
@@ -287,6 +307,7 @@ fn write_inet(f: &mut fmt::Formatter<'_>, subnet: Subnet) -> fmt::Result {
     }}
     chain postrouting {{
         type nat hook postrouting priority 100; policy accept;
+        ip saddr {subnet} oifname != \"{BRIDGE}\" meta l4proto {{ tcp, udp }} masquerade to :1024-65535
         ip saddr {subnet} oifname != \"{BRIDGE}\" masquerade
         ip saddr 127.0.0.0/8 oifname \"{BRIDGE}\" masquerade
     }}

@@ -36,6 +36,8 @@ pub(super) enum Next {
 /// A question that the host's servers must answer.
 pub(super) struct Question {
     guest: Arc<Guest>,
+    subnet: Subnet,
+    asker: Ipv4Addr,
     asked: Vec<u8>,
     query: Query,
 }
@@ -79,7 +81,7 @@ pub(super) async fn begin(
     if guest.egress.reach == Reach::Granted && !matches!(query.kind, Kind::Address | Kind::Any) {
         return Next::Answer(query.reply(&Answer::nothing()));
     }
-    Next::Ask(Box::new(Question { guest: guest.clone(), asked: asked.to_vec(), query }))
+    Next::Ask(Box::new(Question { guest: guest.clone(), subnet, asker, asked: asked.to_vec(), query }))
 }
 
 /// The host of a secret is where the secret is put in: at the daemon's own door.
@@ -100,7 +102,7 @@ fn is_granted(guest: &Guest, query: &Query) -> bool {
 
 /// The answer.
 pub(super) async fn finish(daemon: &Arc<Daemon>, question: Question) -> Vec<u8> {
-    let Question { guest, asked, query } = question;
+    let Question { guest, subnet, asker, asked, query } = question;
     let id = (crate::os::random::number() & 0xffff) as u16;
     if guest.egress.reach.is_everywhere() {
         let Some(inquiry) = Inquiry::verbatim(&asked, id) else { return query.reply(&Answer::failed()) };
@@ -116,6 +118,12 @@ pub(super) async fn finish(daemon: &Arc<Daemon>, question: Question) -> Vec<u8> 
     let answered = daemon.dns.upstream.ask(&inquiry).await;
     let Some((code, given)) = answered.and_then(|answer| foreign::addresses(&answer, &query.name)) else {
         return query.reply(&Answer::failed());
+    };
+    // While others thought, it may have been taken back.
+    let _unchanged = guest.machine.passage.lock().await;
+    let present = directory::present(daemon, subnet).await.ok().and_then(|present| present.guest(asker).cloned());
+    let Some(guest) = present.filter(|present| present.id == guest.id && is_granted(present, &query)) else {
+        return query.reply(&Answer::blocked());
     };
     let (passed, withheld): (Vec<Given>, Vec<Given>) =
         given.into_iter().partition(|(address, _)| is_public(*address) || guest.egress.names_address(*address));

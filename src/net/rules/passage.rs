@@ -26,6 +26,9 @@ pub const CONNECTIONS: usize = 8192;
 /// TCP and UDP: what has ports.
 const PORTED: &str = "meta l4proto { tcp, udp }";
 
+/// These, and ping: what a grant without a port opens.
+const KNOWN: &str = "meta l4proto { tcp, udp, icmp }";
+
 /// The chains, in an order in which none is named before it is there.
 const CHAINS: [&str; 5] = ["refuse", "reach", "leave", "visit", "divert"];
 
@@ -83,7 +86,7 @@ pub(super) fn removal(guest: Guest) -> String {
     text + &objects(n, "delete")
 }
 
-/// Opens addresses for a while. One that is open already is opened anew, for no shorter than now.
+/// Opens addresses for a while. One that is open already is opened anew, for that long from now.
 pub fn open(slot: Slot, openings: &[Opening]) -> String {
     let mut text = String::new();
     for Opening { address, port, seconds } in openings {
@@ -180,7 +183,7 @@ fn leaving(text: &mut String, n: Slot, passage: &Passage) {
     }
     if passage.names {
         rules.add(format_args!("{PORTED} ip daddr . th dport @open-port-{n} goto reach-{n}"));
-        rules.add(format_args!("ip daddr @open-any-{n} goto reach-{n}"));
+        rules.add(format_args!("ip daddr @open-any-{n} {KNOWN} goto reach-{n}"));
     }
     if passage.everywhere {
         rules.add(format_args!("ip daddr != @kept_back goto reach-{n}"));
@@ -213,7 +216,7 @@ fn matching(grant: &NetGrant) -> String {
     let NetGrant { net, port } = grant;
     // nft refuses to compare with no bits at all.
     let to = if *net == EVERYTHING { String::from("meta nfproto ipv4") } else { format!("ip daddr {net}") };
-    port.map_or_else(|| to.clone(), |port| format!("{to} {PORTED} th dport {port}"))
+    port.map_or_else(|| format!("{to} {KNOWN}"), |port| format!("{to} {PORTED} th dport {port}"))
 }
 
 const EVERYTHING: Cidr = match Cidr::new(std::net::Ipv4Addr::UNSPECIFIED, 0) {
