@@ -98,19 +98,20 @@ impl Internet {
         ip("address add 192.168.77.1/24 dev up0");
         ip("link set up0 up");
         for line in ["link set lo up", "link set eth0 up"] {
-            self.inside(world, line);
+            self.inside(world, &format!("ip {line}"));
         }
         for address in ADDRESSES {
-            self.inside(world, &format!("address add {address} dev eth0"));
+            self.inside(world, &format!("ip address add {address} dev eth0"));
         }
         for far in ["169.254.169.254", "168.63.129.16"] {
             ip(&format!("route add {far} dev up0"));
         }
     }
 
-    fn inside(&self, world: &World, line: &str) {
+    /// Runs a program there.
+    pub fn inside(&self, world: &World, line: &str) {
         let pid = self.keeper.id().to_string();
-        let arguments: Vec<&str> = ["-t", &pid, "-n", "ip"].into_iter().chain(line.split(' ')).collect();
+        let arguments: Vec<&str> = ["-t", &pid, "-n"].into_iter().chain(line.split(' ')).collect();
         world.tool("nsenter", &arguments).output().ok();
     }
 

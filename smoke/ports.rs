@@ -63,6 +63,7 @@ pub fn lead_into_the_guest(world: &World) {
         assert_eq!(reached.is_some_and(|said| said.starts_with("guest, from ")), expected, "{what}");
     }
     from_elsewhere(&internet);
+    to_loopback_from_elsewhere(world, &internet);
     datagrams(HOST);
     let held = TcpListener::bind((loopback, 8080)).map(drop).map_err(|e| e.kind());
     assert_eq!(held, Err(std::io::ErrorKind::AddrInUse), "another program can have a published port");
@@ -105,6 +106,28 @@ fn from_elsewhere(internet: &Internet) {
     println!("| published | everywhere, from another machine | reaches | {everywhere} |");
     assert!(everywhere.starts_with("guest, from 203.0.113."), "its own address is seen: {everywhere}");
     assert_eq!(internet.run_inside(move || ask((HOST, 8080).into())), None, "loopback's port is open to others");
+}
+
+/// Somebody on the same wire sends packets to 127.0.0.1, which arrive at this host and lead nowhere.
+fn to_loopback_from_elsewhere(world: &World, internet: &Internet) {
+    for line in [
+        "sysctl -qw net.ipv4.conf.eth0.route_localnet=1",
+        "ip route del table local local 127.0.0.0/8 dev lo",
+        "ip route del table local local 127.0.0.1 dev lo",
+        "ip route add 127.0.0.1 via 203.0.113.1 dev eth0",
+    ] {
+        internet.inside(world, line);
+    }
+    let nft = |line: &str| world.tool("nft", &[line]).output().ok().text();
+    nft("add table ip watch");
+    nft("add chain ip watch arrives { type filter hook prerouting priority -310; }");
+    nft("add rule ip watch arrives iifname up0 ip daddr 127.0.0.1 counter");
+    let reached = internet.run_inside(|| ask((Ipv4Addr::LOCALHOST, 8080).into()));
+    let seen = nft("list chain ip watch arrives");
+    nft("delete table ip watch");
+    println!("| published | 127.0.0.1, from another machine | nothing | {reached:?} |");
+    assert!(seen.contains("counter packets") && !seen.contains("packets 0 "), "no packet has arrived: {seen}");
+    assert_eq!(reached, None, "loopback's port is open to whoever is on the same wire");
 }
 
 fn datagrams(host: Ipv4Addr) {
