@@ -103,7 +103,8 @@ fn create(world: &World) {
     let file = world.folder().join("second");
     std::fs::write(&file, format!("{VALUE}-2\n")).expect("written");
     let second = format!("SECOND=file:{}@api.example,forged.example,nowhere.example:8443", file.display());
-    let create = ["vm", "create", "--name", "box", "--allow", "other.example:443"];
+    let create =
+        ["vm", "create", "--name", "box", "--memory", "512M", "--disk-size", "1G", "--allow", "other.example:443"];
     let secrets = ["--secret", "GH_TOKEN=env:MY_TOKEN@api.example", "--secret", &second];
     let asking = world.with("MY_TOKEN", VALUE);
     asking.banger(&[&create[..], &secrets[..]].concat()).limit(BOOT).output().ok();
