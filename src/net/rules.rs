@@ -443,6 +443,7 @@ mod tests {
             passage(Reach::Nat, &[]),
             passage(Reach::Granted, &["10.0.0.0/8:443", "0.0.0.0/0:53", "0.0.0.0/0", "192.0.2.7", "192.0.2.7:1"]),
             passage(Reach::Granted, &["example.org"]),
+            Passage { diverted: vec![443, 8443], ..Passage::default() },
             Passage::default(),
         ];
         let openings =
@@ -456,6 +457,7 @@ mod tests {
         texts.extend(some.iter().map(|passage| pass(guest(3), passage)));
         let Some(shut) = applied(&texts) else { return };
         assert!(!shut.contains("203.0.113.7"), "what was open stays open: {shut}");
+        assert!(!shut.contains("divert-"), "a guest without secrets has a chain for them: {shut}");
         texts.push(opened);
         let open = applied(&texts).expect("as before");
         assert!(open.contains("203.0.113.7 . 443 timeout 30s") && open.contains("203.0.113.7 timeout 30s"), "{open}");

@@ -30,11 +30,10 @@ const PORTED: &str = "meta l4proto { tcp, udp }";
 const KNOWN: &str = "meta l4proto { tcp, udp, icmp }";
 
 /// The chains, in an order in which none is named before it is there.
-const CHAINS: [&str; 5] = ["refuse", "reach", "leave", "visit", "divert"];
+const CHAINS: [&str; 4] = ["refuse", "reach", "leave", "visit"];
 
 /// The maps of the table, and the chain of a guest that each leads to.
-const MAPS: [(&str, &str); 4] =
-    [("leaving", "leave"), ("visiting", "visit"), ("refused", "refuse"), ("diverted", "divert")];
+const MAPS: [(&str, &str); 3] = [("leaving", "leave"), ("visiting", "visit"), ("refused", "refuse")];
 
 /// The sets, and what they are: addresses with a port and without that are open; where it went, by
 /// protocol and port, and by protocol alone; and where it was refused to go.
@@ -62,7 +61,7 @@ pub(super) fn text(guest: Guest, passage: &Passage) -> String {
     reaching(&mut text, n);
     leaving(&mut text, n, passage);
     visiting(&mut text, n, passage);
-    diverting(&mut text, n, passage);
+    diverting(&mut text, guest, &passage.diverted);
     for (map, chain) in MAPS {
         line(&mut text, format_args!("add element inet banger {map} {{ {} : goto {chain}-{n} }}", guest.address));
     }
@@ -73,6 +72,7 @@ pub(super) fn text(guest: Guest, passage: &Passage) -> String {
 pub(super) fn removal(guest: Guest) -> String {
     let n = guest.slot;
     let mut text = objects(n, "add");
+    diverting(&mut text, guest, &[]);
     for verb in ["add", "delete"] {
         for (map, chain) in MAPS {
             let lead = if verb == "add" { format!(" : goto {chain}-{n}") } else { String::new() };
@@ -84,6 +84,22 @@ pub(super) fn removal(guest: Guest) -> String {
         line(&mut text, format_args!("flush chain inet banger {chain}-{n}"));
     }
     text + &objects(n, "delete")
+}
+
+/// A guest asks for its secrets' hosts at the host's own address, as DNS told it: from `ports` there it gets to
+/// the daemon. Most guests have none, and no chain for it.
+fn diverting(text: &mut String, guest: Guest, ports: &[u16]) {
+    let (n, address) = (guest.slot, guest.address);
+    line(text, format_args!("add chain inet banger divert-{n}"));
+    line(text, format_args!("add element inet banger diverted {{ {address} : goto divert-{n} }}"));
+    line(text, format_args!("flush chain inet banger divert-{n}"));
+    for port in ports {
+        line(text, format_args!("add rule inet banger divert-{n} tcp dport {port} redirect to :{SECRETS_PORT}"));
+    }
+    if ports.is_empty() {
+        line(text, format_args!("delete element inet banger diverted {{ {address} }}"));
+        line(text, format_args!("delete chain inet banger divert-{n}"));
+    }
 }
 
 /// Opens addresses for a while. One that is open already is opened anew, for that long from now.
@@ -202,14 +218,6 @@ fn visiting(text: &mut String, n: Slot, passage: &Passage) {
         rules.add(format_args!("{} goto reach-{n}", matching(grant)));
     }
     rules.add(format_args!("goto refuse-{n}"));
-}
-
-/// A guest asks for its secrets' hosts at the host's own address, as DNS told it.
-fn diverting(text: &mut String, n: Slot, passage: &Passage) {
-    let mut rules = Rules::of(text, "divert", n);
-    for port in &passage.diverted {
-        rules.add(format_args!("tcp dport {port} redirect to :{SECRETS_PORT}"));
-    }
 }
 
 fn matching(grant: &NetGrant) -> String {
