@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use base64ct::{Base64, Encoding};
 
+use crate::command::Run;
 use crate::daemons::lose_both;
 use crate::exec::BOOT;
 use crate::flows;
@@ -110,10 +111,15 @@ fn create(world: &World) {
     asking.banger(&[&create[..], &secrets[..]].concat()).limit(BOOT).output().ok();
 }
 
+/// A command in the guest, by the agent: over ssh each would take seconds.
+fn inside(world: &World, command: &[&str]) -> Run {
+    world.banger(&[&["vm", "exec", "box", "--"], command].concat()).limit(BOOT)
+}
+
 /// What curl says in the guest, whose shell fills in its variables.
 fn curl(world: &World, arguments: &str) -> String {
     let script = format!("curl -sS --max-time 30 {arguments} 2>&1");
-    world.guest("box", &["sh", "-c", &script]).limit(60).output().text()
+    inside(world, &["sh", "-c", &script]).limit(60).output().text()
 }
 
 fn status(world: &World, url: &str) -> String {
@@ -122,14 +128,14 @@ fn status(world: &World, url: &str) -> String {
 
 /// In every way in which a secret can stand in a head.
 fn requests(world: &World, api: &Site) {
-    let placeholder = world.guest("box", &["printenv", "GH_TOKEN"]).output().ok().text();
+    let placeholder = inside(world, &["printenv", "GH_TOKEN"]).output().ok().text();
     assert!(placeholder.starts_with("banger_secret_") && placeholder.len() == 46, "{placeholder}");
     let over_ssh = world.banger(&["vm", "ssh", "box", "--", "printenv", "GH_TOKEN"]).limit(60).output().ok().text();
     assert_eq!(over_ssh, placeholder, "over ssh the environment is another");
     let basic = Base64::encode_string(format!("git:{VALUE}").as_bytes());
     let big =
         "head -c 3000000 /dev/zero | curl -sS --max-time 60 -T - -H \"X-Key: $SECOND\" https://api.example/big 2>&1";
-    assert_eq!(world.guest("box", &["sh", "-c", big]).limit(90).output().ok().text(), "received 3000000 bytes");
+    assert_eq!(inside(world, &["sh", "-c", big]).limit(90).output().ok().text(), "received 3000000 bytes");
     for (what, arguments, field, expected) in [
         ("a field", "-H \"Authorization: Bearer $GH_TOKEN\"", "authorization", format!("Bearer {VALUE}")),
         ("two in one", "-H \"X-Both: $GH_TOKEN,$SECOND\"", "x-both", format!("{VALUE},{VALUE}-2")),
@@ -157,7 +163,7 @@ fn git(world: &World) {
                   head -c 2000000 /dev/urandom > big; git add big; \
                   git -c user.name=b -c user.email=b@example commit -qm second; git push -q; git fetch -q; \
                   git rev-parse origin/main HEAD | uniq | wc -l";
-    let said = world.guest("box", &["sh", "-c", script]).limit(120).output().ok().text();
+    let said = inside(world, &["sh", "-c", script]).limit(120).output().ok().text();
     println!("| secret | git clone, push and fetch over HTTPS | works | {} |", said.replace('\n', ", "));
     assert_eq!(said, "content\n1");
 }
@@ -184,8 +190,8 @@ fn refused_requests(world: &World, api: &Site, forged: &Site) {
 
 /// All of the guest's memory, environments and disk, by somebody who is root there; what is there is found.
 fn nothing_is_found(world: &World) {
-    let placeholder = world.guest("box", &["printenv", "GH_TOKEN"]).output().ok().text();
-    let disk = world.guest("box", &["findmnt", "-no", "SOURCE", "/"]).output().ok().text();
+    let placeholder = inside(world, &["printenv", "GH_TOKEN"]).output().ok().text();
+    let disk = inside(world, &["findmnt", "-no", "SOURCE", "/"]).output().ok().text();
     world
         .guest("box", &["sh", "-c", "echo \"$GH_TOKEN\" > /root/written; sync; cat > /root/scan.pl"])
         .input(SCAN)
@@ -194,7 +200,7 @@ fn nothing_is_found(world: &World) {
     let scan = |needle: &str| {
         let hex: String = needle.bytes().map(|b| format!("{:02x}", b ^ 0x5a)).collect();
         let command = ["perl", "/root/scan.pl", &hex, &disk];
-        world.guest("box", &command).limit(200).output().ok().text()
+        inside(world, &command).limit(200).output().ok().text()
     };
     let control = scan(&placeholder);
     println!("| scan of the guest | the placeholder | found | {control} |");
