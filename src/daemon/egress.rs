@@ -104,8 +104,10 @@ pub(super) async fn resume(daemon: &Arc<Daemon>, op: &Op, running: &[VmRecord]) 
     let subnet = steps::ensure_network(daemon, op).await?;
     dns::ensure(daemon, op, subnet).await?;
     for vm in running {
-        secrets::ensure(daemon, op, subnet, vm).await?;
         apply(daemon, op, vm).await?;
+    }
+    for vm in running {
+        secrets::ensure(daemon, op, subnet, vm).await?;
     }
     Ok(())
 }

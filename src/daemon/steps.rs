@@ -12,6 +12,7 @@ use super::blocking::unblock;
 use super::helper::unexpected;
 use super::machine::Live;
 use super::operation::Op;
+use super::outward::Outward;
 use super::secrets::Vault;
 use super::vm_files::VmFiles;
 use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, secrets, shutdown, vsock};
@@ -183,8 +184,8 @@ async fn launch(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
         passage: vm.spec.passage(),
         ports: vm.spec.ports.clone(),
     };
-    // Of an earlier boot, whose openings have ended with it.
-    daemon.machine(id).outward().close();
+    // Of an earlier boot, with which all that was open and counted has ended.
+    *daemon.machine(id).outward() = Outward::new();
     let (reply, files) = daemon.helper.call(op.id, request, prepared.files).await?;
     go_live(daemon, op, id, reply, files, prepared.setup).await
 }

@@ -22,6 +22,7 @@ use futures_rustls::LazyConfigAcceptor;
 use futures_rustls::server::TlsStream;
 use log::{debug, info, warn};
 use rustls::server::Acceptor;
+use smol::future::FutureExt;
 use smol::io::AsyncWriteExt;
 use smol::{Async, Task, Timer};
 
@@ -105,7 +106,11 @@ async fn serve(daemon: Arc<Daemon>, subnet: Subnet, listener: Async<TcpListener>
                 continue;
             }
         };
+        // Other programs of this host reach the door too, and take no places.
         let IpAddr::V4(address) = from.ip() else { continue };
+        if subnet.slot_of(address).is_none() {
+            continue;
+        }
         let Some(place) = places.enter(address) else {
             debug!("{address} has too many connections to the hosts of its secrets");
             continue;
@@ -120,7 +125,7 @@ async fn serve(daemon: Arc<Daemon>, subnet: Subnet, listener: Async<TcpListener>
     }
 }
 
-/// Serves one connection, whoever made it: other programs of this host reach the door too.
+/// Serves one connection.
 async fn attend(
     daemon: &Arc<Daemon>,
     subnet: Subnet,
@@ -157,7 +162,16 @@ async fn attend(
     });
     let Some(to_guest) = to_guest else { return Ok(()) };
     let (from_host, to_host) = smol::io::split(upstream);
-    let ended = Exchange { requests, to_guest, from_host, to_host, host, swaps }.run(first, count).await;
+    let exchange = Exchange { requests, to_guest, from_host, to_host, host, swaps };
+    let gone = async {
+        // A guest whose monitor has ended says no goodbye.
+        match guest.machine.live() {
+            Some(live) => live.ended().await,
+            None => std::future::pending().await,
+        }
+        Ok(())
+    };
+    let ended = exchange.run(first, count).or(gone).await;
     if let Err(Trouble::Refused(refusal)) = &ended {
         guest.machine.outward().count_failure(host.name(), &refusal.to_string());
     }

@@ -54,6 +54,10 @@ enum Stored {
 impl Vault {
     /// For the secrets of the VM `name`, at `now` (Unix seconds).
     pub fn make(name: &VmName, secrets: &[Secret], values: Vec<SecretValue>, now: u64) -> io::Result<Self> {
+        if values.len() != secrets.len() {
+            // Of a daemon that ended before they were written down.
+            return Err(io::Error::other("the values of its secrets are not there"));
+        }
         let hosts: Vec<String> = Secret::hosts_of(secrets).iter().map(|host| host.name().to_owned()).collect();
         let issuer = authority(name, &hosts, now).map_err(io::Error::other)?;
         let (certificate, key) = certificate(&issuer, hosts, now).map_err(io::Error::other)?;
@@ -124,6 +128,13 @@ pub(super) mod tests {
         let name = "box".parse().expect("a name");
         let vault = Vault::make(&name, &secrets, vec![value], 1_790_000_000).expect("made");
         (secrets, vault)
+    }
+
+    #[test]
+    fn a_vault_without_values_is_not_made() {
+        let (secrets, _) = made("api.example");
+        let name = "box".parse().expect("a name");
+        assert!(Vault::make(&name, &secrets, Vec::new(), 1_790_000_000).is_err());
     }
 
     #[test]
