@@ -30,7 +30,10 @@ pub fn values(asked: &[AskedSecret]) -> Result<Vec<SecretValue>, Failure> {
 fn value(asked: &AskedSecret) -> Result<SecretValue, Failure> {
     let text = match &asked.source {
         Source::Variable(variable) => match std::env::var_os(variable) {
-            None => return Err(refused(format!("the secret {}: the variable {variable} is not set here", asked.name))),
+            None => {
+                let message = format!("the secret {}: the variable {variable} is not set here", asked.name);
+                return Err(refused(message).hint(format!("export {variable}=... before this, or take file:PATH")));
+            }
             Some(text) => text.into_encoded_bytes(),
         },
         Source::File(path) => read(path)

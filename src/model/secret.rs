@@ -11,7 +11,7 @@ use super::checked_string_codec;
 use super::egress::{Destination, Egress, Grant, GrantError, NamePattern};
 
 /// The port of HTTPS (RFC 9110 section 4.2.2).
-const HTTPS: u16 = 443;
+pub const HTTPS: u16 = 443;
 
 /// A secret was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -202,6 +202,9 @@ impl SecretHost {
 impl FromStr for SecretHost {
     type Err = SecretError;
     fn from_str(text: &str) -> Result<Self, SecretError> {
+        if text.is_empty() {
+            return Err(SecretError::NotOneHost(text.to_owned()));
+        }
         match text.parse::<Grant>()? {
             Grant { to: Destination::Name(name), port } if !name.as_str().starts_with('*') => {
                 Ok(Self { name, port: port.unwrap_or(HTTPS) })
@@ -365,7 +368,7 @@ mod tests {
             ("10.0.0.0/8", "not one host"),
             ("https://example.org/", "URL"),
             ("box.vm", "VM"),
-            ("", "not an IPv4"),
+            ("", "not one host"),
         ] {
             let error = text.parse::<SecretHost>().expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");

@@ -4,7 +4,7 @@
 
 use base64ct::{Base64, Encoding};
 
-use crate::model::secret::{Placeholder, SecretHost, SecretValue};
+use crate::model::secret::{HTTPS, Placeholder, SecretHost, SecretValue};
 
 /// Largest head that is taken from a guest: servers take less.
 pub const HEAD_LIMIT: usize = 64 << 10;
@@ -171,7 +171,7 @@ fn check_host(fields: &[httparse::Header<'_>], host: &SecretHost) -> Result<(), 
     let asked: Vec<String> = values(fields, "host").map(|value| String::from_utf8_lossy(value).into_owned()).collect();
     let is_meant = |asked: &str| match asked.split_once(':') {
         Some((name, port)) => host.is(name) && port.parse() == Ok(host.port()),
-        None => host.is(asked),
+        None => host.is(asked) && host.port() == HTTPS,
     };
     match asked.as_slice() {
         [one] if is_meant(one.trim()) => Ok(()),
@@ -419,6 +419,17 @@ mod tests {
         ] {
             assert!(matches!(sent(bad), Err(Refusal::OtherHost { .. })), "{bad}: {:?}", sent(bad));
         }
+    }
+
+    #[test]
+    fn another_port_than_that_of_https_must_be_named() {
+        let host: SecretHost = "api.example:8443".parse().expect("a host");
+        let sent = |asked: &str| {
+            let head = format!("GET / HTTP/1.1\r\nHost: {asked}\r\n\r\n");
+            outgoing(head.as_bytes(), &host, &swaps()).map(|out| out.swapped)
+        };
+        assert_eq!(sent("api.example:8443"), Ok(0));
+        assert!(sent("api.example").is_err() && sent("api.example:443").is_err());
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Shown {
         for line in self.secrets.iter().filter(|line| line.failed > 0) {
             let why = line.last_failure.as_deref().unwrap_or("unknown");
             let (host, failed) = (&line.host, line.failed);
-            render::note(&format!("[vm run] {failed} requests to {host}, a secret's host, failed; the last: {why}"));
+            render::note(&format!("[vm run] {failed}x a request to {host}, a secret's host, failed; the last: {why}"));
         }
     }
 
