@@ -304,7 +304,10 @@ fn allowed(roots: &Roots, seen: &Seen, path: &str) -> Option<&'static str> {
         // In its own mount namespace this is the empty root that it puts together.
         ["sys", ..] if seen.apart && seen.program == "banger-stage" => Some("a stage's own root"),
         ["sys", "fs", "cgroup", rest @ ..] => is_own_cgroup(roots, rest).then_some("its cgroups"),
-        ["proc", "sys", "net", "ipv4", "ip_forward"] => Some("whether the host forwards"),
+        // With what the kernel changes along with it, put back.
+        ["proc", "sys", "net", "ipv4", "ip_forward"]
+        | ["proc", "sys", "net", "ipv4", "conf", "all", "accept_redirects"]
+        | ["proc", "sys", "net", "ipv4", "conf", _, "forwarding"] => Some("whether the host forwards"),
         ["proc", "sys", "net", "ipv4" | "ipv6", "conf", link, _] => is_own_link(link).then_some("its links' settings"),
         ["dev", "null"] => Some("/dev/null"),
         ["dev", "net", "tun"] => Some("/dev/net/tun"),
@@ -453,6 +456,7 @@ pub fn judges_rightly() {
         r#"1 mkdir("/sys/fs/cgroup/memory/banger/00aa", 0777) = 0"#,
         r#"1 open("/proc/sys/net/ipv4/conf/bng-250/x", O_WRONLY) = 5</proc/sys/net/ipv4/conf/bng-250/x>"#,
         r#"1 open("/proc/sys/net/ipv4/ip_forward", O_WRONLY) = 5</proc/sys/net/ipv4/ip_forward>"#,
+        r#"1 open("/proc/sys/net/ipv4/conf/all/accept_redirects", O_WRONLY) = 5</proc/sys/net/ipv4/conf/all/accept_redirects>"#,
         r#"1 bind(7<socket:[3]>, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("0.0.0.0")}, 16) = 0"#,
         r#"3 execve("/usr/sbin/nft", ["/usr/sbin/nft", "-j", "-n", "list set inet banger reached-port-7"], 0x7f /* 0 vars */) = 0"#,
         r#"1 ftruncate(5</memfd:x (deleted)>, 1) = 0"#,
