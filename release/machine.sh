@@ -55,6 +55,14 @@ is_there() {
     esac
 }
 
+# install_named "PACKAGE...": installs them, or says why not and ends.
+install_named() {
+    say "installing packages: $1"
+    # shellcheck disable=SC2086  # a list of package names
+    install_packages $1 ||
+        die "apt-get could not install: $1" "its messages are above; then run this again"
+}
+
 # ensure_packages NEED...: installs what is missing; touches nothing when nothing is.
 ensure_packages() {
     wanted=$(missing "$@" | tr '\n' ' ')
@@ -62,11 +70,11 @@ ensure_packages() {
     command -v apt-get >/dev/null 2>&1 ||
         die "these are missing, and there is no apt-get to install them: $wanted" \
             "install the programs with your distribution's tools, then run this again"
-    say "installing packages: $wanted"
     as_root apt-get update -qq
-    # shellcheck disable=SC2086  # a list of package names
-    install_packages $wanted ||
-        die "apt-get could not install: $wanted" "its messages are above; then run this again"
+    install_named "$wanted"
+    still=$(missing "$@" | tr '\n' ' ')
+    # apt removes what conflicts with a new package: a tool from another suite than the distribution's.
+    [ -z "$still" ] || install_named "$still"
     still=$(missing "$@" | tr '\n' ' ')
     [ -z "$still" ] || die "still missing after the installation: $still"
 }
