@@ -76,6 +76,7 @@ fn ask(world: &World, name: &str, fail: FakeFailure) -> Result<(), banger::proto
         egress: Default::default(),
         ports: Vec::new(),
         secrets: Vec::new(),
+        environment: Vec::new(),
     };
     let request =
         OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, values: vec![], fail: Some(fail) };

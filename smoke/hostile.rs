@@ -100,6 +100,7 @@ fn spec() -> VmSpec {
         egress: Default::default(),
         ports: Vec::new(),
         secrets: Vec::new(),
+        environment: Vec::new(),
     }
 }
 

@@ -212,6 +212,7 @@ pub fn without_room(world: &World) {
         egress: Default::default(),
         ports: Vec::new(),
         secrets: Vec::new(),
+        environment: Vec::new(),
     };
     let request =
         OwnerRequest::CreateVm { spec, start: false, ephemeral: false, ttl: None, values: vec![], fail: None };

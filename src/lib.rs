@@ -29,6 +29,8 @@ pub mod store;
 pub mod system;
 /// How a virtual machine monitor is asked, driven and told to stop.
 pub mod vmm;
+/// A repository goes into a guest, a patch comes out.
+pub mod workspace;
 
 /// The owner's daemon, `bangerd`.
 pub mod daemon;

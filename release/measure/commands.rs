@@ -98,6 +98,7 @@ fn row(number: u64) -> VmRecord {
         egress: Default::default(),
         ports: Vec::new(),
         secrets: Vec::new(),
+        environment: Vec::new(),
     };
     let now = banger::os::clock::unix_seconds();
     let new = VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Qemu, Accel::Tcg, now);

@@ -9,6 +9,7 @@ mod args;
 mod autostart;
 mod client;
 mod commands;
+mod environment;
 mod interrupt;
 mod names;
 mod progress;

@@ -2,7 +2,7 @@
 
 use super::args::{Allow, EgressFlags, VmFlags};
 use super::report::Failure;
-use super::{names, secrets};
+use super::{environment, names, secrets};
 use crate::host::choose::{self, DEFAULT_IMAGE, DEFAULT_KERNEL};
 use crate::host::config::Config;
 use crate::host::facts::Facts;
@@ -78,6 +78,7 @@ pub fn spec(flags: &VmFlags, defaults: &VmDefaults, config: &Config) -> Result<V
         egress: egress(&flags.egress, config)?,
         ports: flags.ports.clone(),
         secrets: secrets::named(&flags.secrets),
+        environment: environment::variables(&flags.environment)?,
     };
     spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     Ok(spec)
@@ -211,6 +212,7 @@ mod tests {
             egress: Egress::default(),
             ports: Vec::new(),
             secrets: Vec::new(),
+            environment: Vec::new(),
         };
         let vmm = VmmChoice { kind: VmmKind::Qemu, accel: Accel::Tcg, reason: String::new() };
         assert_eq!(spec_line(&spec, &vmm), "spec: 2 vcpu | 2048 MiB | 8G disk | qemu/tcg");

@@ -18,7 +18,7 @@ use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_siz
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
 use crate::model::plan::Wanted;
-use crate::model::{VmName, VmRecord, VmState};
+use crate::model::{VmName, VmRecord, VmState, Workspace};
 use crate::os::socket::Peer;
 use crate::protocol::guest::GuestRequest;
 use crate::protocol::hello::BUILD;
@@ -60,6 +60,8 @@ pub(super) async fn answer(
             one(idle.ok_or_else(Op::cancelled)??)
         }
         OwnerRequest::KeepVm { name } => done(keep(d, &name).await),
+        OwnerRequest::SetWorkspace { name, workspace } => done(set_workspace(d, &name, workspace).await),
+        OwnerRequest::NoteExit { name, code } => done(note_exit(d, &name, code).await),
         OwnerRequest::DeleteVm { name } => one(lifecycle::reach_by_name(d, &op, &name, Wanted::Gone).await?),
         OwnerRequest::ListVms => plain(OwnerReply::Vms(d.stored(|s| s.vms()).await?)),
         OwnerRequest::ListRunning => plain(OwnerReply::Vms(d.stored(|s| s.running_vms()).await?)),
@@ -166,6 +168,26 @@ fn defaults(daemon: &Daemon, facts: &Facts) -> Result<VmDefaults, Fault> {
 async fn keep(daemon: &Daemon, name: &VmName) -> Result<(), Fault> {
     let id = daemon.vm(name).await?.id;
     daemon.stored(move |s| s.update_vm(&id, |vm| vm.keeper = None)).await.map(|_| ())
+}
+
+/// Remembers the repository in a VM. Who asked has brought it there; the daemon only keeps what it is told.
+async fn set_workspace(daemon: &Daemon, name: &VmName, workspace: Workspace) -> Result<(), Fault> {
+    if !workspace.has_source() {
+        return Err(Fault::new(FaultKind::BadRequest, "a workspace comes from an absolute path"));
+    }
+    let id = daemon.vm(name).await?.id;
+    daemon.stored(move |s| s.update_vm(&id, |vm| vm.workspace = Some(workspace))).await.map(|_| ())
+}
+
+/// Remembers how the last command in a VM's repository ended.
+async fn note_exit(daemon: &Daemon, name: &VmName, code: u8) -> Result<(), Fault> {
+    let id = daemon.vm(name).await?.id;
+    let note = move |vm: &mut VmRecord| {
+        if let Some(workspace) = &mut vm.workspace {
+            workspace.last_exit = Some(code);
+        }
+    };
+    daemon.stored(move |s| s.update_vm(&id, note)).await.map(|_| ())
 }
 
 /// The VM called `name`, which must run.

@@ -17,7 +17,7 @@ use super::secrets::Vault;
 use super::vm_files::VmFiles;
 use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, secrets, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
-use crate::model::identity::{Identity, IdentityV1, IdentityV2};
+use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3};
 use crate::model::plan::Step;
 use crate::model::{MacAddr, ProcessRef, Slot, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
@@ -240,15 +240,12 @@ fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, init: crate::model::
         init,
         now_ns: unix_nanos(),
     };
-    let identity = match vm.spec.secrets.as_slice() {
-        [] => Identity::V1(first),
-        secrets => Identity::V2(IdentityV2 {
-            first,
-            environment: secrets.iter().map(|s| (s.name.clone(), s.placeholder.clone())).collect(),
-            authority: Vault::read(&files.secrets())?.authority,
-        }),
-    };
-    let frame = frame::encode(&identity).map_err(std::io::Error::other)?;
+    let secrets = vm.spec.secrets.as_slice();
+    let authority = if secrets.is_empty() { String::new() } else { Vault::read(&files.secrets())?.authority };
+    let environment = secrets.iter().map(|s| (s.name.clone(), s.placeholder.clone())).collect();
+    let second = IdentityV2 { first, environment, authority };
+    let identity = IdentityV3 { second, variables: vm.spec.environment.clone() };
+    let frame = frame::encode(&Identity::V3(identity)).map_err(std::io::Error::other)?;
     Ok(frame[frame::HEADER..].to_vec())
 }
 

@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::environment::Variable;
 use super::secret::{Placeholder, VariableName};
 use super::{InitMode, MacAddr, VmId, VmName};
 
@@ -24,6 +25,17 @@ pub enum Identity {
     V1(IdentityV1),
     /// With secrets.
     V2(IdentityV2),
+    /// With variables.
+    V3(IdentityV3),
+}
+
+/// An identity with variables of the owner's.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct IdentityV3 {
+    /// All the rest.
+    pub second: IdentityV2,
+    /// More variables that everything run in the guest gets.
+    pub variables: Vec<Variable>,
 }
 
 /// An identity with what stands for secrets.

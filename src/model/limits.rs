@@ -140,6 +140,7 @@ mod tests {
             egress: Default::default(),
             ports: Vec::new(),
             secrets: Vec::new(),
+            environment: Vec::new(),
         }
     }
 

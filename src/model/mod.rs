@@ -12,6 +12,8 @@ pub mod change;
 pub mod choice;
 /// Where a guest may go.
 pub mod egress;
+/// What a guest's environment holds.
+pub mod environment;
 /// Identifiers that banger chooses.
 pub mod id;
 /// What is particular to a VM, as read by `init`.
@@ -48,10 +50,13 @@ pub mod traffic;
 pub mod usage;
 /// What is known of a VM.
 pub mod vm;
+/// A repository of the host's in a VM.
+pub mod workspace;
 
 pub use address::{MacAddr, Subnet, TapName};
 pub use change::{Lifetime, VmChange};
 pub use egress::{Egress, Reach};
+pub use environment::Variable;
 pub use id::{OpId, Slot, VmId};
 pub use limits::{LimitError, Limits};
 pub use name::{ImageName, KernelName, NameError, VmName};
@@ -62,6 +67,7 @@ pub use size::{Mib, SizeError};
 pub use spec::{InitMode, VmSpec};
 pub use time_span::TimeSpan;
 pub use vm::{VmRecord, VmState};
+pub use workspace::{GuestFolder, ObjectId, Workspace};
 
 /// Implements bincode's traits for a string newtype through its checked constructor.
 macro_rules! checked_string_codec {

@@ -1,6 +1,7 @@
 //! What a user asked for.
 
 use super::egress::{Egress, GrantError, Passage};
+use super::environment::{Variable, VariableError};
 use super::publish::{PublishError, PublishedPort};
 use super::secret::{Secret, SecretError};
 use super::{ImageName, KernelName, Mib, VmName};
@@ -49,6 +50,8 @@ pub struct VmSpec {
     pub ports: Vec<PublishedPort>,
     /// Secrets that stand in its environment by placeholders, at most [`Secret::MAX`].
     pub secrets: Vec<Secret>,
+    /// Variables of everything that is run in it, at most [`Variable::MAX_BYTES`] together.
+    pub environment: Vec<Variable>,
 }
 
 /// Why a specification was refused.
@@ -72,6 +75,9 @@ pub enum SpecError {
     /// Secrets that cannot be together.
     #[error(transparent)]
     Secrets(#[from] SecretError),
+    /// Variables that cannot be together.
+    #[error(transparent)]
+    Environment(#[from] VariableError),
     /// Smaller than it is.
     #[error("disk of {disk}: it has {has}, and a disk only grows")]
     DiskShrinks {
@@ -118,6 +124,7 @@ impl VmSpec {
         self.egress.check()?;
         Secret::check_all(&self.secrets)?;
         Secret::check_beside(&self.secrets, &self.egress)?;
+        Variable::check_all(&self.environment, &self.secrets)?;
         Ok(PublishedPort::check_all(&self.ports)?)
     }
 
@@ -163,6 +170,7 @@ mod tests {
             egress: Egress::default(),
             ports: Vec::new(),
             secrets: Vec::new(),
+            environment: Vec::new(),
         }
     }
 

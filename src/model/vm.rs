@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use super::choice::{Accel, VmmKind};
-use super::{ProcessRef, Slot, VmId, VmSpec};
+use super::{ProcessRef, Slot, VmId, VmSpec, Workspace};
 
 /// Where a VM is in its life. Every change is one write transaction.
 #[derive(
@@ -79,6 +79,8 @@ pub struct VmRecord {
     pub started_at: Option<u64>,
     /// Unix seconds at which it is deleted, running or not.
     pub expires_at: Option<u64>,
+    /// The repository in it.
+    pub workspace: Option<Workspace>,
 }
 
 impl VmRecord {
@@ -98,6 +100,7 @@ impl VmRecord {
             created_at,
             started_at: None,
             expires_at: None,
+            workspace: None,
         }
     }
 

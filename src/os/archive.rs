@@ -89,6 +89,39 @@ pub fn pack(folder: &Path, name: &OsStr, as_name: &OsStr, out: impl Write) -> Re
     Ok(packing.moved)
 }
 
+/// Writes `paths`, files and links below `root`, and behind them `texts`, which are no files here, to `out`.
+/// What has gone meanwhile, or became a folder, is skipped and counted.
+pub fn pack_listed<'p>(
+    root: &Path,
+    paths: impl IntoIterator<Item = &'p Path>,
+    texts: &[(&str, &[u8])],
+    out: impl Write,
+) -> Result<Moved, ArchiveError> {
+    let mut packing = Packing { builder: Builder::new(out), moved: Moved::default() };
+    for name in paths {
+        let path = root.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(about) if !about.is_dir() => packing.add(&path, name)?,
+            Ok(_) => packing.moved.skipped += 1,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                packing.moved.skipped += 1;
+            }
+            Err(e) => return Err(at("read", &path)(e)),
+        }
+    }
+    for (name, text) in texts {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        packing.builder.append_data(&mut header, name, *text).map_err(ArchiveError::Stream)?;
+        packing.moved.entries += 1;
+    }
+    let mut out = packing.builder.into_inner().map_err(ArchiveError::Stream)?;
+    out.flush().map_err(ArchiveError::Stream)?;
+    Ok(packing.moved)
+}
+
 struct Packing<W: Write> {
     builder: Builder<W>,
     moved: Moved,

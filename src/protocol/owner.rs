@@ -19,7 +19,7 @@ use crate::model::traffic::Flow;
 use crate::model::usage::HostUsage;
 use crate::model::{
     Egress, ImageName, InitMode, KernelName, Mib, OpId, Secret, SecretValue, TimeSpan, VmChange, VmName, VmRecord,
-    VmSpec,
+    VmSpec, Workspace,
 };
 
 /// One request.
@@ -191,6 +191,20 @@ pub enum OwnerRequest {
         /// Which.
         name: VmName,
     },
+    /// Remember the repository that was brought into a VM.
+    SetWorkspace {
+        /// Which.
+        name: VmName,
+        /// The repository.
+        workspace: Workspace,
+    },
+    /// Remember how a command ended that was run in a VM's repository; nothing where it has none.
+    NoteExit {
+        /// Which.
+        name: VmName,
+        /// Its exit code.
+        code: u8,
+    },
 }
 
 impl OwnerRequest {
@@ -222,6 +236,8 @@ impl OwnerRequest {
             | Self::Stats { .. }
             | Self::WaitVm { .. }
             | Self::Egress { .. }
+            | Self::SetWorkspace { .. }
+            | Self::NoteExit { .. }
             | Self::DeleteKernel { .. } => 0,
         }
     }

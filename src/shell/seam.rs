@@ -132,6 +132,24 @@ pub trait Control {
     fn command_ended(&mut self) {}
 }
 
+impl<C: Control + ?Sized> Control for &mut C {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        (**self).descriptor()
+    }
+
+    fn next(&mut self) -> Option<ControlEvent> {
+        (**self).next()
+    }
+
+    fn end_asked_for(&mut self) -> Option<i32> {
+        (**self).end_asked_for()
+    }
+
+    fn command_ended(&mut self) {
+        (**self).command_ended();
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -8,8 +8,8 @@ use super::StoreError;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::{
-    Egress, ImageName, InitMode, KernelName, Mib, ProcessRef, PublishedPort, Slot, VmId, VmName, VmRecord, VmSpec,
-    VmState,
+    Egress, ImageName, InitMode, KernelName, Mib, ProcessRef, PublishedPort, Secret, Slot, VmId, VmName, VmRecord,
+    VmSpec, VmState,
 };
 
 /// Most bytes of a row.
@@ -27,7 +27,33 @@ pub(super) enum VmRow {
     V1(VmRecordV1),
     V2(VmRecordV2),
     V3(VmRecordV3),
-    V4(VmRecord),
+    V4(VmRecordV4),
+    V5(VmRecord),
+}
+
+/// What was asked for before `0005-vm-workspace`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmSpecV3 {
+    pub second: VmSpecV2,
+    pub secrets: Vec<Secret>,
+}
+
+/// A VM's row before `0005-vm-workspace`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmRecordV4 {
+    pub id: VmId,
+    pub spec: VmSpecV3,
+    pub slot: Option<Slot>,
+    pub address: Option<Ipv4Addr>,
+    pub state: VmState,
+    pub reason: Option<String>,
+    pub vmm: VmmKind,
+    pub accel: Accel,
+    pub process: Option<ProcessRef>,
+    pub keeper: Option<ProcessRef>,
+    pub created_at: u64,
+    pub started_at: Option<u64>,
+    pub expires_at: Option<u64>,
 }
 
 /// What was asked for before `0004-vm-secrets`. Never changed.
@@ -95,7 +121,23 @@ pub(super) struct VmRecordV1 {
 impl From<VmRow> for VmRecord {
     fn from(row: VmRow) -> Self {
         match row {
-            VmRow::V4(vm) => vm,
+            VmRow::V5(vm) => vm,
+            VmRow::V4(old) => Self {
+                id: old.id,
+                spec: old.spec.into(),
+                slot: old.slot,
+                address: old.address,
+                state: old.state,
+                reason: old.reason,
+                vmm: old.vmm,
+                accel: old.accel,
+                process: old.process,
+                keeper: old.keeper,
+                created_at: old.created_at,
+                started_at: old.started_at,
+                expires_at: old.expires_at,
+                workspace: None,
+            },
             VmRow::V3(old) => Self {
                 id: old.id,
                 spec: old.spec.into(),
@@ -110,6 +152,7 @@ impl From<VmRow> for VmRecord {
                 created_at: old.created_at,
                 started_at: old.started_at,
                 expires_at: old.expires_at,
+                workspace: None,
             },
             VmRow::V2(old) => Self { expires_at: old.expires_at, ..VmRow::V1(old.first).into() },
             VmRow::V1(old) => Self {
@@ -126,8 +169,15 @@ impl From<VmRow> for VmRecord {
                 created_at: old.created_at,
                 started_at: old.started_at,
                 expires_at: None,
+                workspace: None,
             },
         }
+    }
+}
+
+impl From<VmSpecV3> for VmSpec {
+    fn from(old: VmSpecV3) -> Self {
+        Self { secrets: old.secrets, ..old.second.into() }
     }
 }
 
@@ -140,8 +190,8 @@ impl From<VmSpecV2> for VmSpec {
 impl From<VmSpecV1> for VmSpec {
     fn from(old: VmSpecV1) -> Self {
         let VmSpecV1 { name, image, kernel, vcpus, memory, disk, init } = old;
-        let (egress, ports, secrets) = (Egress::default(), Vec::new(), Vec::new());
-        Self { name, image, kernel, vcpus, memory, disk, init, egress, ports, secrets }
+        let (egress, ports, secrets, environment) = (Egress::default(), Vec::new(), Vec::new(), Vec::new());
+        Self { name, image, kernel, vcpus, memory, disk, init, egress, ports, secrets, environment }
     }
 }
 
@@ -176,7 +226,9 @@ pub(super) fn decode<T: Decode<()>>(table: &'static str, key: &str, bytes: &[u8]
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::secret::{Placeholder, Secret};
+    use crate::model::Workspace;
+    use crate::model::secret::Placeholder;
+    use crate::model::workspace::Wanted;
 
     pub(crate) fn row_of_version_one() -> VmRow {
         VmRow::V1(VmRecordV1 {
@@ -268,18 +320,61 @@ pub(super) mod tests {
         assert_eq!((vm.spec.egress.grants.len(), vm.spec.ports.len(), vm.expires_at), (1, 1, Some(7)));
     }
 
-    #[test]
-    fn version_four_says_which_secrets_stand_in_the_guest_by_what() {
-        let mut vm = VmRecord::from(row_of_version_three());
-        vm.spec.secrets.push(Secret {
+    fn row_of_version_four() -> VmRow {
+        let VmRow::V3(old) = row_of_version_three() else { panic!("version three") };
+        let secret = Secret {
             name: "A".parse().expect("a name"),
             placeholder: Placeholder::from_random(7),
             hosts: vec!["a.example:8443".parse().expect("a host")],
-        });
-        let bytes = encode("vms", &VmRow::V4(vm.clone())).expect("encodes");
+        };
+        VmRow::V4(VmRecordV4 {
+            id: old.id,
+            spec: VmSpecV3 { second: old.spec, secrets: vec![secret] },
+            slot: old.slot,
+            address: old.address,
+            state: old.state,
+            reason: old.reason,
+            vmm: old.vmm,
+            accel: old.accel,
+            process: old.process,
+            keeper: old.keeper,
+            created_at: old.created_at,
+            started_at: old.started_at,
+            expires_at: old.expires_at,
+        })
+    }
+
+    #[test]
+    fn version_four_says_which_secrets_stand_in_the_guest_by_what() {
+        let bytes = encode("vms", &row_of_version_four()).expect("encodes");
         let before = encode("vms", &row_of_version_three()).expect("encodes");
         let secrets: &[u8] = b"\x01\x01A\x2ebanger_secret_00000000000000000000000000000007\x01\x0ea.example:8443";
         assert_eq!(bytes, with_inserted(3, &before, secrets));
+        assert_eq!(VmRecord::from(row_of_version_four()).spec.secrets.len(), 1);
+    }
+
+    #[test]
+    fn version_five_knows_variables_and_the_repository_in_a_vm() {
+        let mut vm = VmRecord::from(row_of_version_four());
+        vm.spec.environment.push("B=c".parse().expect("a variable"));
+        vm.workspace = Some(Workspace {
+            folder: "/root/r".parse().expect("a folder"),
+            runs_in: "/root/r/s".parse().expect("a folder"),
+            source: b"/r".to_vec(),
+            head: Some("0".repeat(40).parse().expect("an id")),
+            base: None,
+            wanted: Wanted { branch: Some("b".into()), include: vec![b"i".to_vec()], ..Wanted::default() },
+            has_history: true,
+            prepared_at: 9,
+            last_exit: Some(3),
+        });
+        let bytes = encode("vms", &VmRow::V5(vm.clone())).expect("encodes");
+        let before = encode("vms", &row_of_version_four()).expect("encodes");
+        let head = "0".repeat(40);
+        let wanted = b"\x01\x01b\x00\x00\x01\x01i\x00";
+        let workspace =
+            [&b"\x01\x07/root/r\x09/root/r/s\x02/r\x01\x28"[..], head.as_bytes(), b"\x00", wanted, b"\x01\x09\x01\x03"];
+        assert_eq!(bytes, [with_inserted(4, &before, b"\x01\x03B=c"), workspace.concat()].concat());
         assert_eq!(VmRecord::from(decode::<VmRow>("vms", "x", &bytes).expect("decodes")), vm);
     }
 

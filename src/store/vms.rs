@@ -164,7 +164,7 @@ fn require(tx: &WriteTransaction, table: super::Rows, what: &'static str, name: 
 }
 
 fn put(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
-    let row = encode("vms", &VmRow::V4(vm.clone()))?;
+    let row = encode("vms", &VmRow::V5(vm.clone()))?;
     tx.open_table(VMS)?.insert(vm.id.as_str(), row.as_slice())?;
     note_running(tx, vm)
 }
@@ -218,6 +218,7 @@ mod tests {
             egress: Default::default(),
             ports: Vec::new(),
             secrets: Vec::new(),
+            environment: Vec::new(),
         };
         VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Fake, Accel::Tcg, 0)
     }

@@ -15,6 +15,7 @@ mod rewrite;
 mod secret;
 mod usage;
 mod vm;
+mod workspace;
 
 use std::ffi::OsString;
 
@@ -29,6 +30,7 @@ pub use lifecycle::VmSet;
 pub use secret::{AskedSecret, Source};
 pub use usage::Usage;
 pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
+pub use workspace::{WorkspaceCommand, WorkspaceExport, WorkspacePrepare};
 
 /// A whole command line, understood.
 #[derive(Debug, PartialEq)]
@@ -59,6 +61,7 @@ pub enum Parsed {
     usage = "<command> [...]",
     help_triggers("-h", "--help"),
     example = "A fresh VM, one command in it, and nothing left behind:\n  banger vm run --rm -- uname -a",
+    example = "A repository in a fresh VM, its tests, and their exit code:\n  banger vm run --rm ./repo -- make test",
     example = "A VM with a shell:\n  banger vm run",
     note = "Every command has its own page: banger vm run --help.",
     note = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not found, 4 conflict,\n5 refused, 6 daemon or helper unavailable, 70 internal. With `-- CMD`: the\nexit code of CMD; 125 when banger itself failed."

@@ -16,6 +16,9 @@ const ALIASES: [(&str, &str); 2] = [("ls", "list"), ("rm", "delete")];
 /// Commands that take `-- CMD` for the guest.
 const WITH_GUEST_COMMAND: [&[&str]; 3] = [&["vm", "run"], &["vm", "ssh"], &["vm", "exec"]];
 
+/// The command whose one word, without `--`, may be a path or a program for the guest.
+const PATH_OR_COMMAND: [&str; 2] = ["vm", "run"];
+
 /// An argv made plain.
 #[derive(Debug, Default, PartialEq)]
 pub struct Line {
@@ -32,9 +35,23 @@ pub fn read(top: &CommandInfoWithArgs, arguments: Vec<OsString>) -> Result<Line,
     let (typed, rest) = split(arguments);
     let mut line = Line::default();
     let whole = (rest.is_none()).then(|| typed.clone());
-    let mut reader = Reader { at: top, line: &mut line, help: false, positionals: 0, for_guest_at: None };
+    let mut reader = Reader {
+        at: top,
+        line: &mut line,
+        help: false,
+        positionals: 0,
+        for_guest_at: None,
+        perhaps_at: None,
+        has_unknown_letters: false,
+    };
     let read = typed.into_iter().map(into_text).collect::<Result<Vec<_>, _>>().and_then(|words| reader.words(words));
-    let (help, groups, for_guest_at) = (reader.help, !reader.at.commands.is_empty(), reader.for_guest_at);
+    let (help, groups) = (reader.help, !reader.at.commands.is_empty());
+    // `vm run uname -a`: a word that is no path, and more that does not fit.
+    let for_guest_at = match (reader.perhaps_at, reader.for_guest_at) {
+        (Some(at), Some(_)) => Some(at),
+        (Some(at), None) if reader.has_unknown_letters && whole.is_some() => Some(at),
+        (_, at) => at,
+    };
     let for_guest = WITH_GUEST_COMMAND.contains(&line.path.as_slice());
     if let (Some(whole), Some(at), true, false) = (whole, for_guest_at, for_guest, help) {
         return Err(without_dashes(&line.path, &whole, at));
@@ -124,6 +141,10 @@ pub fn with_program(path: &[&str]) -> String {
     std::iter::once(&"banger").chain(path).copied().collect::<Vec<_>>().join(" ")
 }
 
+fn looks_like_path(word: &str) -> bool {
+    word.contains('/') || word.starts_with('.')
+}
+
 struct Reader<'a, 'l> {
     at: &'a CommandInfoWithArgs,
     line: &'l mut Line,
@@ -132,6 +153,10 @@ struct Reader<'a, 'l> {
     positionals: usize,
     /// The first of them that the command does not take.
     for_guest_at: Option<usize>,
+    /// One that is taken for a path and looks like a program.
+    perhaps_at: Option<usize>,
+    /// `-la` and the like, which the command does not have.
+    has_unknown_letters: bool,
 }
 
 impl Reader<'_, '_> {
@@ -157,6 +182,9 @@ impl Reader<'_, '_> {
         let takes = self.at.positionals.len();
         let repeats = self.at.positionals.iter().any(|p| matches!(p.optionality, Optionality::Repeating));
         self.positionals += 1;
+        if self.line.path == PATH_OR_COMMAND && self.positionals == 1 && !looks_like_path(&word) {
+            self.perhaps_at = Some(at);
+        }
         if self.positionals > takes && !repeats {
             self.for_guest_at.get_or_insert(at);
         }
@@ -216,6 +244,7 @@ impl Reader<'_, '_> {
             self.line.words.extend(single);
             return Ok(());
         }
+        self.has_unknown_letters = !word.starts_with("--");
         let name = word.split('=').next().unwrap_or(word);
         let known = self.at.flags.iter().filter(|f| !f.hidden).map(|f| f.long);
         let message = format!("`{}` has no option {name:?}", with_program(&self.line.path));

@@ -138,7 +138,9 @@ fn what_a_command_does_not_take_is_refused() {
         assert!(usage.hint.starts_with("banger") && usage.hint.ends_with("--help"), "{words:?}");
     }
     assert_eq!(refused(&["vm", "ssh"]).message, "NAME is missing");
-    assert_eq!(refused(&["vm", "run", "./repo"]).message, "`banger vm run` does not take \"./repo\"");
+    assert_eq!(refused(&["vm", "create", "./repo"]).hint, "banger vm create --help");
+    assert_eq!(refused(&["vm", "run", "./repo", "make"]).message, "`banger vm run` does not take \"make\"");
+    assert!(refused(&["vm", "run", "repo", "--naem", "x"]).message.contains("--naem"));
     assert_eq!(refused(&["vm", "run", "--name", "a", "--name", "b"]).message, "--name: given twice");
 }
 
@@ -156,6 +158,8 @@ fn a_forgotten_double_dash_is_put_where_it_belongs() {
         (&["vm", "ssh", "box", "echo", "a b"][..], "banger vm ssh box -- echo 'a b' "),
         (&["vm", "ssh", "box", "ls", "-la"], "banger vm ssh box -- ls -la "),
         (&["vm", "run", "--rm", "--name", "x", "uname", "-a"], "banger vm run --rm --name x -- uname -a "),
+        (&["vm", "run", "cat", "/etc/hosts"], "banger vm run -- cat /etc/hosts "),
+        (&["vm", "run", "./repo", "make", "test"], "banger vm run ./repo -- make test "),
     ] {
         let usage = refused(words);
         assert!(usage.hint.starts_with(meant), "{words:?}: {}", usage.hint);

@@ -5,6 +5,7 @@ use argh::{ArgsInfo, FromArgs};
 use super::create::{VmCreate, VmRun};
 use super::egress::VmEgress;
 use super::lifecycle::{VmPrune, VmRestart, VmSet, VmStats, VmWait};
+use super::workspace::VmWorkspace;
 use crate::model::{TimeSpan, VmName};
 
 /// Commands of `banger vm`.
@@ -19,6 +20,7 @@ pub enum VmCommand {
     Exec(VmExec),
     Attach(VmAttach),
     Cp(VmCp),
+    Workspace(VmWorkspace),
     Logs(VmLogs),
     Start(VmStart),
     Stop(VmStop),
@@ -116,11 +118,12 @@ pub struct VmSsh {
     subcommand,
     name = "exec",
     description = "run a command in a running VM",
-    usage = "NAME [-d] [--timeout TIME] -- CMD...",
+    usage = "NAME [-d] [--timeout TIME] [--auto-prepare] -- CMD...",
     help_triggers("-h", "--help"),
     example = "banger vm exec box -- make test\nbanger vm exec box -- sh -c 'exit 42'; echo $?\nsome-program | banger vm exec box -- sort",
     example = "A command that goes on without you, and what it says:\n  id=$(banger vm exec -d box -- make world)\n  banger vm attach box $id",
     note = "The exit code is that of CMD; 128+N when signal N ended it; 125 when banger\nitself failed. A shell to type in: banger vm ssh NAME.",
+    note = "In the folder of the VM's workspace, where it has one. When the repository here\nhas moved on since it was brought in, that is said; --auto-prepare brings in\nwhat has changed first.",
     note = "Carried by banger's agent in the guest, else by ssh; `exec = \"agent\"` or \"ssh\"\nin config.toml, or BANGER_EXEC, chooses one."
 )]
 pub struct VmExec {
@@ -133,6 +136,9 @@ pub struct VmExec {
     /// end CMD after this time, with exit code 124
     #[argh(option, arg_name = "time")]
     pub timeout: Option<TimeSpan>,
+    /// bring in first what has changed in the repository since the last time
+    #[argh(switch)]
+    pub auto_prepare: bool,
 }
 
 /// `vm attach`.

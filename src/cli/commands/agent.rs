@@ -140,6 +140,7 @@ mod tests {
             egress: Egress::default(),
             ports: ["8080:80", "0.0.0.0:81:80", "53:80/udp"].map(|port| port.parse().expect("a port")).into(),
             secrets: Vec::new(),
+            environment: Vec::new(),
         };
         VmRecord::asked_for(VmId::from_random(1), spec, VmmKind::Fake, Accel::Tcg, 0)
     }

@@ -7,10 +7,11 @@ use std::os::fd::AsFd;
 use super::super::args::{Usage, VmAttach, VmExec};
 use super::super::autostart;
 use super::super::report::Failure;
-use super::session;
+use super::{session, workspace};
 use crate::host::paths::Paths;
+use crate::model::VmName;
 use crate::os::memfd;
-use crate::protocol::owner::Carrier;
+use crate::protocol::owner::{Carrier, OwnerRequest};
 use crate::protocol::shell::Tool;
 use crate::protocol::{Fault, FaultKind, frame};
 use crate::shell::{self, Command, Io};
@@ -26,10 +27,34 @@ pub fn exec(asked: &VmExec, command: Option<Vec<OsString>>) -> Result<u8, Failur
     let paths = Paths::current();
     let carriers = if asked.detach { vec![Carrier::Agent] } else { session::carriers(&paths, Some(&command))? };
     let mut client = autostart::connect(&paths)?;
+    let vm = workspace::show(&mut client, &asked.name)?;
+    let place = match &vm.workspace {
+        Some(known) => Some(workspace::up_to_date(&mut client, &asked.name, known, asked.auto_prepare)?),
+        None if asked.auto_prepare => return Err(workspace::none_in(&asked.name)),
+        None => None,
+    };
     let way = session::open(&mut client, &asked.name, carriers)?;
     drop(client);
-    let command = Command::new(command);
-    if asked.detach { leave(way, &command) } else { session::carried(way, &command, asked.timeout) }
+    let command = match &place {
+        Some(folder) => Command::new(command).in_folder(folder.as_str()),
+        None => Command::new(command),
+    };
+    if asked.detach {
+        return leave(way, &command);
+    }
+    let ended = session::carried(way, &command, asked.timeout)?;
+    if place.is_some() {
+        note_exit(&paths, &asked.name, ended.code);
+    }
+    Ok(ended.code)
+}
+
+/// For the header of a patch; the command's end is what counts, whether this is heard or not.
+fn note_exit(paths: &Paths, name: &VmName, code: u8) {
+    let request = OwnerRequest::NoteExit { name: name.clone(), code };
+    if let Err(failure) = autostart::connect(paths).and_then(|mut client| client.ask(request)) {
+        failure.say();
+    }
 }
 
 /// Has the guest run `command` by itself and prints its number.
@@ -55,5 +80,5 @@ pub fn attach(asked: &VmAttach) -> Result<u8, Failure> {
         Some(job) => Tool::Attach { job, from: asked.from, follow: !asked.no_follow },
         None => Tool::Jobs,
     };
-    session::carried(way, &Command::tool(tool), None)
+    Ok(session::carried(way, &Command::tool(tool), None)?.code)
 }

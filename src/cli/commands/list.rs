@@ -113,6 +113,7 @@ mod tests {
             egress: Default::default(),
             ports: Vec::new(),
             secrets: Vec::new(),
+            environment: Vec::new(),
         };
         VmRecord {
             slot: Slot::new(1),

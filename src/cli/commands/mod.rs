@@ -10,6 +10,7 @@ mod images;
 mod kernels;
 mod list;
 mod logs;
+mod outcome;
 mod prune;
 mod pull;
 mod run;
@@ -19,9 +20,10 @@ mod stats;
 mod version;
 mod vms;
 mod wait;
+mod workspace;
 
 use super::args::{Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
-use super::args::{ListFlags, Usage, VmQuestion};
+use super::args::{ListFlags, Usage, VmQuestion, WorkspaceCommand};
 use super::report::Failure;
 use crate::protocol::owner::AgentQuestion;
 
@@ -47,6 +49,10 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Exec(exec) => return exec::exec(&exec, guest_command),
         VmCommand::Attach(attach) => return exec::attach(&attach),
         VmCommand::Cp(cp) => copy::copy(&cp.src, &cp.dst)?,
+        VmCommand::Workspace(group) => match group.command {
+            WorkspaceCommand::Prepare(asked) => workspace::prepare(&asked)?,
+            WorkspaceCommand::Export(asked) => workspace::export(&asked)?,
+        },
         VmCommand::Create(create) => vms::create(&create.flags(), !create.no_start)?,
         VmCommand::List(list) => list::list(ListFlags { all: true, quiet: list.quiet, json: list.json })?,
         VmCommand::Show(show) => list::show(&VmQuestion { name: show.name, json: show.json })?,

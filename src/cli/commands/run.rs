@@ -1,6 +1,7 @@
-//! `vm run`: create, start, a shell or a command, and with `--rm` nothing left behind.
+//! `vm run`: create, start, bring a repository in, a shell or a command, and with `--rm` nothing left behind.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -11,15 +12,34 @@ use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::{autostart, render, resolve, secrets};
 use super::egress::summarize;
-use super::{session, vms};
+use super::outcome::{Phase, Protocol};
+use super::session::Ended;
+use super::{session, vms, workspace};
 use crate::host::paths::Paths;
-use crate::model::{SecretValue, VmName, VmSpec};
+use crate::model::{SecretValue, VmName, VmSpec, Workspace};
 use crate::os::process;
-use crate::protocol::owner::{OwnerReply, OwnerRequest};
+use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
+use crate::workspace::{From, Intake};
 
 /// Runs `command`, or a shell, in a new VM; returns its exit code.
 pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
+    asked.check(command.is_some())?;
+    let intake = asked.path.as_deref().map(|path| workspace::intake(path, &asked.wishes())).transpose()?;
+    if let (true, Some(intake)) = (asked.dry_run, &intake) {
+        return workspace::list(intake).map(|()| 0);
+    }
+    let mut protocol = Protocol::begin(asked.result.as_deref())?;
+    let ended = in_new_vm(asked, command, intake.as_ref(), &mut protocol);
+    protocol.finish(ended)
+}
+
+fn in_new_vm(
+    asked: &VmRun,
+    command: Option<Vec<OsString>>,
+    intake: Option<&Intake>,
+    protocol: &mut Protocol,
+) -> Result<Ended, Failure> {
     let (flags, remove) = (&asked.flags(), asked.rm);
     let paths = Paths::current();
     resolve::check_alone(flags, &paths)?;
@@ -29,6 +49,7 @@ pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let mut progress = Progress::new();
     let spec = vms::prepare(&mut client, &paths, flags, &mut progress)?;
     let name = spec.name.clone();
+    protocol.of_spec(&mut client, &spec);
     // Until here a signal just ends the process: nothing was made that would stay.
     let interrupts = Interrupts::take_over().map_err(|e| Fault::failed("cannot listen for signals", &e))?;
     let interrupts = Rc::new(interrupts);
@@ -38,16 +59,21 @@ pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure>
         drop((client, progress));
         return Err(cleaner.after_failed_start(&name, remove, failure));
     }
+    protocol.reached(Phase::Ready);
     drop(progress);
-    let opened = session::open(&mut client, &name, carriers).map_err(no_way_in);
-    drop(client);
-    let ended = opened.and_then(|way| session::run(way, command, asked.timeout));
+    let visit = Visit { asked, name: &name, intake, cleaner: &cleaner };
+    let ended = visit.pay(client, command, carriers, protocol);
     if ended.is_ok()
         && let Err(failure) = cleaner.connect().and_then(|mut client| summarize(&mut client, &name))
     {
         failure.say();
     }
-    cleaner.finish(&name, remove, ended.map_err(|failure| vms::kept(failure, &name)))
+    let ended = ended.map_err(|failure| vms::kept(failure, &name));
+    if asked.detach && ended.is_ok() {
+        render::note(&format!("vm '{name}' runs; a shell in it: banger vm ssh {name}"));
+        return ended;
+    }
+    cleaner.finish(&name, remove, ended)
 }
 
 fn create(
@@ -68,6 +94,96 @@ fn create(
     Ok(())
 }
 
+/// What happens in a VM that runs.
+struct Visit<'v> {
+    asked: &'v VmRun,
+    name: &'v VmName,
+    intake: Option<&'v Intake>,
+    cleaner: &'v Cleaner,
+}
+
+impl Visit<'_> {
+    fn pay(
+        &self,
+        mut client: Client,
+        command: Option<Vec<OsString>>,
+        carriers: Vec<Carrier>,
+        protocol: &mut Protocol,
+    ) -> Result<Ended, Failure> {
+        let brought = self.intake.map(|intake| self.bring_in(&mut client, intake)).transpose()?;
+        if let Some(workspace) = &brought {
+            protocol.of_workspace(workspace);
+            protocol.reached(Phase::Workspace);
+        }
+        if self.asked.detach {
+            return Ok(Ended::default());
+        }
+        let opened = session::open(&mut client, self.name, carriers).map_err(no_way_in);
+        drop(client);
+        let folder = brought.as_ref().map(|workspace| &workspace.runs_in);
+        let ended = opened.and_then(|way| session::run(way, command, folder, self.asked.timeout));
+        protocol.reached(Phase::Command);
+        let Some(workspace) = brought else { return ended };
+        if let Ok(ended) = &ended {
+            self.note_exit(ended.code);
+        }
+        match &self.asked.export {
+            Some(file) => {
+                let exported = self.export(&workspace, file, ended.as_ref().ok());
+                protocol.reached(Phase::Export);
+                of_both(ended, exported)
+            }
+            None => ended,
+        }
+    }
+
+    fn bring_in(&self, client: &mut Client, intake: &Intake) -> Result<Workspace, Failure> {
+        let mut progress = Progress::new();
+        let mut way = workspace::Way::open(client, self.name)?;
+        let brought = workspace::bring_in(client, &mut way, self.name, intake, false, &mut progress);
+        // A signal between two steps is nobody's else.
+        match self.cleaner.interrupts.next_end() {
+            Some(signal) if brought.is_ok() => Err(Failure::Signalled(signal)),
+            Some(_) | None => brought,
+        }
+    }
+
+    /// What is noted is for later exports; the command's end is what counts.
+    fn note_exit(&self, code: u8) {
+        let request = OwnerRequest::NoteExit { name: self.name.clone(), code };
+        if let Err(failure) = self.cleaner.connect().and_then(|mut client| client.ask(request)) {
+            failure.say();
+        }
+    }
+
+    fn export(&self, brought: &Workspace, file: &Path, ended: Option<&Ended>) -> Result<(), Failure> {
+        let mut client = self.cleaner.connect()?;
+        let vm = workspace::show(&mut client, self.name)?;
+        let header = workspace::Header::of(&mut client, &vm, ended.map(|ended| ended.code));
+        let mut way = workspace::Way::open(&mut client, self.name)?;
+        drop(client);
+        let exported = workspace::to_file(&mut way, self.name, brought, &From::Base, file, header)?;
+        render::note(&format!("[vm run] patch of {} bytes in {}", exported.bytes, file.display()));
+        Ok(())
+    }
+}
+
+/// The command's own failure comes first; a patch that is missing is a failure too.
+fn of_both(ended: Result<Ended, Failure>, exported: Result<(), Failure>) -> Result<Ended, Failure> {
+    match (ended, exported) {
+        (ended, Ok(())) => ended,
+        (Ok(ended), Err(failure)) if ended.code != 0 => {
+            failure.say();
+            Ok(ended)
+        }
+        (Ok(_), Err(failure)) => Err(failure),
+        (Err(first), Err(failure)) => {
+            failure.say();
+            Err(first)
+        }
+    }
+}
+
 /// Right after it was ready, a VM to which the daemon finds no way has no ssh server, or one that fails.
 fn no_way_in(failure: Failure) -> Failure {
     match failure {
@@ -80,7 +196,7 @@ fn no_way_in(failure: Failure) -> Failure {
 }
 
 /// Whether nobody came into the VM; else it goes, whatever the session's end was.
-fn is_to_stay(ended: &Result<u8, Failure>) -> bool {
+fn is_to_stay(ended: &Result<Ended, Failure>) -> bool {
     ended.as_ref().is_err_and(|failure| failure.kind() == Some(FaultKind::NeverReady))
 }
 
@@ -112,7 +228,7 @@ impl Cleaner {
         failure
     }
 
-    fn finish(&self, name: &VmName, remove: bool, ended: Result<u8, Failure>) -> Result<u8, Failure> {
+    fn finish(&self, name: &VmName, remove: bool, ended: Result<Ended, Failure>) -> Result<Ended, Failure> {
         if !remove {
             render::note(&format!("vm '{name}' runs on; to stop it: banger vm stop {name}"));
             return ended;
@@ -124,9 +240,9 @@ impl Cleaner {
         match (self.connect().and_then(|mut client| delete(&mut client, name)), ended) {
             (Ok(()), ended) => ended,
             // The command's own exit code is what the caller waits for; the rest is said.
-            (Err(failure), Ok(code)) => {
+            (Err(failure), Ok(ended)) => {
                 failure.hint(format!("banger vm delete {name}")).say();
-                Ok(code)
+                Ok(ended)
             }
             (Err(failure), Err(first)) => {
                 failure.say();
@@ -180,6 +296,10 @@ fn delete(client: &mut Client, name: &VmName) -> Result<(), Failure> {
 mod tests {
     use super::*;
 
+    fn with_code(code: u8) -> Result<Ended, Failure> {
+        Ok(Ended { code, ..Ended::default() })
+    }
+
     #[test]
     fn a_vm_without_a_way_in_is_told_from_one_that_is_gone() {
         let none = Failure::new(FaultKind::OperationFailed, "VM 'box' has no ssh server");
@@ -193,8 +313,17 @@ mod tests {
     fn only_a_vm_into_which_nobody_came_is_to_stay() {
         assert!(is_to_stay(&Err(Failure::new(FaultKind::NeverReady, "vm 'box' refused banger's key"))));
         let lost = Failure::new(FaultKind::OperationFailed, "the connection to vm 'box' was lost");
-        for ended in [Ok(0), Ok(42), Err(lost), Err(Failure::Signalled(2)), Err(Failure::ReaderGone)] {
+        for ended in [with_code(0), with_code(42), Err(lost), Err(Failure::Signalled(2)), Err(Failure::ReaderGone)] {
             assert!(!is_to_stay(&ended), "{ended:?}");
         }
+    }
+
+    #[test]
+    fn a_missing_patch_is_a_failure_unless_the_command_failed_already() {
+        let missing = || Err(Failure::new(FaultKind::OperationFailed, "no patch"));
+        assert_eq!(of_both(with_code(3), missing()), with_code(3));
+        assert!(of_both(with_code(0), missing()).is_err());
+        assert_eq!(of_both(with_code(0), Ok(())), with_code(0));
+        assert_eq!(of_both(Err(Failure::Signalled(2)), missing()), Err(Failure::Signalled(2)));
     }
 }

@@ -16,13 +16,15 @@ use super::super::render;
 use super::super::report::Failure;
 use crate::host::config::{Config, ExecSetting};
 use crate::host::paths::Paths;
-use crate::model::{TimeSpan, VmName};
+use crate::model::{GuestFolder, TimeSpan, VmName};
 use crate::os::process;
 use crate::os::tty::{self, RawMode};
 use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest, ShellAccess};
 use crate::protocol::shell::Token;
 use crate::protocol::{Fault, FaultKind};
-use crate::shell::{AgentShell, Command, Control, GuestShell, HostSignals, Io, Pty, ShellError, TimeLimit, Timeouts};
+use crate::shell::{
+    AgentShell, Command, Control, GuestShell, HostSignals, Io, Outcome, Pty, ShellError, TimeLimit, Timeouts,
+};
 use crate::ssh::{Access, SshError, SshShell, UserSsh};
 
 /// Exit code of a command whose time was over, as timeout(1) has it.
@@ -36,7 +38,7 @@ pub fn ssh(name: &VmName, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let mut client = autostart::connect(&Paths::current())?;
     let way = open(&mut client, name, vec![Carrier::Ssh])?;
     drop(client);
-    run(way, command, None)
+    Ok(run(way, command, None, None)?.code)
 }
 
 /// A way into a guest.
@@ -76,16 +78,55 @@ pub fn open(client: &mut Client, name: &VmName, carriers: Vec<Carrier>) -> Resul
     }
 }
 
-/// Runs `command`, or a login shell, to its end or that of its time; returns its exit code.
-pub fn run(way: Way, command: Option<Vec<OsString>>, limit: Option<TimeSpan>) -> Result<u8, Failure> {
+/// How a session ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The exit code to give.
+    pub code: u8,
+    /// The signal that ended the command, without `SIG`.
+    pub signal: Option<String>,
+    /// Whether its time was over.
+    pub is_late: bool,
+}
+
+impl Ended {
+    fn with_code(code: u8) -> Self {
+        Self { code, signal: None, is_late: false }
+    }
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        let code = outcome.exit_code();
+        match outcome {
+            Outcome::Exited(_) => Self::with_code(code),
+            Outcome::Signaled { name, .. } => Self { signal: Some(name), ..Self::with_code(code) },
+        }
+    }
+}
+
+/// Runs `command`, or a login shell, in `folder` or at home, to its end or that of its time.
+pub fn run(
+    way: Way,
+    command: Option<Vec<OsString>>,
+    folder: Option<&GuestFolder>,
+    limit: Option<TimeSpan>,
+) -> Result<Ended, Failure> {
+    let placed = |command: Command| match folder {
+        Some(folder) => command.in_folder(folder.as_str()),
+        None => command,
+    };
     match (command, is_on_terminal(), way) {
-        (Some(argv), _, way) => carried(way, &Command::new(argv), limit),
-        (None, false, way) => carried(way, &Command::login(), limit),
+        (Some(argv), _, way) => carried(way, &placed(Command::new(argv)), limit),
+        (None, false, way) => carried(way, &placed(Command::login()), limit),
         (None, true, Way::Ssh(access, socket)) => match program_of_user("ssh") {
-            Some(program) => with_own_ssh(&access, socket, &program, limit),
-            None => carried(Way::Ssh(access, socket), &Command::login().on_pty(terminal()), limit),
+            Some(program) => {
+                let shell = folder.map(|_| placed(Command::login()).on_pty(terminal()));
+                with_own_ssh(&access, socket, &program, shell.as_ref(), limit)
+            }
+            None => carried(Way::Ssh(access, socket), &placed(Command::login()).on_pty(terminal()), limit),
         },
-        (None, true, way @ Way::Agent(..)) => carried(way, &Command::login().on_pty(terminal()), limit),
+        (None, true, way @ Way::Agent(..)) => carried(way, &placed(Command::login()).on_pty(terminal()), limit),
     }
 }
 
@@ -99,7 +140,7 @@ fn terminal() -> Pty {
 }
 
 /// Over a carrier of banger's own. Signals are passed on: how the command ends is the guest's affair.
-pub fn carried(way: Way, command: &Command, limit: Option<TimeSpan>) -> Result<u8, Failure> {
+pub fn carried(way: Way, command: &Command, limit: Option<TimeSpan>) -> Result<Ended, Failure> {
     let limited = TimeLimit::new(signals()?, limit.map(TimeSpan::duration));
     let mut control = limited.map_err(|e| failed("measure the time", &e))?;
     let ended = over_carrier(way, command, &mut control);
@@ -109,7 +150,7 @@ pub fn carried(way: Way, command: &Command, limit: Option<TimeSpan>) -> Result<u
     }
 }
 
-fn over_carrier(way: Way, command: &Command, control: &mut dyn Control) -> Result<u8, Failure> {
+fn over_carrier(way: Way, command: &Command, control: &mut dyn Control) -> Result<Ended, Failure> {
     let mut shell = connect(way, control)?;
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
     // Not before there is an ssh session: until then Ctrl-C is a signal, and ends the wait for it. An
@@ -117,13 +158,13 @@ fn over_carrier(way: Way, command: &Command, control: &mut dyn Control) -> Resul
     let raw = command.pty.is_some().then(|| RawMode::enter(stdin.as_fd())).transpose();
     let _raw = raw.map_err(|e| failed("prepare the terminal", &e))?;
     let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(control) };
-    Ok(shell.run(command, io).map_err(|e| of_shell(&e))?.exit_code())
+    Ok(shell.run(command, io).map_err(|e| of_shell(&e))?.into())
 }
 
-/// Says that the time was over; the exit code for it.
-fn out_of_time(limit: TimeSpan) -> u8 {
+/// Says that the time was over.
+fn out_of_time(limit: TimeSpan) -> Ended {
     render::note(&format!("banger: not done within {limit}: ended"));
-    OUT_OF_TIME
+    Ended { is_late: true, ..Ended::with_code(OUT_OF_TIME) }
 }
 
 /// This process's signals, from now on passed on.
@@ -171,9 +212,15 @@ fn no_session(error: &SshError) -> Failure {
 }
 
 /// With the user's own `ssh`, which knows terminals better than anybody else.
-fn with_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path, limit: Option<TimeSpan>) -> Result<u8, Failure> {
+fn with_own_ssh(
+    access: &ShellAccess,
+    socket: OwnedFd,
+    program: &Path,
+    shell: Option<&Command>,
+    limit: Option<TimeSpan>,
+) -> Result<Ended, Failure> {
     let interrupts = Interrupts::take_over().map_err(|e| failed("listen for signals", &e))?;
-    let mut child = start_own_ssh(access, socket, program)?;
+    let mut child = start_own_ssh(access, socket, program, shell)?;
     let waited = wait_for_end(&child, &interrupts, limit).map_err(|e| failed("wait for ssh", &e))?;
     if waited != Waited::Readable {
         // It may have ended by the same signal meanwhile.
@@ -187,11 +234,16 @@ fn with_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path, limit: Op
     }
     let status = child.wait().map_err(|e| failed("wait for ssh", &e))?;
     let code = status.code().or_else(|| status.signal().map(|s| 128 + s)).unwrap_or(255);
-    Ok(u8::try_from(code).unwrap_or(255))
+    Ok(Ended::with_code(u8::try_from(code).unwrap_or(255)))
 }
 
 /// It connects by itself: `socket` would only keep a second sshd in the guest for as long as the shell.
-fn start_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path) -> Result<Child, Failure> {
+fn start_own_ssh(
+    access: &ShellAccess,
+    socket: OwnedFd,
+    program: &Path,
+    shell: Option<&Command>,
+) -> Result<Child, Failure> {
     drop(socket);
     let ssh = UserSsh {
         name: &access.name,
@@ -200,7 +252,7 @@ fn start_own_ssh(access: &ShellAccess, socket: OwnedFd, program: &Path) -> Resul
         identity: Path::new(&access.identity_file),
         known_hosts: Path::new(&access.known_hosts_file),
     };
-    let argv = ssh.argv(None).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
+    let argv = ssh.argv(shell).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
     Process::new(program).args(&argv[1..]).spawn().map_err(|e| failed("start ssh", &e))
 }
 
@@ -275,7 +327,7 @@ mod tests {
     fn the_users_own_ssh_leaves_no_second_connection_open() {
         let (near, mut far) = UnixStream::pair().expect("a pair");
         far.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
-        let mut child = start_own_ssh(&access(), near.into(), Path::new("/bin/true")).expect("starts");
+        let mut child = start_own_ssh(&access(), near.into(), Path::new("/bin/true"), None).expect("starts");
         assert_eq!(far.read(&mut [0]).expect("closed, not silent"), 0);
         child.wait().expect("reaped");
     }

@@ -38,7 +38,7 @@ use super::agent;
 use super::console::say;
 use super::error::{Doing, GuestError, chain};
 use super::power;
-use crate::model::identity::{IDENTITY_PATH, Identity, IdentityV2, RELEASE_PATH};
+use crate::model::identity::{IDENTITY_PATH, Identity, IdentityV2, IdentityV3, RELEASE_PATH};
 use crate::model::{InitMode, VmId};
 use crate::protocol::frame;
 
@@ -63,7 +63,7 @@ pub fn run() -> ExitCode {
 
 /// What the initramfs says of this VM.
 struct Given {
-    identity: IdentityV2,
+    identity: IdentityV3,
     release: Option<String>,
 }
 
@@ -76,20 +76,20 @@ fn boot() -> Result<(), GuestError> {
         return Ok(());
     };
     let given = Given { identity, release: read_release()? };
-    say(&format!("this is {} ({})", given.identity.first.name, given.identity.first.id));
+    say(&format!("this is {} ({})", given.identity.second.first.name, given.identity.second.first.id));
     let mut troubles = modules::load_all();
     disk::mount_root()?;
     switch::switch_root()?;
     troubles.extend(settle(&given));
     write_troubles(&troubles);
-    match given.identity.first.init {
+    match given.identity.second.first.init {
         InitMode::Image => become_image_init(),
         InitMode::Minimal => stay(),
     }
 }
 
 /// The message, or `None` when there is none.
-fn read_identity() -> Result<Option<IdentityV2>, GuestError> {
+fn read_identity() -> Result<Option<IdentityV3>, GuestError> {
     let path = Path::new("/").join(IDENTITY_PATH);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -99,11 +99,13 @@ fn read_identity() -> Result<Option<IdentityV2>, GuestError> {
     parse_identity(&bytes).map(Some)
 }
 
-fn parse_identity(bytes: &[u8]) -> Result<IdentityV2, GuestError> {
-    match frame::decode(bytes).map_err(GuestError::Identity)? {
-        Identity::V1(first) => Ok(IdentityV2 { first, environment: Vec::new(), authority: String::new() }),
-        Identity::V2(identity) => Ok(identity),
-    }
+fn parse_identity(bytes: &[u8]) -> Result<IdentityV3, GuestError> {
+    let second = match frame::decode(bytes).map_err(GuestError::Identity)? {
+        Identity::V1(first) => IdentityV2 { first, environment: Vec::new(), authority: String::new() },
+        Identity::V2(second) => second,
+        Identity::V3(identity) => return Ok(identity),
+    };
+    Ok(IdentityV3 { second, variables: Vec::new() })
 }
 
 /// The kernel release whose modules drive is attached.
@@ -128,7 +130,7 @@ fn parse_release(text: &str) -> Result<String, GuestError> {
 
 /// Everything that is done inside the mounted root; each failure is a trouble.
 fn settle(given: &Given) -> Vec<String> {
-    let identity = &given.identity.first;
+    let identity = &given.identity.second.first;
     let mut troubles = Vec::new();
     let mut step = |name: &str, result: Result<(), GuestError>| match result {
         Ok(()) => say(name),
@@ -233,10 +235,14 @@ mod tests {
     fn an_identity_is_read_back() {
         let Identity::V1(first) = identity() else { panic!("the first version") };
         let plain = IdentityV2 { first, environment: Vec::new(), authority: String::new() };
-        assert_eq!(parse_identity(&body(&identity())).expect("reads"), plain);
+        let read = |identity: &Identity| parse_identity(&body(identity)).expect("reads");
+        let without = |second| IdentityV3 { second, variables: Vec::new() };
+        assert_eq!(read(&identity()), without(plain.clone()));
         let environment = vec![("A".parse().expect("a name"), Placeholder::from_random(1))];
         let more = IdentityV2 { environment, authority: "PEM".into(), ..plain };
-        assert_eq!(parse_identity(&body(&Identity::V2(more.clone()))).expect("reads"), more);
+        assert_eq!(read(&Identity::V2(more.clone())), without(more.clone()));
+        let all = IdentityV3 { second: more, variables: vec!["B=c".parse().expect("a variable")] };
+        assert_eq!(read(&Identity::V3(all.clone())), all);
     }
 
     #[test]

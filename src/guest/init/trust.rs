@@ -1,5 +1,5 @@
-//! What a guest with secrets has more than others: their placeholders in its environment, and trust in the
-//! certificate that the daemon shows in the name of their hosts.
+//! The environment of everything that is run in the guest, and what a guest with secrets has more than others:
+//! their placeholders in it, and trust in the certificate that the daemon shows in the name of their hosts.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::personal::replace;
 use crate::guest::environment;
 use crate::guest::error::{Doing, GuestError};
-use crate::model::identity::IdentityV2;
+use crate::model::identity::{IdentityV2, IdentityV3};
 use crate::os::files::read_limited;
 
 /// Where distributions look for what an administrator adds, before they make their bundle anew
@@ -36,19 +36,27 @@ const BEGIN: &str = "# banger: secrets, begin\n";
 const END: &str = "# banger: secrets, end\n";
 
 /// Each piece with its name; one that fails does not stop the others.
-pub fn write_all(identity: &IdentityV2) -> Vec<(&'static str, Result<(), GuestError>)> {
-    if identity.environment.is_empty() {
-        return Vec::new();
-    }
-    let trusted = trust(Path::new("/"), &identity.authority);
+pub fn write_all(identity: &IdentityV3) -> Vec<(&'static str, Result<(), GuestError>)> {
     let mut variables: Vec<(String, String)> =
-        identity.environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        identity.variables.iter().map(|v| (v.name().to_string(), v.value().to_owned())).collect();
+    let mut done = Vec::new();
+    if !identity.second.environment.is_empty() {
+        let trusted = trust_of_secrets(&identity.second, &mut variables);
+        done.push(("trusted authority", trusted));
+    }
+    if !variables.is_empty() {
+        done.push(("environment", environment::write(&variables).doing(|| "write the environment".into())));
+    }
+    done
+}
+
+fn trust_of_secrets(identity: &IdentityV2, variables: &mut Vec<(String, String)>) -> Result<(), GuestError> {
+    variables.extend(identity.environment.iter().map(|(name, value)| (name.to_string(), value.to_string())));
+    let trusted = trust(Path::new("/"), &identity.authority);
     if let Ok(bundle) = &trusted {
         variables.extend(of_trust(bundle));
     }
-    let environment = environment::write(&variables).doing(|| "write the environment".into());
-    let trusted = trusted.map(|_| ()).doing(|| "add the authority of secrets to those that are trusted".into());
-    vec![("trusted authority", trusted), ("environment", environment)]
+    trusted.map(|_| ()).doing(|| "add the authority of secrets to those that are trusted".into())
 }
 
 /// For programs that read no bundle of the system by themselves: OpenSSL's own default, Python's requests,

@@ -1,0 +1,459 @@
+//! `vm workspace`, and what `vm run PATH` and `vm exec` need of it: a repository goes in, a patch comes out. The
+//! daemon only remembers; the stream to the guest is this process's own.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::args::{Usage, WorkspaceExport, WorkspacePrepare};
+use super::super::client::{Client, unexpected};
+use super::super::progress::Progress;
+use super::super::report::Failure;
+use super::super::{autostart, render};
+use super::session;
+use crate::host::paths::Paths;
+use crate::model::workspace::Wanted;
+use crate::model::{GuestFolder, VmName, VmRecord, Workspace};
+use crate::os::clock::unix_seconds;
+use crate::os::logger::timestamp;
+use crate::os::random;
+use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest};
+use crate::protocol::{Fault, FaultKind};
+use crate::shell::{GuestShell, HostSignals, TimeLimit};
+use crate::workspace::{self, Exported, From, Guest, Intake, Prepared, Summary, Why, Wishes, WorkspaceError, quoted};
+
+/// How long a guest may take to make a patch.
+const EXPORT_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// `vm workspace prepare`: prints the folder in the guest.
+pub fn prepare(asked: &WorkspacePrepare) -> Result<(), Failure> {
+    asked.check()?;
+    let intake = intake(&asked.path, &asked.wishes())?;
+    if asked.dry_run {
+        return list(&intake);
+    }
+    let mut client = autostart::connect(&Paths::current())?;
+    // Before anything is sent: a VM that does not run is told apart from one that is not there.
+    let mut way = Way::open(&mut client, &asked.name)?;
+    let mut progress = Progress::new();
+    let workspace = bring_in(&mut client, &mut way, &asked.name, &intake, asked.force, &mut progress)?;
+    drop(progress);
+    render::line(workspace.folder.as_str())
+}
+
+/// A way into a guest that takes several commands, one after the other.
+pub struct Way {
+    shell: Box<dyn GuestShell>,
+    signals: HostSignals,
+}
+
+impl Way {
+    /// Over the agent, which every guest has.
+    pub fn open(client: &mut Client, name: &VmName) -> Result<Self, Failure> {
+        let way = session::open(client, name, vec![Carrier::Agent, Carrier::Ssh])?;
+        let mut signals = session::signals()?;
+        let shell = session::connect(way, &mut signals)?;
+        Ok(Self { shell, signals })
+    }
+
+    fn guest(&mut self) -> Guest<'_> {
+        Guest { shell: &mut *self.shell, control: &mut self.signals }
+    }
+}
+
+/// What of the repository at `path` would go in.
+pub fn intake(path: &Path, wishes: &Wishes) -> Result<Intake, Failure> {
+    let intake = Intake::of(path, wishes).map_err(|e| failure(&e))?;
+    // Refused here, while nothing has been made.
+    intake.repository.guest_folder().map_err(|e| failure(&e))?;
+    Ok(intake)
+}
+
+/// Brings `intake` in, says what stayed here, and has the daemon remember.
+pub fn bring_in(
+    client: &mut Client,
+    way: &mut Way,
+    name: &VmName,
+    intake: &Intake,
+    force: bool,
+    progress: &mut Progress,
+) -> Result<Workspace, Failure> {
+    let what = intake.repository.top().display().to_string();
+    let mut on_stage = |stage: &str| progress.stage(&format!("workspace {what}: {stage}"));
+    let folder = intake.repository.guest_folder().map_err(|e| failure(&e))?;
+    let prepared = workspace::prepare(way.guest(), intake, folder, force, unix_seconds(), &mut on_stage);
+    let prepared = prepared.map_err(|e| for_vm(failure(&e), &e, name))?;
+    progress.clear();
+    let request = OwnerRequest::SetWorkspace { name: name.clone(), workspace: prepared.workspace.clone() };
+    client.ask(request)?;
+    say_what_stayed(intake, &prepared);
+    Ok(prepared.workspace)
+}
+
+fn say_what_stayed(intake: &Intake, prepared: &Prepared) {
+    match intake.left_out {
+        0 => {}
+        1 => render::note("1 untracked file stays here (--include-untracked takes it along)"),
+        count => render::note(&format!("{count} untracked files stay here (--include-untracked takes them along)")),
+    }
+    if intake.leaves_edits {
+        render::note("uncommitted edits stay here: --from takes a commit as it is");
+    }
+    if !intake.submodules.is_empty() {
+        render::note(&format!("{} submodules stay here, their folders are empty", intake.submodules.len()));
+    }
+    if !intake.filtered.is_empty() {
+        let count = intake.filtered.len();
+        render::note(&format!("{count} files of a content filter (git-lfs?) go in; changes to them do not come out"));
+    }
+    if !prepared.workspace.has_history {
+        render::note("the image has no git: the files are there, without history; nothing can be exported");
+    }
+}
+
+/// Where commands run, once it is said, or mended, that the repository here has moved on.
+pub fn up_to_date(
+    client: &mut Client,
+    name: &VmName,
+    known: &Workspace,
+    auto_prepare: bool,
+) -> Result<GuestFolder, Failure> {
+    let source = Path::new(OsStr::from_bytes(&known.source));
+    if auto_prepare {
+        let below = Path::new(known.runs_in.as_str()).strip_prefix(known.folder.as_str()).unwrap_or(Path::new(""));
+        let wishes = again(source, &known.wanted);
+        let intake = intake(&source.join(below), &wishes).or_else(|_| intake(source, &wishes))?;
+        let mut way = Way::open(client, name)?;
+        let mut progress = Progress::new();
+        return Ok(bring_in(client, &mut way, name, &intake, false, &mut progress)?.runs_in);
+    }
+    // What cannot be looked at has not moved as far as anybody can say.
+    let head = workspace::Repository::open(source).map(|repository| repository.head);
+    if head.is_ok_and(|head| head != known.head) {
+        render::note(&format!(
+            "banger: {} has moved on since it was brought in (--auto-prepare brings in what has changed)",
+            source.display()
+        ));
+    }
+    Ok(known.runs_in.clone())
+}
+
+/// What was asked for the last time. What was to be included and is not there any more is nothing to refuse.
+fn again(source: &Path, wanted: &Wanted) -> Wishes {
+    let include = wanted.include.iter().map(|path| source.join(OsStr::from_bytes(path)));
+    Wishes {
+        branch: wanted.branch.clone(),
+        from: wanted.from.clone(),
+        untracked: wanted.untracked,
+        include: include.filter(|path| path.symlink_metadata().is_ok()).collect(),
+        no_submodules: wanted.no_submodules,
+    }
+}
+
+/// A VM without a repository.
+pub fn none_in(name: &VmName) -> Failure {
+    let failure = Failure::new(FaultKind::NotFound, format!("VM '{name}' has no workspace"));
+    failure.hint(format!("banger vm workspace prepare {name} PATH"))
+}
+
+/// `--dry-run`: mode and path of every file, one per line; what is no file is said beside it.
+pub fn list(intake: &Intake) -> Result<(), Failure> {
+    let base = intake.base.as_ref().map_or("no commit yet".to_owned(), |base| format!("commit {}", base.short()));
+    let what = match intake.listing().iter().any(|listed| listed.why == Why::Untracked) {
+        true => "tracked and untracked files",
+        false => "tracked files",
+    };
+    render::note(&format!("{}: {what}, {base}", intake.repository.top().display()));
+    let mut text = String::new();
+    for listed in intake.listing() {
+        let why = match listed.why {
+            Why::Tracked => "",
+            Why::Untracked => "  (untracked)",
+            Why::Included => "  (included)",
+        };
+        text.push_str(&format!("{} {}{why}\n", listed.mode, quoted(&listed.path)));
+    }
+    if intake.left_out > 0 {
+        render::note(&format!("{} untracked files would stay here (--include-untracked)", intake.left_out));
+    }
+    render::text(&text)
+}
+
+/// `vm workspace export`.
+pub fn export(asked: &WorkspaceExport) -> Result<(), Failure> {
+    asked.check()?;
+    let mut client = autostart::connect(&Paths::current())?;
+    let vm = show(&mut client, &asked.name)?;
+    let workspace = of(&vm)?.clone();
+    let from = match &asked.base {
+        Some(base) => From::Commit(checked_ref(base)?),
+        None if asked.apply => From::Prepared,
+        None => From::Base,
+    };
+    let mut way = Way::open(&mut client, &asked.name)?;
+    if asked.stat {
+        let summary = workspace::summary(way.guest(), &workspace.folder, &from);
+        return show_summary(&summary.map_err(|e| for_vm(failure(&e), &e, &asked.name))?, asked.json);
+    }
+    let header = Header::of(&mut client, &vm, workspace.last_exit);
+    drop(client);
+    match (asked.apply, &asked.output) {
+        (true, output) => apply(&mut way, asked, &workspace, output.as_deref(), header),
+        (false, Some(file)) => {
+            to_file(&mut way, &vm.spec.name, &workspace, &from, file, header)?;
+            Ok(())
+        }
+        (false, None) => to_stdout(&mut way, &vm.spec.name, &workspace, &from, header),
+    }
+}
+
+fn checked_ref(text: &str) -> Result<String, Failure> {
+    let is_fine = !text.is_empty() && !text.starts_with(['-', '@']) && !text.chars().any(char::is_control);
+    if is_fine {
+        Ok(text.to_owned())
+    } else {
+        Err(Usage::new(format!("{text:?} names no commit"), &["vm", "workspace", "export"]).into())
+    }
+}
+
+/// The record of a VM.
+pub fn show(client: &mut Client, name: &VmName) -> Result<VmRecord, Failure> {
+    match client.ask(OwnerRequest::ShowVm { name: name.clone() })? {
+        OwnerReply::Vm(vm) => Ok(*vm),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn of(vm: &VmRecord) -> Result<&Workspace, Failure> {
+    let workspace = vm.workspace.as_ref().ok_or_else(|| none_in(&vm.spec.name))?;
+    if !workspace.has_history {
+        return Err(failure(&WorkspaceError::NoGit));
+    }
+    Ok(workspace)
+}
+
+/// What stands above a patch: what this host knows.
+pub struct Header {
+    lines: Vec<String>,
+}
+
+impl Header {
+    /// For a patch of `vm`, whose last command ended with `exit`.
+    pub fn of(client: &mut Client, vm: &VmRecord, exit: Option<u8>) -> Self {
+        let mut lines = vec![
+            format!("banger: what became of {} in VM '{}'", source_of(vm), vm.spec.name),
+            format!("time: {}", timestamp(unix_seconds())),
+            format!("image: {}{}", vm.spec.image, digest(client, vm).map_or_else(String::new, |d| format!("@{d}"))),
+        ];
+        lines.extend(exit.map(|code| format!("exit code of the last command: {code}")));
+        Self { lines }
+    }
+
+    fn text(&self, from: &str) -> String {
+        let base = if from.is_empty() { "base: unknown".to_owned() } else { format!("base: {from}") };
+        let lines = self.lines.iter().chain([&base]);
+        let lines: String =
+            lines.map(|line| format!("{}{}\n", workspace::patch::HEADER, render::plain(line))).collect();
+        format!("{lines}\n")
+    }
+}
+
+fn source_of(vm: &VmRecord) -> String {
+    vm.workspace.as_ref().map_or_else(String::new, |w| quoted(&w.source))
+}
+
+/// The digest of the VM's image; an image that is gone has none.
+pub fn digest(client: &mut Client, vm: &VmRecord) -> Option<String> {
+    let images = match client.ask(OwnerRequest::ListImages) {
+        Ok(OwnerReply::Images(images)) => images,
+        Ok(_) | Err(_) => return None,
+    };
+    images.into_iter().find(|image| image.name == vm.spec.image).map(|image| image.digest)
+}
+
+/// Writes the patch to `file`, which is whole or as it was.
+pub fn to_file(
+    way: &mut Way,
+    name: &VmName,
+    workspace: &Workspace,
+    from: &From,
+    file: &Path,
+    header: Header,
+) -> Result<Exported, Failure> {
+    let temporary = beside(file);
+    let create = File::options().write(true).create_new(true).open(&temporary);
+    let out = create.map_err(|e| not_written(file, &e))?;
+    let exported = make(way, name, workspace, from, out, header);
+    let finished = exported.and_then(|exported| {
+        std::fs::rename(&temporary, file).map_err(|e| not_written(file, &e))?;
+        Ok(exported)
+    });
+    if finished.is_err() {
+        // The failure that matters is the first.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    finished
+}
+
+fn beside(file: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(file.file_name().unwrap_or(OsStr::new("patch")));
+    name.push(format!(".{:x}", random::number()));
+    file.with_file_name(name)
+}
+
+fn not_written(file: &Path, error: &io::Error) -> Failure {
+    Fault::failed(format!("cannot write {}", file.display()), error).into()
+}
+
+/// Once it is complete: nobody applies half a patch.
+fn to_stdout(way: &mut Way, name: &VmName, workspace: &Workspace, from: &From, header: Header) -> Result<(), Failure> {
+    let scratch = std::env::temp_dir().join(format!("banger-patch-{:x}", random::number()));
+    let create = File::options().read(true).write(true).create_new(true).open(&scratch);
+    let mut file = create.map_err(|e| not_written(&scratch, &e))?;
+    std::fs::remove_file(&scratch).map_err(|e| not_written(&scratch, &e))?;
+    let out = file.try_clone().map_err(|e| not_written(&scratch, &e))?;
+    make(way, name, workspace, from, out, header)?;
+    file.rewind().map_err(|e| not_written(&scratch, &e))?;
+    match io::copy(&mut file, &mut io::stdout().lock()).and_then(|_| io::stdout().flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
+        other => other.map_err(|e| not_written(Path::new("standard output"), &e)),
+    }
+}
+
+fn make(
+    way: &mut Way,
+    name: &VmName,
+    workspace: &Workspace,
+    from: &From,
+    out: File,
+    header: Header,
+) -> Result<Exported, Failure> {
+    let limited = TimeLimit::new(&mut way.signals, Some(EXPORT_LIMIT));
+    let mut control = limited.map_err(|e| Fault::failed("cannot measure the time", &e))?;
+    let guest = Guest { shell: &mut *way.shell, control: &mut control };
+    let exported = workspace::export(guest, &workspace.folder, from, out, move |from| header.text(from));
+    if control.is_over() {
+        let minutes = EXPORT_LIMIT.as_secs() / 60;
+        return Err(Failure::new(
+            FaultKind::OperationFailed,
+            format!("VM '{name}' makes a patch for {minutes} minutes: given up"),
+        ));
+    }
+    exported.map_err(|e| for_vm(failure(&e), &e, name))
+}
+
+fn apply(
+    way: &mut Way,
+    asked: &WorkspaceExport,
+    workspace: &Workspace,
+    output: Option<&Path>,
+    header: Header,
+) -> Result<(), Failure> {
+    let top = Path::new(OsStr::from_bytes(&workspace.source));
+    let file = match output {
+        Some(file) => std::path::absolute(file).map_err(|e| not_written(file, &e))?,
+        None => saved_in(top, &asked.name)?,
+    };
+    to_file(way, &asked.name, workspace, &From::Prepared, &file, header)?;
+    let applied = workspace::apply(top, &file, asked.allow_git_config);
+    render::note(&format!("the patch is saved in {}", file.display()));
+    match applied {
+        Ok(0) => render::line(&format!("{}: nothing has changed", top.display())),
+        Ok(1) => render::line(&format!("{}: 1 file changed", top.display())),
+        Ok(count) => render::line(&format!("{}: {count} files changed", top.display())),
+        Err(e) => Err(failure(&e).hint(format!("git apply --stat {}      (then by hand)", file.display()))),
+    }
+}
+
+/// A file in the repository's own folder, where it is in nobody's way.
+fn saved_in(top: &Path, name: &VmName) -> Result<PathBuf, Failure> {
+    let repository = workspace::Repository::open(top).map_err(|e| failure(&e))?;
+    let folder = repository.git_folder().map_err(|e| failure(&e))?.join("banger");
+    std::fs::create_dir_all(&folder).map_err(|e| not_written(&folder, &e))?;
+    Ok(folder.join(format!("{name}-{}.patch", unix_seconds())))
+}
+
+#[derive(serde::Serialize)]
+struct SummaryView {
+    path: String,
+    added: Option<u64>,
+    removed: Option<u64>,
+}
+
+fn show_summary(summary: &[Summary], json: bool) -> Result<(), Failure> {
+    if json {
+        let view = |s: &Summary| SummaryView {
+            path: quoted(&s.path),
+            added: s.lines.map(|(added, _)| added),
+            removed: s.lines.map(|(_, removed)| removed),
+        };
+        return render::json(&summary.iter().map(view).collect::<Vec<_>>());
+    }
+    let row = |s: &Summary| match s.lines {
+        Some((added, removed)) => vec![quoted(&s.path), format!("+{added}"), format!("-{removed}")],
+        None => vec![quoted(&s.path), "binary".to_owned(), String::new()],
+    };
+    render::text(&render::table(&["FILE", "ADDED", "REMOVED"], &summary.iter().map(row).collect::<Vec<_>>()))
+}
+
+/// What an error is to whoever asked.
+pub fn failure(error: &WorkspaceError) -> Failure {
+    let kind = match error {
+        WorkspaceError::Signalled(signal) => return Failure::Signalled(*signal),
+        WorkspaceError::Path { source, .. } if source.kind() == io::ErrorKind::NotFound => FaultKind::NotFound,
+        WorkspaceError::Path { .. }
+        | WorkspaceError::NoFolder(_)
+        | WorkspaceError::NoRepository(_)
+        | WorkspaceError::Bare(_)
+        | WorkspaceError::Submodules { .. }
+        | WorkspaceError::NoCommit(_)
+        | WorkspaceError::BranchName(_)
+        | WorkspaceError::NoCommits
+        | WorkspaceError::Outside { .. }
+        | WorkspaceError::NothingThere(_)
+        | WorkspaceError::Folder(_) => FaultKind::BadRequest,
+        WorkspaceError::Taken(_) | WorkspaceError::Changed(_) => FaultKind::InUse,
+        WorkspaceError::Patch(_) | WorkspaceError::TooLarge(_) => FaultKind::Refused,
+        WorkspaceError::Git(_)
+        | WorkspaceError::Archive(_)
+        | WorkspaceError::Shell(_)
+        | WorkspaceError::Guest { .. }
+        | WorkspaceError::NoGit
+        | WorkspaceError::File { .. }
+        | WorkspaceError::Pipe(_)
+        | WorkspaceError::DoesNotFit(_) => FaultKind::OperationFailed,
+    };
+    let failure = Failure::from(Fault::of(kind, error));
+    match error {
+        WorkspaceError::Path { path, source } if source.kind() == io::ErrorKind::NotFound && is_word(path) => {
+            failure.hint(format!("banger vm run -- {}      (for a command)", path.display()))
+        }
+        WorkspaceError::NoRepository(path) => {
+            let path = path.display();
+            failure
+                .hint(format!("git -C {path} init && git -C {path} add .      (makes it one)"))
+                .hint("banger vm cp SRC NAME:DST      (copies any folder)")
+        }
+        WorkspaceError::Submodules { .. } => failure.hint("--no-submodules leaves their folders empty"),
+        _ => failure,
+    }
+}
+
+fn is_word(path: &Path) -> bool {
+    path.components().count() == 1 && !path.as_os_str().as_bytes().starts_with(b".")
+}
+
+/// What to type next, where that depends on the VM.
+fn for_vm(failure: Failure, error: &WorkspaceError, name: &VmName) -> Failure {
+    match error {
+        WorkspaceError::Changed(_) => failure
+            .hint(format!("banger vm workspace export {name} -o changes.patch      (keeps it)"))
+            .hint(format!("banger vm workspace prepare {name} PATH --force      (overwrites it)")),
+        WorkspaceError::Taken(folder) => failure.hint(format!("banger vm exec {name} -- ls -la {folder}")),
+        _ => failure,
+    }
+}

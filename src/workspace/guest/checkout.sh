@@ -1,0 +1,46 @@
+# checkout.sh FOLDER COMMIT HEAD SHALLOW: brings index and files to what the lists in .git/banger say on top
+# of COMMIT ('' before the first one). HEAD is a branch, or '' for none. SHALLOW: its parents are not here.
+cd "$1"
+commit=$2 head=$3 shallow=$4
+lists=.git/banger
+if [ "$shallow" = yes ] && ! grep -qxs "$commit" .git/shallow; then
+    echo "$commit" >>.git/shallow
+fi
+tree=$commit
+if [ -s $lists/staged ] || [ -z "$commit" ]; then
+    rm -f $lists/next
+    [ -z "$commit" ] || GIT_INDEX_FILE=$lists/next g read-tree "$commit"
+    GIT_INDEX_FILE=$lists/next g update-index -z --index-info <$lists/staged
+    tree=$(GIT_INDEX_FILE=$lists/next g write-tree)
+    rm -f $lists/next
+fi
+if [ -f $lists/flagged ]; then
+    g update-index --no-skip-worktree --no-assume-unchanged -z --stdin <$lists/flagged || :
+    rm -f $lists/flagged
+fi
+if [ -f $lists/sent ]; then
+    xargs -0 rm -f -- <$lists/sent
+    rm -f $lists/sent
+fi
+g read-tree --reset -u "$tree"
+if [ -z "$head" ]; then
+    g update-ref --no-deref HEAD "$commit"
+else
+    g symbolic-ref HEAD "$head"
+    [ -z "$commit" ] || g update-ref "$head" "$commit"
+fi
+[ -z "$commit" ] || g update-ref refs/banger/base "$commit"
+if [ -s $lists/skipped ]; then
+    g update-index --skip-worktree -z --stdin <$lists/skipped
+    xargs -0 rm -f -- <$lists/skipped
+fi
+if [ -s $lists/deleted ]; then
+    xargs -0 rm -f -- <$lists/deleted
+fi
+if [ -s $lists/emptied ]; then
+    # A folder that holds something of the guest's own stays.
+    xargs -0 rmdir -- <$lists/emptied 2>/dev/null || :
+fi
+if [ -s $lists/submodules ]; then
+    xargs -0 mkdir -p -- <$lists/submodules
+fi

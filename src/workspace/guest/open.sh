@@ -1,0 +1,28 @@
+# open.sh FOLDER FORMAT: makes the workspace's folder, configured by standard input, or says what it is:
+# `new`, `known COMMIT`, `known -`, `files` (no git in this image), or `taken`.
+folder=$1
+format=$2
+has_git() { command -v git >/dev/null 2>&1; }
+if [ -e "$folder" ] || [ -L "$folder" ]; then
+    if [ -d "$folder/.git/banger" ] && has_git; then
+        cd "$folder"
+        echo "known $(g rev-parse --verify --quiet refs/banger/base || echo -)"
+    elif [ -f "$folder/.banger-workspace" ]; then
+        echo files
+    else
+        echo taken
+    fi
+    exit
+fi
+mkdir -p "$folder"
+if has_git; then
+    set -- -q -b main --template=
+    [ "$format" = sha1 ] || set -- "$@" --object-format="$format"
+    g init "$@" "$folder"
+    mkdir "$folder/.git/banger" "$folder/.git/info"
+    cat >>"$folder/.git/config"
+    echo new
+else
+    : >"$folder/.banger-workspace"
+    echo files
+fi

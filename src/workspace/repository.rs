@@ -1,0 +1,218 @@
+//! A repository on the host: where it is, what it is at, and what of its configuration matters in a guest.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::error::WorkspaceError;
+use super::git::{Git, GitError, pieces};
+use super::origin;
+use crate::model::{GuestFolder, ObjectId};
+
+/// Where repositories go in a guest: the home of who runs commands there.
+const HOME: &str = "/root";
+
+/// The folder of one whose own name is no plain text.
+const NAMELESS: &str = "workspace";
+
+/// Settings of the host's that make the guest's git see files the same way.
+const SHARED_SETTINGS: [&str; 5] = ["user.name", "user.email", "core.autocrlf", "core.eol", "core.filemode"];
+
+/// A repository with a working tree.
+#[derive(Debug)]
+pub struct Repository {
+    /// git in its top folder.
+    pub git: Git,
+    /// The folder below it that was named, with `/` at its end; empty for the top.
+    pub prefix: Vec<u8>,
+    /// What `HEAD` is; `None` before the first commit.
+    pub head: Option<ObjectId>,
+    /// The branch that `HEAD` is on, `refs/heads/…`; `None` when it is detached.
+    pub branch: Option<String>,
+    /// `sha1` or `sha256`.
+    pub object_format: String,
+    config: BTreeMap<String, String>,
+}
+
+impl Repository {
+    /// The repository that `path` is in.
+    pub fn open(path: &Path) -> Result<Self, WorkspaceError> {
+        let about = std::fs::metadata(path).map_err(|e| WorkspaceError::Path { path: path.to_owned(), source: e })?;
+        if !about.is_dir() {
+            return Err(WorkspaceError::NoFolder(path.to_owned()));
+        }
+        let here = Git::at(path);
+        if !is_in_work_tree(&here, path)? {
+            return Err(WorkspaceError::Bare(path.to_owned()));
+        }
+        let top = line(&here, &["rev-parse", "--show-toplevel"])?;
+        let prefix = line(&here, &["rev-parse", "--show-prefix"])?;
+        let git = Git::at(Path::new(OsStr::from_bytes(&top)));
+        let head = git.line(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?;
+        let branch = git.line(&["symbolic-ref", "--quiet", "HEAD"])?;
+        let format = line(&git, &["rev-parse", "--show-object-format"])?;
+        let config = settings(&git.answer(&["config", "--list", "-z"])?);
+        Ok(Self {
+            head: head.map(|head| object("rev-parse", &head)).transpose()?,
+            branch: branch.map(|branch| text("symbolic-ref", branch)).transpose()?,
+            object_format: text("rev-parse", format)?,
+            git,
+            prefix,
+            config,
+        })
+    }
+
+    /// Its top folder.
+    pub fn top(&self) -> &Path {
+        self.git.folder()
+    }
+
+    /// The same as bytes.
+    pub fn source(&self) -> Vec<u8> {
+        self.top().as_os_str().to_owned().into_vec()
+    }
+
+    /// Where git keeps what belongs to this working tree alone.
+    pub fn git_folder(&self) -> Result<PathBuf, WorkspaceError> {
+        let found = line(&self.git, &["rev-parse", "--absolute-git-dir"])?;
+        Ok(PathBuf::from(std::ffi::OsString::from_vec(found)))
+    }
+
+    /// Its folder in a guest.
+    pub fn guest_folder(&self) -> Result<GuestFolder, WorkspaceError> {
+        let own = self.top().file_name().and_then(OsStr::to_str).unwrap_or(NAMELESS);
+        let named = format!("{HOME}/{own}").parse::<GuestFolder>();
+        named.or_else(|_| format!("{HOME}/{NAMELESS}").parse()).map_err(WorkspaceError::Folder)
+    }
+
+    /// The folder in a guest that is the one that was named.
+    pub fn guest_prefix(&self, folder: &GuestFolder) -> Result<GuestFolder, WorkspaceError> {
+        let below = String::from_utf8_lossy(&self.prefix);
+        let below = below.trim_end_matches('/');
+        if below.is_empty() {
+            return Ok(folder.clone());
+        }
+        format!("{folder}/{below}").parse().map_err(WorkspaceError::Folder)
+    }
+
+    /// The commit that `text` names.
+    pub fn commit(&self, text: &str) -> Result<ObjectId, WorkspaceError> {
+        let wanted = format!("{text}^{{commit}}");
+        match self.git.line(&["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]) {
+            Ok(Some(found)) => Ok(object("rev-parse", &found)?),
+            Ok(None) | Err(GitError::Failed { .. }) => Err(WorkspaceError::NoCommit(text.to_owned())),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Whether `name` can be a branch.
+    pub fn branch_name(&self, name: &str) -> Result<String, WorkspaceError> {
+        match self.git.line(&["check-ref-format", "--branch", name]) {
+            Ok(Some(found)) if found == name.as_bytes() => Ok(format!("refs/heads/{name}")),
+            Ok(_) | Err(GitError::Failed { .. }) => Err(WorkspaceError::BranchName(name.to_owned())),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Names of content filters that are configured here, such as git-lfs's.
+    pub fn filters(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.config.keys().filter_map(|key| filter_of(key)).collect();
+        names.dedup();
+        names
+    }
+
+    /// Where hooks are looked for, when that is configured.
+    pub fn hooks_path(&self) -> Option<&str> {
+        self.config.get("core.hookspath").map(String::as_str)
+    }
+
+    /// What the guest's repository is configured with.
+    pub fn guest_config(&self) -> Vec<(String, String)> {
+        let shared = SHARED_SETTINGS.iter().filter_map(|key| Some(((*key).to_owned(), self.config.get(*key)?.clone())));
+        let origin = self.config.get("remote.origin.url").and_then(|url| origin::without_credentials(url));
+        let origin = origin.into_iter().flat_map(|url| {
+            let fetch = "+refs/heads/*:refs/remotes/origin/*".to_owned();
+            [("remote.origin.url".to_owned(), url), ("remote.origin.fetch".to_owned(), fetch)]
+        });
+        shared.chain(origin).collect()
+    }
+}
+
+/// Fails where there is no repository at all.
+fn is_in_work_tree(git: &Git, path: &Path) -> Result<bool, WorkspaceError> {
+    match git.line(&["rev-parse", "--is-inside-work-tree"]) {
+        Ok(answer) => Ok(answer.as_deref() == Some(b"true")),
+        Err(GitError::Failed { said, .. }) if said.starts_with("not a git repository") => {
+            Err(WorkspaceError::NoRepository(path.to_owned()))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn line(git: &Git, words: &[&str]) -> Result<Vec<u8>, GitError> {
+    git.line(words)?.ok_or_else(|| GitError::answer(words[0], b""))
+}
+
+fn text(what: &str, bytes: Vec<u8>) -> Result<String, GitError> {
+    String::from_utf8(bytes).map_err(|e| GitError::answer(what, e.as_bytes()))
+}
+
+/// The object that `bytes` name.
+pub fn object(what: &str, bytes: &[u8]) -> Result<ObjectId, GitError> {
+    let text = std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok());
+    text.ok_or_else(|| GitError::answer(what, bytes))
+}
+
+/// What `git config --list -z` says: the last of each key counts; a value that is no text is left out.
+fn settings(answer: &[u8]) -> BTreeMap<String, String> {
+    let pairs = pieces(answer).filter_map(|piece| std::str::from_utf8(piece).ok());
+    // A key without a value is `true` (git-config(1)).
+    pairs.map(|piece| piece.split_once('\n').unwrap_or((piece, "true"))).map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+/// The filter that a key configures.
+fn filter_of(key: &str) -> Option<&str> {
+    let (name, what) = key.strip_prefix("filter.")?.rsplit_once('.')?;
+    matches!(what, "clean" | "smudge" | "process").then_some(name)
+}
+
+/// A path relative to `top`, for one that need not be there; `None` when it lies outside.
+pub fn below(top: &Path, path: &Path) -> Option<PathBuf> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The last part is not followed: a link is itself what is named.
+    let whole = match path.file_name() {
+        Some(name) => parent.canonicalize().ok()?.join(name),
+        None => path.canonicalize().ok()?,
+    };
+    whole.strip_prefix(top.canonicalize().ok()?).ok().map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_and_settings_are_read_from_the_list() {
+        let list = b"user.name\nA B\0filter.lfs.clean\nx\0filter.lfs.process\ny\0filter.a.b.smudge\nz\0core.bare\0user.name\nC\nD\0";
+        let config = settings(list);
+        assert_eq!(config["user.name"], "C\nD");
+        assert_eq!(config["core.bare"], "true");
+        let mut names: Vec<&str> = config.keys().filter_map(|k| filter_of(k)).collect();
+        names.dedup();
+        assert_eq!(names, ["a.b", "lfs"]);
+    }
+
+    #[test]
+    fn a_path_is_below_its_repository_or_nowhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let top = folder.path().join("r");
+        std::fs::create_dir_all(top.join("a")).expect("made");
+        std::os::unix::fs::symlink("/etc", top.join("l")).expect("made");
+        assert_eq!(below(&top, &top.join("a/x")), Some("a/x".into()));
+        assert_eq!(below(&top, &top.join("l")), Some("l".into()));
+        assert_eq!(below(&top, &top.join("a/../b")), Some("b".into()));
+        assert_eq!(below(&top, &top.join("l/passwd")), None);
+        assert_eq!(below(&top, &top.join("../x")), None);
+    }
+}

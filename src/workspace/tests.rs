@@ -1,0 +1,527 @@
+//! Repositories in and patches out, with this machine's own `sh` and `git` in the place of a guest's.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Seek};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+
+use super::git::Git;
+use super::*;
+use crate::model::GuestFolder;
+use crate::os::archive;
+use crate::protocol::shell::Tool;
+use crate::shell::{Command, Control, ControlEvent, GuestShell, Io, Outcome, Program, ShellError};
+
+/// Runs commands here.
+struct Here;
+
+impl GuestShell for Here {
+    fn run(&mut self, command: &Command, io: Io<'_>) -> Result<Outcome, ShellError> {
+        let words = match &command.program {
+            Program::Argv(words) => words,
+            Program::Tool(Tool::Unpack { folder }) => {
+                let input = fs::File::from(io.stdin.try_clone_to_owned().expect("a copy"));
+                let unpacked = archive::unpack(Path::new(OsStr::from_bytes(folder)), None, input);
+                return Ok(Outcome::Exited(unpacked.map_or_else(|e| panic!("{e}"), |_| 0)));
+            }
+            Program::Login | Program::Tool(_) => panic!("not needed here"),
+        };
+        let copy = |fd: BorrowedFd<'_>| Stdio::from(fd.try_clone_to_owned().expect("a copy"));
+        let mut process = Process::new(&words[0]);
+        process.args(&words[1..]).stdin(copy(io.stdin)).stdout(copy(io.stdout)).stderr(copy(io.stderr));
+        process.env("HOME", "/nonexistent");
+        let status = process.status().expect("runs");
+        Ok(status.code().map_or_else(|| Outcome::signaled(status.signal().unwrap_or(0)), |c| Outcome::Exited(c as u8)))
+    }
+}
+
+/// No signals.
+struct Quiet(fs::File);
+
+impl Control for Quiet {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsFd;
+        self.0.as_fd()
+    }
+    fn next(&mut self) -> Option<ControlEvent> {
+        None
+    }
+    fn end_asked_for(&mut self) -> Option<i32> {
+        None
+    }
+}
+
+/// A repository of this host's, and where it goes.
+struct Case {
+    folder: tempfile::TempDir,
+    git: Git,
+}
+
+impl Case {
+    fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let top = folder.path().join(name);
+        fs::create_dir(&top).expect("made");
+        let git = Git::at(&top);
+        git.answer(&["init", "-q", "-b", "trunk"]).expect("made");
+        for (key, value) in
+            [("user.name", "A \"B\" C"), ("user.email", "a@example.org"), ("core.excludesFile", "/dev/null")]
+        {
+            git.answer(&["config", key, value]).expect("set");
+        }
+        Self { folder, git }
+    }
+
+    fn top(&self) -> &Path {
+        self.git.folder()
+    }
+
+    fn write(&self, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
+        write(self.top(), name, content);
+    }
+
+    fn commit(&self, message: &str) {
+        self.git.answer(&["add", "-A"]).expect("added");
+        self.git.answer(&["commit", "-q", "--allow-empty", "-m", message]).expect("committed");
+    }
+
+    fn guest(&self) -> Git {
+        Git::at(&self.folder.path().join("guest"))
+    }
+
+    fn guest_folder(&self) -> GuestFolder {
+        self.guest().folder().to_str().expect("text").parse().expect("a folder")
+    }
+
+    fn prepare_with(&self, wishes: &Wishes, force: bool) -> Result<Prepared, WorkspaceError> {
+        let intake = Intake::of(self.top(), wishes)?;
+        let mut control = Quiet(fs::File::open("/dev/null").expect("opens"));
+        let guest = Guest { shell: &mut Here, control: &mut control };
+        prepare(guest, &intake, self.guest_folder(), force, 1, &mut |_| {})
+    }
+
+    fn prepare(&self) -> Prepared {
+        self.prepare_with(&Wishes::default(), false).expect("brought in")
+    }
+
+    fn export(&self, from: &From) -> Vec<u8> {
+        let mut control = Quiet(fs::File::open("/dev/null").expect("opens"));
+        let guest = Guest { shell: &mut Here, control: &mut control };
+        let mut file = tempfile::tempfile().expect("a file");
+        let out = file.try_clone().expect("a copy");
+        export(guest, &self.guest_folder(), from, out, |from| format!("# base: {from}\n\n")).expect("exported");
+        file.rewind().expect("rewound");
+        let mut patch = Vec::new();
+        io::Read::read_to_end(&mut file, &mut patch).expect("read");
+        patch
+    }
+
+    /// git says the same there as here, and the files are the same.
+    fn assert_same(&self) {
+        for words in [
+            &["status", "--porcelain=v1", "-z", "--no-renames"][..],
+            &["diff", "--binary"],
+            &["diff", "--cached", "--binary"],
+            &["ls-files", "-z", "-v", "--stage"],
+        ] {
+            let (here, there) = (self.git.answer(words), self.guest().answer(words));
+            let text = |answer: Result<Vec<u8>, GitError>| {
+                String::from_utf8_lossy(&answer.unwrap_or_else(|e| e.to_string().into_bytes())).into_owned()
+            };
+            assert_eq!(text(there), text(here), "git {words:?}");
+        }
+        assert_eq!(tree(self.guest().folder()), tree(self.top()));
+    }
+}
+
+fn write(top: &Path, name: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
+    let path = top.join(name.as_ref());
+    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    fs::write(path, content).expect("written");
+}
+
+/// Every file below `top` but git's own: kind, whether it can be run, content.
+fn tree(top: &Path) -> BTreeMap<PathBuf, (char, bool, Vec<u8>)> {
+    fn walk(top: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, (char, bool, Vec<u8>)>) {
+        for entry in fs::read_dir(folder).expect("read") {
+            let path = entry.expect("an entry").path();
+            let about = path.symlink_metadata().expect("looked at");
+            let name = path.strip_prefix(top).expect("below").to_owned();
+            if name == Path::new(".git") {
+                continue;
+            }
+            if about.is_dir() {
+                walk(top, &path, found);
+            } else if about.is_symlink() {
+                let target = fs::read_link(&path).expect("a link").into_os_string().into_vec();
+                found.insert(name, ('l', false, target));
+            } else {
+                found.insert(name, ('f', about.mode() & 0o100 != 0, fs::read(&path).expect("read")));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(top, top, &mut found);
+    found
+}
+
+fn make_executable(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("set");
+}
+
+/// A repository with everything that a working tree can be.
+fn odd() -> Case {
+    let case = Case::new("odd repo");
+    for name in [
+        "same",
+        "edited",
+        "staged",
+        "both",
+        "gone",
+        "removed",
+        "mode",
+        "kind",
+        "dir/sub/gone",
+        "dir/same",
+        "a b",
+        "intended-not",
+    ] {
+        case.write(name, format!("{name}\nline\n"));
+    }
+    case.write("bin", (0..=255u8).cycle().take(100_000).collect::<Vec<_>>());
+    case.write("crlf", "one\r\ntwo\r\n");
+    case.write(OsStr::from_bytes(b"n\xff\xfe\nx\ty\"\\"), "odd name");
+    case.write("eol/.gitattributes", "*.txt eol=crlf\n");
+    case.write("eol/x.txt", "one\r\ntwo\r\n");
+    symlink("same", case.top().join("link")).expect("made");
+    symlink("/etc/passwd", case.top().join("link-out")).expect("made");
+    make_executable(&case.top().join("mode"));
+    case.write(".gitignore", "ignored\n*.o\n");
+    case.commit("first");
+    case.write("edited", "edited\nchanged\n");
+    case.write("staged", "staged\nchanged\n");
+    case.git.answer(&["add", "staged"]).expect("added");
+    case.write("both", "staged\n");
+    case.git.answer(&["add", "both"]).expect("added");
+    case.write("both", "edited\n");
+    case.write("new", "new\n");
+    case.git.answer(&["add", "new"]).expect("added");
+    case.write("intended", "intended\n");
+    case.git.answer(&["add", "-N", "intended"]).expect("added");
+    case.git.answer(&["rm", "-q", "removed"]).expect("removed");
+    fs::remove_file(case.top().join("gone")).expect("removed");
+    fs::remove_dir_all(case.top().join("dir/sub")).expect("removed");
+    fs::set_permissions(case.top().join("mode"), fs::Permissions::from_mode(0o644)).expect("set");
+    fs::remove_file(case.top().join("kind")).expect("removed");
+    symlink("same", case.top().join("kind")).expect("made");
+    case
+}
+
+#[test]
+fn git_says_the_same_there_as_here() {
+    let case = odd();
+    let prepared = case.prepare();
+    assert!(prepared.workspace.has_history && !prepared.is_update);
+    case.assert_same();
+    let line =
+        |words: &[&str]| String::from_utf8(case.guest().line(words).expect("asked").expect("an answer")).expect("text");
+    assert_eq!(line(&["config", "user.name"]), "A \"B\" C");
+    assert_eq!(line(&["symbolic-ref", "HEAD"]), "refs/heads/trunk");
+    assert_eq!(case.guest().answer(&["fsck", "--full"]).map_err(|e| e.to_string()).map(|_| ()), Ok(()));
+}
+
+#[test]
+fn untracked_and_included_files_go_in_when_asked_for() {
+    let case = odd();
+    case.write("untracked", "u\n");
+    case.write("some/where/untracked", "u\n");
+    case.write("ignored", "i\n");
+    case.write("x.o", "o\n");
+    case.write("y.o", "o\n");
+    case.write(".git/info/exclude", "private\n");
+    case.write("private", "p\n");
+    let intake = Intake::of(case.top(), &Wishes::default()).expect("looked at");
+    assert_eq!(intake.left_out, 2);
+    let wishes = Wishes {
+        untracked: true,
+        include: vec![case.top().join("x.o"), case.top().join("private")],
+        ..Wishes::default()
+    };
+    case.write(".bangerinclude", "/ignored\n");
+    case.prepare_with(&wishes, false).expect("brought in");
+    fs::remove_file(case.top().join("y.o")).expect("removed");
+    case.assert_same();
+    let patch = case.export(&From::Prepared);
+    assert_eq!(patch::read(&patch[..]).expect("a patch"), [], "what came in is nothing that came of it");
+    let changes = patch::read(&case.export(&From::Base)[..]).expect("a patch");
+    let names: Vec<_> =
+        changes.iter().filter_map(|c| c.new.clone()).map(|n| String::from_utf8_lossy(&n).into_owned()).collect();
+    assert!(names.contains(&"untracked".to_owned()) && !names.contains(&"ignored".to_owned()), "{names:?}");
+    assert!(!names.contains(&"private".to_owned()), "{names:?}");
+}
+
+#[test]
+fn what_stays_out_of_a_repository_is_said() {
+    let case = odd();
+    let refused = |wishes: &Wishes| Intake::of(case.top(), wishes).expect_err("refused").to_string();
+    let wishes = |include: &str| Wishes { include: vec![case.top().join(include)], ..Wishes::default() };
+    assert!(refused(&wishes("no-such-file")).contains("nothing to include"));
+    assert!(refused(&wishes("../x")).contains("not inside"));
+    let branch = |branch: Option<&str>, from: Option<&str>| Wishes {
+        branch: branch.map(str::to_owned),
+        from: from.map(str::to_owned),
+        ..Wishes::default()
+    };
+    assert!(refused(&branch(Some("a..b"), None)).contains("branch"));
+    assert!(refused(&branch(Some("-x"), None)).contains("branch"));
+    assert!(refused(&branch(Some("x"), Some("no-such"))).contains("no commit"));
+    assert!(refused(&branch(Some("x"), Some("--all"))).contains("no commit"));
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let refused = |path: &Path| Intake::of(path, &Wishes::default()).expect_err("refused").to_string();
+    assert!(refused(elsewhere.path()).contains("no git repository"));
+    assert!(refused(&elsewhere.path().join("x")).contains("cannot use"));
+    assert!(refused(&case.top().join("same")).contains("no folder"));
+    assert!(refused(&case.top().join(".git")).contains("bare"));
+    Git::at(elsewhere.path()).answer(&["init", "-q", "--bare", "b"]).expect("made");
+    assert!(refused(&elsewhere.path().join("b")).contains("bare"));
+}
+
+#[test]
+fn a_repository_may_be_empty_unborn_or_detached() {
+    let empty = Case::new("empty");
+    empty.prepare();
+    empty.assert_same();
+    let unborn = Case::new("unborn");
+    unborn.write("a", "1\n");
+    unborn.write("b", "1\n");
+    unborn.git.answer(&["add", "a"]).expect("added");
+    unborn.write("a", "2\n");
+    unborn.prepare_with(&Wishes { untracked: true, ..Wishes::default() }, false).expect("brought in");
+    unborn.assert_same();
+    write(unborn.guest().folder(), "c", "c\n");
+    let changes = patch::read(&unborn.export(&From::Prepared)[..]).expect("a patch");
+    assert_eq!(changes.len(), 1);
+    let detached = odd();
+    detached.git.answer(&["checkout", "-q", "--detach"]).expect("detached");
+    detached.prepare();
+    detached.assert_same();
+    assert_eq!(detached.guest().line(&["symbolic-ref", "-q", "HEAD"]).expect("asked"), None);
+}
+
+#[test]
+fn conflicts_sparse_trees_worktrees_and_flags_go_in_as_they_are() {
+    let case = odd();
+    case.git.answer(&["reset", "-q", "--hard"]).expect("reset");
+    case.git.answer(&["checkout", "-q", "-b", "other"]).expect("made");
+    case.write("same", "theirs\n");
+    case.write("edited", "theirs\n");
+    case.commit("theirs");
+    case.git.answer(&["checkout", "-q", "trunk"]).expect("back");
+    case.write("same", "ours\n");
+    case.git.answer(&["rm", "-q", "edited"]).expect("removed");
+    case.commit("ours");
+    assert!(case.git.answer(&["merge", "-q", "other"]).is_err(), "a conflict");
+    case.prepare();
+    case.assert_same();
+    let worktree = odd();
+    worktree.git.answer(&["reset", "-q", "--hard"]).expect("reset");
+    let second = worktree.folder.path().join("second tree");
+    let name = second.to_str().expect("text");
+    worktree.git.answer(&["worktree", "add", "-q", "-b", "second", name]).expect("made");
+    let second = Case { git: Git::at(&second), ..worktree };
+    second.write("same", "edited in the second tree\n");
+    second.git.answer(&["sparse-checkout", "set", "--no-cone", "/*", "!/dir/"]).expect("set");
+    second.git.answer(&["update-index", "--assume-unchanged", "bin"]).expect("set");
+    second.write("bin", "not seen\n");
+    second.prepare();
+    second.assert_same();
+    assert!(!second.guest().folder().join("dir").exists());
+}
+
+#[test]
+fn submodules_are_refused_or_left_empty_and_nested_repositories_left_out() {
+    let inner = odd();
+    inner.git.answer(&["reset", "-q", "--hard"]).expect("reset");
+    let case = odd();
+    let url = inner.top().to_str().expect("text");
+    case.git
+        .answer(&["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", url, "mod/one"])
+        .expect("added");
+    case.git.answer(&["commit", "-qm", "with a submodule"]).expect("committed");
+    let refused = Intake::of(case.top(), &Wishes::default()).expect_err("refused").to_string();
+    assert!(refused.contains("submodules (mod/one)"), "{refused}");
+    case.prepare_with(&Wishes { no_submodules: true, ..Wishes::default() }, false).expect("brought in");
+    assert!(case.guest().folder().join("mod/one").is_dir());
+    let status = |git: &Git| git.answer(&["status", "--porcelain", "-z", "--no-renames"]).expect("asked");
+    assert_eq!(String::from_utf8_lossy(&status(&case.guest())), String::from_utf8_lossy(&status(&case.git)));
+    let nested = odd();
+    nested.write("inner/x", "x\n");
+    Git::at(&nested.top().join("inner")).answer(&["init", "-q"]).expect("made");
+    nested.prepare_with(&Wishes { untracked: true, ..Wishes::default() }, false).expect("brought in");
+    assert!(!nested.guest().folder().join("inner").exists());
+}
+
+#[test]
+fn files_of_a_filter_go_in_with_their_content_and_count_as_unchanged() {
+    let case = Case::new("filtered");
+    case.git.answer(&["config", "filter.upper.clean", "tr a-z A-Z"]).expect("set");
+    case.git.answer(&["config", "filter.upper.smudge", "tr A-Z a-z"]).expect("set");
+    case.write(".gitattributes", "*.up filter=upper\n");
+    case.write("a.up", "content\n");
+    case.write("b.up", "content\n");
+    case.write("plain", "content\n");
+    case.commit("first");
+    let intake = Intake::of(case.top(), &Wishes::default()).expect("looked at");
+    assert_eq!(intake.filtered, [b"a.up", b"b.up"]);
+    case.prepare();
+    assert_eq!(tree(case.guest().folder()), tree(case.top()));
+    assert_eq!(case.guest().answer(&["status", "--porcelain"]).expect("asked"), b"");
+    write(case.guest().folder(), "plain", "changed\n");
+    assert_eq!(patch::read(&case.export(&From::Base)[..]).expect("a patch").len(), 1);
+}
+
+#[test]
+fn a_branch_begins_where_it_is_told_to() {
+    let case = odd();
+    case.git.answer(&["reset", "-q", "--hard"]).expect("reset");
+    case.git.answer(&["tag", "v1"]).expect("tagged");
+    case.write("same", "second\n");
+    case.commit("second");
+    case.write("same", "edited\n");
+    let from = |branch: &str, from: Option<&str>| Wishes {
+        branch: Some(branch.to_owned()),
+        from: from.map(str::to_owned),
+        ..Wishes::default()
+    };
+    let prepared = case.prepare_with(&from("fix/one", None), false).expect("brought in");
+    case.assert_same();
+    assert_eq!(prepared.workspace.base, prepared.workspace.head);
+    let head = |case: &Case| case.guest().line(&["symbolic-ref", "HEAD"]).expect("asked").expect("a branch");
+    assert_eq!(head(&case), b"refs/heads/fix/one");
+    let intake = Intake::of(case.top(), &from("two", Some("v1"))).expect("looked at");
+    assert!(intake.leaves_edits);
+    let prepared = case.prepare_with(&from("two", Some("v1")), false).expect("brought in");
+    assert_ne!(prepared.workspace.base, prepared.workspace.head);
+    assert_eq!(head(&case), b"refs/heads/two");
+    assert_eq!(fs::read(case.guest().folder().join("same")).expect("read"), b"same\nline\n");
+    assert_eq!(case.guest().answer(&["status", "--porcelain"]).expect("asked"), b"");
+}
+
+/// Changes everything that can be changed in a guest.
+fn work(guest: &Git) {
+    let top = guest.folder();
+    write(top, "same", "work\n");
+    guest.answer(&["commit", "-q", "-am", "in the guest"]).expect("committed");
+    write(top, "committed-new", "c\n");
+    guest.answer(&["add", "committed-new"]).expect("added");
+    guest.answer(&["commit", "-q", "-m", "another"]).expect("committed");
+    write(top, "untracked/deep/x", "u\n");
+    write(top, OsStr::from_bytes(b"untracked \xf0\n"), "u");
+    write(top, "bin", (0..=255u8).rev().cycle().take(90_000).collect::<Vec<_>>());
+    write(top, "crlf", "one\r\n2\r\n");
+    write(top, "eol/x.txt", "one\r\n2\r\n");
+    write(top, "ignored", "not wanted");
+    fs::rename(top.join("dir/same"), top.join("moved")).expect("moved");
+    fs::remove_file(top.join("a b")).expect("removed");
+    make_executable(&top.join("intended-not"));
+    symlink("same", top.join("new-link")).expect("made");
+    guest.answer(&["add", "moved"]).expect("added");
+    write(top, "moved", "staged and edited\n");
+}
+
+/// Hashes of everything that git would commit, which says the same as the files do.
+fn hashes(git: &Git) -> String {
+    git.answer(&["add", "-A"]).expect("added");
+    String::from_utf8_lossy(&git.answer(&["ls-files", "--stage", "-z"]).expect("listed")).into_owned()
+}
+
+#[test]
+fn what_came_of_it_comes_out_and_nothing_in_the_guest_changes() {
+    let case = odd();
+    case.prepare();
+    work(&case.guest());
+    let look = |words: &[&str]| String::from_utf8_lossy(&case.guest().answer(words).expect("asked")).into_owned();
+    let state = || {
+        let all = [
+            look(&["status", "--porcelain", "-z"]),
+            look(&["for-each-ref"]),
+            look(&["ls-files", "--stage", "-z"]),
+            look(&["count-objects", "-v"]),
+        ];
+        (all, fs::read(case.guest().folder().join(".git/index")).expect("read"))
+    };
+    // git refreshes the index by itself when it is asked for the status.
+    let before = (state(), state()).1;
+    let patch = case.export(&From::Base);
+    assert!(before == state(), "the guest's repository is another");
+    assert!(patch.starts_with(b"# base: "));
+
+    let clone = case.folder.path().join("clone");
+    let source = case.top().to_str().expect("text");
+    Git::at(case.folder.path()).answer(&["clone", "-q", source, clone.to_str().expect("text")]).expect("cloned");
+    let file = case.folder.path().join("out.patch");
+    fs::write(&file, &patch).expect("written");
+    let clone = Git::at(&clone);
+    clone.answer(&["apply", "--whitespace=nowarn", file.to_str().expect("text")]).expect("applies");
+    assert_eq!(hashes(&clone), hashes(&case.guest()));
+}
+
+#[test]
+fn what_the_guest_did_is_applied_on_top_of_edits_here() {
+    let case = odd();
+    case.prepare();
+    work(&case.guest());
+    let file = case.folder.path().join("out.patch");
+    fs::write(&file, case.export(&From::Prepared)).expect("written");
+    let changed = apply(case.top(), &file, false).expect("applies");
+    assert!(changed >= 10, "{changed}");
+    let mut there = tree(case.guest().folder());
+    there.remove(Path::new("ignored"));
+    assert_eq!(tree(case.top()), there);
+}
+
+#[test]
+fn a_second_time_only_the_difference_travels_and_work_is_not_overwritten() {
+    let case = odd();
+    case.prepare();
+    case.git.answer(&["commit", "-qam", "second"]).expect("committed");
+    case.write("same", "third\n");
+    case.commit("third");
+    case.write("edited", "now edited\n");
+    case.write("extra", "e\n");
+    let untracked = Wishes { untracked: true, ..Wishes::default() };
+    let prepared = case.prepare_with(&untracked, false).expect("brought in");
+    assert!(prepared.is_update);
+    assert_eq!(prepared.carried, 2, "one edited, one untracked");
+    case.assert_same();
+    assert_eq!(case.guest().answer(&["rev-list", "--count", "HEAD"]).expect("asked"), b"3\n");
+    fs::remove_file(case.top().join("extra")).expect("removed");
+    case.git.answer(&["reset", "-q", "--hard", "HEAD~1"]).expect("reset");
+    case.prepare();
+    case.assert_same();
+    write(case.guest().folder(), "same", "work\n");
+    let refused = case.prepare_with(&Wishes::default(), false).expect_err("refused");
+    assert!(matches!(&refused, WorkspaceError::Changed(names) if names == &["same"]), "{refused}");
+    case.prepare_with(&Wishes::default(), true).expect("brought in");
+    case.assert_same();
+    case.guest().answer(&["commit", "-q", "--allow-empty", "-m", "mine"]).expect("committed");
+    assert!(matches!(case.prepare_with(&Wishes::default(), false), Err(WorkspaceError::Changed(_))));
+    // A history that was written anew.
+    case.git.answer(&["commit", "-q", "--amend", "-m", "another"]).expect("amended");
+    case.prepare_with(&Wishes::default(), true).expect("brought in");
+    case.assert_same();
+    assert_eq!(case.guest().answer(&["fsck"]).map_err(|e| e.to_string()).map(|_| ()), Ok(()));
+}
+
+#[test]
+fn somebody_elses_folder_is_left_alone() {
+    let case = odd();
+    write(case.guest().folder(), "x", "mine");
+    assert!(matches!(case.prepare_with(&Wishes::default(), false), Err(WorkspaceError::Taken(_))));
+}
