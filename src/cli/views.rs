@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use crate::model::image::{ImageRecord, KernelRecord};
-use crate::model::{InitMode, Reach, Secret, VmRecord, VmState};
+use crate::model::{InitMode, ObjectId, Reach, Secret, VmRecord, VmState, Workspace};
 use crate::os::logger::timestamp;
 use crate::protocol::owner::Overview;
 
@@ -28,6 +28,8 @@ pub struct VmView<'a> {
     granted: Vec<String>,
     ports: Vec<String>,
     secrets: Vec<SecretView<'a>>,
+    environment: Vec<&'a str>,
+    workspace: Option<WorkspaceView<'a>>,
     vmm: &'static str,
     accel: &'static str,
     pid: Option<i32>,
@@ -55,6 +57,8 @@ impl<'a> From<&'a VmRecord> for VmView<'a> {
             granted: vm.spec.egress.grants.iter().map(ToString::to_string).collect(),
             ports: vm.spec.ports.iter().map(ToString::to_string).collect(),
             secrets: vm.spec.secrets.iter().map(SecretView::from).collect(),
+            environment: vm.spec.environment.iter().map(|v| v.name().as_str()).collect(),
+            workspace: vm.workspace.as_ref().map(WorkspaceView::from),
             vmm: vm.vmm.as_str(),
             accel: vm.accel.as_str(),
             pid: vm.process.map(|p| p.pid),
@@ -76,6 +80,34 @@ pub struct SecretView<'a> {
 impl<'a> From<&'a Secret> for SecretView<'a> {
     fn from(secret: &'a Secret) -> Self {
         Self { name: secret.name.as_str(), hosts: secret.hosts.iter().map(ToString::to_string).collect() }
+    }
+}
+
+/// The repository in a VM.
+#[derive(Debug, Serialize)]
+pub struct WorkspaceView<'a> {
+    folder: &'a str,
+    runs_in: &'a str,
+    source: String,
+    head: Option<&'a str>,
+    base: Option<&'a str>,
+    has_history: bool,
+    prepared_at: String,
+    last_exit: Option<u8>,
+}
+
+impl<'a> From<&'a Workspace> for WorkspaceView<'a> {
+    fn from(workspace: &'a Workspace) -> Self {
+        Self {
+            folder: workspace.folder.as_str(),
+            runs_in: workspace.runs_in.as_str(),
+            source: String::from_utf8_lossy(&workspace.source).into_owned(),
+            head: workspace.head.as_ref().map(ObjectId::as_str),
+            base: workspace.base.as_ref().map(ObjectId::as_str),
+            has_history: workspace.has_history,
+            prepared_at: timestamp(workspace.prepared_at),
+            last_exit: workspace.last_exit,
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Prepared {
 enum Found {
     New,
     Known(Option<ObjectId>),
+    /// What a preparation left that did not end.
+    Partial,
     Files,
 }
 
@@ -55,7 +57,7 @@ pub fn prepare(
     }
     let carried = match &found {
         Found::Files => send_all(&mut guest, intake, &folder, on_stage)?,
-        Found::New => send(&mut guest, intake, &folder, None, on_stage)?,
+        Found::New | Found::Partial => send(&mut guest, intake, &folder, None, on_stage)?,
         Found::Known(old) => send(&mut guest, intake, &folder, old.as_ref(), on_stage)?,
     };
     let workspace = Workspace {
@@ -80,6 +82,7 @@ fn open(guest: &mut Guest<'_>, intake: &Intake, folder: &GuestFolder) -> Result<
     let answer = String::from_utf8_lossy(&answer);
     match answer.trim().split_once(' ').unwrap_or((answer.trim(), "")) {
         ("new", _) => Ok(Found::New),
+        ("partial", _) => Ok(Found::Partial),
         ("files", _) => Ok(Found::Files),
         ("known", "-") => Ok(Found::Known(None)),
         ("known", commit) => Ok(Found::Known(commit.parse().ok())),
@@ -118,12 +121,12 @@ fn send(
         Head::Branch(name) => name.as_str(),
         Head::Detached => "",
     };
-    let words = [folder.as_str(), base, head, if is_shallow { "yes" } else { "no" }];
+    let words = [folder.as_str(), base, if is_shallow { "yes" } else { "no" }];
     guest.ask("check the files out", guest::CHECKOUT, &words, b"")?;
     let carried: Vec<Vec<u8>> = intake.carried().into_iter().map(<[u8]>::to_vec).collect();
     let moved = send_files(guest, intake, folder, carried, on_stage)?;
     on_stage("settling the index");
-    guest.ask("settle the index", guest::SETTLE, &[folder.as_str()], b"")?;
+    guest.ask("settle the index", guest::SETTLE, &[folder.as_str(), base, head], b"")?;
     Ok(moved)
 }
 

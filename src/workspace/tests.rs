@@ -520,6 +520,16 @@ fn a_second_time_only_the_difference_travels_and_work_is_not_overwritten() {
 }
 
 #[test]
+fn a_preparation_that_did_not_end_is_done_again() {
+    let case = odd();
+    case.prepare();
+    write(case.guest().folder(), ".git/banger/partial", "");
+    write(case.guest().folder(), "same", "half");
+    case.prepare();
+    case.assert_same();
+}
+
+#[test]
 fn somebody_elses_folder_is_left_alone() {
     let case = odd();
     write(case.guest().folder(), "x", "mine");

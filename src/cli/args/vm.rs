@@ -123,7 +123,7 @@ pub struct VmSsh {
     example = "banger vm exec box -- make test\nbanger vm exec box -- sh -c 'exit 42'; echo $?\nsome-program | banger vm exec box -- sort",
     example = "A command that goes on without you, and what it says:\n  id=$(banger vm exec -d box -- make world)\n  banger vm attach box $id",
     note = "The exit code is that of CMD; 128+N when signal N ended it; 125 when banger\nitself failed. A shell to type in: banger vm ssh NAME.",
-    note = "In the folder of the VM's workspace, where it has one. When the repository here\nhas moved on since it was brought in, that is said; --auto-prepare brings in\nwhat has changed first.",
+    note = "In the folder of the VM's workspace, where it has one. When the repository\nhere has moved on since it was brought in, that is said; --auto-prepare brings\nin what has changed first.",
     note = "Carried by banger's agent in the guest, else by ssh; `exec = \"agent\"` or \"ssh\"\nin config.toml, or BANGER_EXEC, chooses one."
 )]
 pub struct VmExec {

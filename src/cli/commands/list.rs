@@ -7,13 +7,13 @@ use super::super::resolve::{in_words, secrets_in_words};
 use super::super::views::VmView;
 use super::super::{autostart, render};
 use crate::host::paths::Paths;
-use crate::model::VmRecord;
 use crate::model::size::human;
+use crate::model::{ObjectId, VmRecord, Workspace};
 use crate::os::clock::unix_seconds;
 use crate::os::logger::timestamp;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 
-const HEADERS: [&str; 8] = ["NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "AGE"];
+const HEADERS: [&str; 9] = ["NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "WORKSPACE", "AGE"];
 
 /// The VMs that `request` asks for, by name.
 fn fetch(request: OwnerRequest) -> Result<Vec<VmRecord>, Failure> {
@@ -55,6 +55,7 @@ fn row(vm: &VmRecord, now: u64) -> Vec<String> {
         vm.spec.vcpus.to_string(),
         human(vm.spec.memory.bytes()),
         human(vm.spec.disk.bytes()),
+        vm.workspace.as_ref().map_or_else(|| "-".to_owned(), |w| w.folder.to_string()),
         render::age(now, vm.created_at),
     ]
 }
@@ -67,6 +68,12 @@ pub fn show(question: &VmQuestion) -> Result<(), Failure> {
         other => return Err(unexpected(&other)),
     };
     if question.json { render::json(&VmView::from(&*vm)) } else { render::text(&facts(&vm)) }
+}
+
+fn workspace_in_words(workspace: &Workspace) -> String {
+    let at = workspace.head.as_ref().map_or("before its first commit", ObjectId::short);
+    let source = String::from_utf8_lossy(&workspace.source);
+    format!("{}, from {source} at {at}, {}", workspace.folder, timestamp(workspace.prepared_at))
 }
 
 fn facts(vm: &VmRecord) -> String {
@@ -85,6 +92,9 @@ fn facts(vm: &VmRecord) -> String {
         ("network", in_words(&vm.spec.egress)),
         ("ports", if vm.spec.ports.is_empty() { "none".to_owned() } else { ports.join(" ") }),
     ]);
+    let variables: Vec<&str> = vm.spec.environment.iter().map(|v| v.name().as_str()).collect();
+    facts.extend((!variables.is_empty()).then(|| ("environment", variables.join(" "))));
+    facts.extend(vm.workspace.as_ref().map(|w| ("workspace", workspace_in_words(w))));
     facts.extend((!vm.spec.secrets.is_empty()).then(|| ("secrets", secrets_in_words(&vm.spec))));
     facts.extend(vm.present_address().map(|a| ("address", a.to_string())));
     facts.extend(vm.process.map(|p| ("process", p.to_string())));
@@ -127,8 +137,8 @@ mod tests {
     #[test]
     fn the_table_has_the_documented_columns() {
         let text = render::table(&HEADERS, &[row(&record(), 1_000_060)]);
-        let expected = "NAME  STATE    IMAGE            IP          VCPU  MEM    DISK   AGE\n\
-                        box   running  debian-bookworm  172.30.7.2  2     2 GiB  8 GiB  1m\n";
+        let expected = "NAME  STATE    IMAGE            IP          VCPU  MEM    DISK   WORKSPACE  AGE\n\
+                        box   running  debian-bookworm  172.30.7.2  2     2 GiB  8 GiB  -          1m\n";
         assert_eq!(text, expected);
     }
 

@@ -84,8 +84,10 @@ impl Protocol {
                 return Err(Failure::new(FaultKind::BadRequest, message));
             }
         }
+        let file = file.map(std::path::absolute).transpose();
+        let file = file.map_err(|e| Fault::failed("cannot tell where the result is to be written", &e))?;
         let view = View { version: 1, ..View::default() };
-        Ok(Self { file: file.map(Path::to_owned), last: Instant::now(), view })
+        Ok(Self { file, last: Instant::now(), view })
     }
 
     /// A phase is done.

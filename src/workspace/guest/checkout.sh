@@ -1,8 +1,9 @@
-# checkout.sh FOLDER COMMIT HEAD SHALLOW: brings index and files to what the lists in .git/banger say on top
-# of COMMIT ('' before the first one). HEAD is a branch, or '' for none. SHALLOW: its parents are not here.
+# checkout.sh FOLDER COMMIT SHALLOW: brings files and index to COMMIT ('' before the first one) and what the lists
+# in .git/banger say on top of it. SHALLOW: the commit's parents are not here.
 cd "$1"
-commit=$2 head=$3 shallow=$4
+commit=$2 shallow=$3
 lists=.git/banger
+: >$lists/partial
 if [ "$shallow" = yes ] && ! grep -qxs "$commit" .git/shallow; then
     echo "$commit" >>.git/shallow
 fi
@@ -14,22 +15,14 @@ if [ -s $lists/staged ] || [ -z "$commit" ]; then
     tree=$(GIT_INDEX_FILE=$lists/next g write-tree)
     rm -f $lists/next
 fi
-if [ -f $lists/flagged ]; then
+if [ -s $lists/flagged ]; then
     g update-index --no-skip-worktree --no-assume-unchanged -z --stdin <$lists/flagged || :
-    rm -f $lists/flagged
 fi
-if [ -f $lists/sent ]; then
+if [ -s $lists/sent ]; then
     xargs -0 rm -f -- <$lists/sent
-    rm -f $lists/sent
 fi
 g read-tree --reset -u "$tree"
-if [ -z "$head" ]; then
-    g update-ref --no-deref HEAD "$commit"
-else
-    g symbolic-ref HEAD "$head"
-    [ -z "$commit" ] || g update-ref "$head" "$commit"
-fi
-[ -z "$commit" ] || g update-ref refs/banger/base "$commit"
+echo "$tree" >$lists/tree
 if [ -s $lists/skipped ]; then
     g update-index --skip-worktree -z --stdin <$lists/skipped
     xargs -0 rm -f -- <$lists/skipped

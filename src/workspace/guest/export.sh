@@ -3,8 +3,8 @@
 from=$2
 shift 2
 case $from in
-@base) base=$(g rev-parse --verify --quiet refs/banger/base || echo "$empty") ;;
-@prepared) base=$(g rev-parse --verify --quiet refs/banger/prepared || echo "$empty") ;;
+@base) base=$(g rev-parse --verify --quiet refs/banger/base || empty) ;;
+@prepared) base=$(g rev-parse --verify --quiet refs/banger/prepared || empty) ;;
 *)
     if ! base=$(g rev-parse --verify --quiet --end-of-options "$from^{commit}"); then
         echo "the guest has no commit $from" >&2

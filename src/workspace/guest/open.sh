@@ -1,12 +1,17 @@
 # open.sh FOLDER FORMAT: makes the workspace's folder, configured by standard input, or says what it is:
-# `new`, `known COMMIT`, `known -`, `files` (no git in this image), or `taken`.
+# `new`, `known COMMIT`, `known -`, `partial` (a preparation that did not end), `files` (no git in this
+# image), or `taken`.
 folder=$1
 format=$2
 has_git() { command -v git >/dev/null 2>&1; }
 if [ -e "$folder" ] || [ -L "$folder" ]; then
     if [ -d "$folder/.git/banger" ] && has_git; then
         cd "$folder"
-        echo "known $(g rev-parse --verify --quiet refs/banger/base || echo -)"
+        if [ -e .git/banger/partial ]; then
+            echo partial
+        else
+            echo "known $(g rev-parse --verify --quiet refs/banger/base || echo -)"
+        fi
     elif [ -f "$folder/.banger-workspace" ]; then
         echo files
     else
@@ -20,6 +25,7 @@ if has_git; then
     [ "$format" = sha1 ] || set -- "$@" --object-format="$format"
     g init "$@" "$folder"
     mkdir "$folder/.git/banger" "$folder/.git/info"
+    : >"$folder/.git/banger/partial"
     cat >>"$folder/.git/config"
     echo new
 else

@@ -16,6 +16,8 @@ export GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_OBJECT_DIRECTORY GIT_INDEX_FILE
 g add -u .
 # Repositories within are named with a slash at the end, and left out with a word on standard error.
 g ls-files -z --others --exclude-standard >"$scratch/others"
-g update-index --add --remove -z --stdin <"$scratch/others"
+if [ -s "$scratch/others" ]; then
+    g update-index --add --remove -z --stdin <"$scratch/others"
+fi
 tree=$(g write-tree)
-empty=$(g mktree </dev/null)
+empty() { g mktree </dev/null; }
