@@ -365,6 +365,7 @@ pub(super) mod tests {
             base: None,
             wanted: Wanted { branch: Some("b".into()), include: vec![b"i".to_vec()], ..Wanted::default() },
             has_history: true,
+            has_tools: false,
             prepared_at: 9,
             last_exit: Some(3),
         });
@@ -372,8 +373,13 @@ pub(super) mod tests {
         let before = encode("vms", &row_of_version_four()).expect("encodes");
         let head = "0".repeat(40);
         let wanted = b"\x01\x01b\x00\x00\x01\x01i\x00";
-        let workspace =
-            [&b"\x01\x07/root/r\x09/root/r/s\x02/r\x01\x28"[..], head.as_bytes(), b"\x00", wanted, b"\x01\x09\x01\x03"];
+        let workspace = [
+            &b"\x01\x07/root/r\x09/root/r/s\x02/r\x01\x28"[..],
+            head.as_bytes(),
+            b"\x00",
+            wanted,
+            b"\x01\x00\x09\x01\x03",
+        ];
         assert_eq!(bytes, [with_inserted(4, &before, b"\x01\x03B=c"), workspace.concat()].concat());
         assert_eq!(VmRecord::from(decode::<VmRow>("vms", "x", &bytes).expect("decodes")), vm);
     }

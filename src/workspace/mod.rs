@@ -33,6 +33,8 @@ mod prepare;
 mod repository;
 /// What `git status` says.
 mod status;
+/// What a repository wants to be installed.
+mod tools;
 
 pub use apply::apply;
 pub use error::WorkspaceError;
@@ -42,6 +44,7 @@ pub use guest::Guest;
 pub use intake::{Intake, Listed, Why, Wishes, quoted};
 pub use prepare::{Prepared, prepare};
 pub use repository::Repository;
+pub use tools::{LOG as TOOLS_LOG, Tools};
 
 #[cfg(test)]
 mod tests;

@@ -68,6 +68,7 @@ pub fn prepare(
         base: intake.base.clone(),
         wanted: intake.wanted.clone(),
         has_history: found != Found::Files,
+        has_tools: false,
         prepared_at: now,
         last_exit: None,
     };

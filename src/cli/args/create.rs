@@ -47,6 +47,7 @@ pub(super) fn vcpus(text: &str) -> Result<u8, String> {
     example = "banger vm run --rm -- cat /etc/os-release\nbanger vm run --rm ./repo -- make test\nbanger vm run --rm ./repo --export changes.patch -- ./fix-everything\nbanger vm run --rm -- sh -c 'exit 42'; echo $?\nbanger vm run --name box --vcpu 2 --memory 4G --disk-size 20G\nbanger vm run --rm --allow deb.debian.org -- apt-get update\nbanger vm run --rm --secret T=env:T@api.example.org -- ./publish\nsome-program | banger vm run --rm -- sort",
     note = "Without CMD: a shell. The exit code is that of CMD or of the shell; 128+N when\nsignal N ended it. When banger itself failed: with CMD 125; with a shell the\ncodes of `banger --help`, or 255 when your own ssh failed.",
     note = "PATH is a git repository, or a folder in one: its tracked files go in as they\nare here, edits included, with the commit they are based on, to /root/REPO,\nand CMD runs there. Untracked files stay here; .bangerinclude (patterns as in\n.gitignore) and --include name what goes in all the same. --dry-run lists it.",
+    note = "With .mise.toml, mise.toml or .tool-versions in it, `mise install` runs in the\nguest before CMD, and CMD by `mise exec`; so does the postCreateCommand of a\ndevcontainer.json. In the background for a shell. It needs --nat or --allow.",
     note = "Without --rm the VM runs on. Next:\n  banger vm ssh NAME      another shell\n  banger vm stop NAME     shut it down, keep its disk\n  banger vm delete NAME   remove it with its disk",
     note = "Without --nat or --allow its guest reaches nothing but banger's DNS. --allow\nopens what a name leads to, for as long as DNS says so; @SET is one of\n[egress.sets] in config.toml. Host, private networks and cloud metadata stay\nclosed even under --nat, unless --allow names their addresses.",
     note = "--secret gives the guest a placeholder in $NAME. In the headers of its HTTPS\nrequests to HOST[:PORT][,HOST...] the daemon puts the value in its place, so\nthe guest never has it.",
@@ -128,6 +129,9 @@ pub struct VmRun {
     /// leave the folders of submodules empty
     #[argh(switch)]
     pub no_submodules: bool,
+    /// do not install the tools that the repository names (mise, devcontainer.json)
+    #[argh(switch)]
+    pub no_bootstrap: bool,
     /// list what would go in, and boot nothing
     #[argh(switch)]
     pub dry_run: bool,
@@ -148,6 +152,9 @@ impl VmRun {
         let refused = |message: &str| Err(Usage::new(message, &["vm", "run"]));
         let wishes = self.branch.is_some() || self.from.is_some() || self.include_untracked || self.no_submodules;
         let needs_path = wishes || !self.include.is_empty() || self.dry_run || self.export.is_some();
+        if self.path.is_none() && self.no_bootstrap {
+            return refused("--no-bootstrap needs a PATH");
+        }
         if self.path.is_none() && needs_path {
             return refused("--branch, --from, --include, --dry-run, --export and the like need a PATH");
         }

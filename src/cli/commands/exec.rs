@@ -1,20 +1,20 @@
 //! `vm exec` and `vm attach`: a command in a running VM, with its caller or without.
 
 use std::ffi::OsString;
-use std::io::{self, Seek, Write};
-use std::os::fd::AsFd;
 
 use super::super::args::{Usage, VmAttach, VmExec};
-use super::super::autostart;
 use super::super::report::Failure;
+use super::super::{autostart, render};
 use super::{session, workspace};
 use crate::host::paths::Paths;
 use crate::model::VmName;
-use crate::os::memfd;
 use crate::protocol::owner::{Carrier, OwnerRequest};
 use crate::protocol::shell::Tool;
 use crate::protocol::{Fault, FaultKind, frame};
-use crate::shell::{self, Command, Io};
+use crate::shell::{self, Command, Outcome, capture_heeding};
+
+/// Most bytes of a guest's answer to a command that is left behind.
+const MAX_ANSWER: u64 = 4096;
 
 /// Runs `command` in a VM; returns its exit code.
 pub fn exec(asked: &VmExec, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
@@ -36,11 +36,12 @@ pub fn exec(asked: &VmExec, command: Option<Vec<OsString>>) -> Result<u8, Failur
     let way = session::open(&mut client, &asked.name, carriers)?;
     drop(client);
     let command = match &place {
-        Some(folder) => Command::new(command).in_folder(folder.as_str()),
+        Some(brought) => workspace::command_in(brought, command),
         None => Command::new(command),
     };
     if asked.detach {
-        return leave(way, &command);
+        let job = left_behind(way, &command)?;
+        return render::line(&job).map(|()| 0);
     }
     let ended = session::carried(way, &command, asked.timeout)?;
     if place.is_some() {
@@ -57,18 +58,24 @@ fn note_exit(paths: &Paths, name: &VmName, code: u8) {
     }
 }
 
-/// Has the guest run `command` by itself and prints its number.
-fn leave(way: session::Way, command: &Command) -> Result<u8, Failure> {
+/// Has the guest run `command` by itself; its number.
+pub fn left_behind(way: session::Way, command: &Command) -> Result<String, Failure> {
     let begin = shell::begin(command).map_err(|e| session::of_shell(&e))?;
-    let frame = frame::encode(&begin).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
-    let failed = |e: &io::Error| Fault::failed("cannot hand the command over", e);
-    let mut stdin = memfd::create("command").map_err(|e| failed(&e))?;
-    stdin.write_all(&frame).and_then(|()| stdin.rewind()).map_err(|e| failed(&e))?;
+    let content = frame::encode(&begin).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     let mut signals = session::signals()?;
     let mut shell = session::connect(way, &mut signals)?;
-    let (stdout, stderr) = (io::stdout(), io::stderr());
-    let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), control: Some(&mut signals) };
-    Ok(shell.run(&Command::tool(Tool::Detach), io).map_err(|e| session::of_shell(&e))?.exit_code())
+    let command = Command::tool(Tool::Detach);
+    let said = capture_heeding(&mut *shell, &command, &content, MAX_ANSWER, Some(&mut signals));
+    let said = said.map_err(|e| session::of_shell(&e))?;
+    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().chars().take(200).collect::<String>();
+    match said.outcome {
+        Outcome::Exited(0) => Ok(words(&said.stdout)),
+        Outcome::Signaled { number, .. } if number > 0 => Err(Failure::Signalled(number)),
+        Outcome::Exited(_) | Outcome::Signaled { .. } => {
+            let fault = Fault::new(FaultKind::OperationFailed, "the guest could not begin the command");
+            Err(fault.cause(words(&said.stderr)).into())
+        }
+    }
 }
 
 /// Shows what a detached command says, or which there are; returns its exit code.

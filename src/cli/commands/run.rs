@@ -20,7 +20,8 @@ use crate::model::{SecretValue, VmName, VmSpec, Workspace};
 use crate::os::process;
 use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
-use crate::workspace::{From, Intake};
+use crate::shell::Command;
+use crate::workspace::{From, Intake, Tools};
 
 /// Runs `command`, or a shell, in a new VM; returns its exit code.
 pub fn run(asked: &VmRun, command: Option<Vec<OsString>>) -> Result<u8, Failure> {
@@ -42,7 +43,11 @@ fn in_new_vm(
 ) -> Result<Ended, Failure> {
     let (flags, remove) = (&asked.flags(), asked.rm);
     let paths = Paths::current();
-    resolve::check_alone(flags, &paths)?;
+    let egress = resolve::check_alone(flags, &paths)?.egress;
+    let tools = match intake {
+        Some(intake) if !asked.no_bootstrap => workspace::tools(intake, &egress)?,
+        Some(_) | None => Tools::default(),
+    };
     let values = secrets::values(&flags.secrets)?;
     let carriers = session::carriers(&paths, command.as_deref())?;
     let mut client = autostart::connect(&paths)?;
@@ -61,7 +66,7 @@ fn in_new_vm(
     }
     protocol.reached(Phase::Ready);
     drop(progress);
-    let visit = Visit { asked, name: &name, intake, cleaner: &cleaner };
+    let visit = Visit { asked, name: &name, intake, tools: &tools, cleaner: &cleaner };
     let ended = visit.pay(client, command, carriers, protocol);
     if ended.is_ok()
         && let Err(failure) = cleaner.connect().and_then(|mut client| summarize(&mut client, &name))
@@ -99,6 +104,7 @@ struct Visit<'v> {
     asked: &'v VmRun,
     name: &'v VmName,
     intake: Option<&'v Intake>,
+    tools: &'v Tools,
     cleaner: &'v Cleaner,
 }
 
@@ -110,10 +116,14 @@ impl Visit<'_> {
         carriers: Vec<Carrier>,
         protocol: &mut Protocol,
     ) -> Result<Ended, Failure> {
-        let brought = self.intake.map(|intake| self.bring_in(&mut client, intake)).transpose()?;
-        if let Some(workspace) = &brought {
+        let mut brought = self.intake.map(|intake| self.bring_in(&mut client, intake)).transpose()?;
+        if let Some(workspace) = &mut brought {
             protocol.of_workspace(workspace);
             protocol.reached(Phase::Workspace);
+            if !self.tools.is_empty() {
+                self.install(&mut client, workspace, command.is_some())?;
+                protocol.reached(Phase::Tools);
+            }
         }
         if self.asked.detach {
             return Ok(Ended::default());
@@ -121,6 +131,10 @@ impl Visit<'_> {
         let opened = session::open(&mut client, self.name, carriers).map_err(no_way_in);
         drop(client);
         let folder = brought.as_ref().map(|workspace| &workspace.runs_in);
+        let command = command.map(|words| match &brought {
+            Some(workspace) => workspace::command_in(workspace, words),
+            None => Command::new(words),
+        });
         let ended = opened.and_then(|way| session::run(way, command, folder, self.asked.timeout));
         protocol.reached(Phase::Command);
         let Some(workspace) = brought else { return ended };
@@ -146,6 +160,17 @@ impl Visit<'_> {
             Some(signal) if brought.is_ok() => Err(Failure::Signalled(signal)),
             Some(_) | None => brought,
         }
+    }
+
+    /// A person at a shell does not wait for it; a command does.
+    fn install(&self, client: &mut Client, workspace: &mut Workspace, has_command: bool) -> Result<(), Failure> {
+        if has_command || self.asked.detach {
+            let mut way = workspace::Way::open(client, self.name)?;
+            workspace::install(&mut way, self.name, workspace, self.tools)?;
+        } else {
+            workspace::install_behind(client, self.name, workspace, self.tools)?;
+        }
+        workspace::note_tools(client, self.name, workspace, self.tools)
     }
 
     /// What is noted is for later exports; the command's end is what counts.

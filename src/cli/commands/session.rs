@@ -38,7 +38,7 @@ pub fn ssh(name: &VmName, command: Option<Vec<OsString>>) -> Result<u8, Failure>
     let mut client = autostart::connect(&Paths::current())?;
     let way = open(&mut client, name, vec![Carrier::Ssh])?;
     drop(client);
-    Ok(run(way, command, None, None)?.code)
+    Ok(run(way, command.map(Command::new), None, None)?.code)
 }
 
 /// A way into a guest.
@@ -108,7 +108,7 @@ impl From<Outcome> for Ended {
 /// Runs `command`, or a login shell, in `folder` or at home, to its end or that of its time.
 pub fn run(
     way: Way,
-    command: Option<Vec<OsString>>,
+    command: Option<Command>,
     folder: Option<&GuestFolder>,
     limit: Option<TimeSpan>,
 ) -> Result<Ended, Failure> {
@@ -117,7 +117,7 @@ pub fn run(
         None => command,
     };
     match (command, is_on_terminal(), way) {
-        (Some(argv), _, way) => carried(way, &placed(Command::new(argv)), limit),
+        (Some(command), _, way) => carried(way, &placed(command), limit),
         (None, false, way) => carried(way, &placed(Command::login()), limit),
         (None, true, Way::Ssh(access, socket)) => match program_of_user("ssh") {
             Some(program) => {

@@ -1,9 +1,10 @@
 //! `vm workspace`, and what `vm run PATH` and `vm exec` need of it: a repository goes in, a patch comes out. The
 //! daemon only remembers; the stream to the guest is this process's own.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,17 +14,19 @@ use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::{autostart, render};
-use super::session;
+use super::{exec, session};
 use crate::host::paths::Paths;
 use crate::model::workspace::Wanted;
-use crate::model::{GuestFolder, VmName, VmRecord, Workspace};
+use crate::model::{Egress, Reach, VmName, VmRecord, Workspace};
 use crate::os::clock::unix_seconds;
 use crate::os::logger::timestamp;
 use crate::os::random;
 use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
-use crate::shell::{GuestShell, HostSignals, TimeLimit};
-use crate::workspace::{self, Exported, From, Guest, Intake, Prepared, Summary, Why, Wishes, WorkspaceError, quoted};
+use crate::shell::{Command, GuestShell, HostSignals, Io, Outcome, TimeLimit};
+use crate::workspace::{
+    self, Exported, From, Guest, Intake, Prepared, Summary, TOOLS_LOG, Tools, Why, Wishes, WorkspaceError, quoted,
+};
 
 /// How long a guest may take to make a patch.
 const EXPORT_LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -114,13 +117,13 @@ fn say_what_stayed(intake: &Intake, prepared: &Prepared) {
     }
 }
 
-/// Where commands run, once it is said, or mended, that the repository here has moved on.
+/// The workspace, once it is said, or mended, that the repository here has moved on.
 pub fn up_to_date(
     client: &mut Client,
     name: &VmName,
     known: &Workspace,
     auto_prepare: bool,
-) -> Result<GuestFolder, Failure> {
+) -> Result<Workspace, Failure> {
     let source = Path::new(OsStr::from_bytes(&known.source));
     if auto_prepare {
         let below = Path::new(known.runs_in.as_str()).strip_prefix(known.folder.as_str()).unwrap_or(Path::new(""));
@@ -128,7 +131,12 @@ pub fn up_to_date(
         let intake = intake(&source.join(below), &wishes).or_else(|_| intake(source, &wishes))?;
         let mut way = Way::open(client, name)?;
         let mut progress = Progress::new();
-        return Ok(bring_in(client, &mut way, name, &intake, false, &mut progress)?.runs_in);
+        let mut brought = bring_in(client, &mut way, name, &intake, false, &mut progress)?;
+        // What was installed is there still.
+        if known.has_tools {
+            note_tools(client, name, &mut brought, &Tools::of(&intake))?;
+        }
+        return Ok(brought);
     }
     // What cannot be looked at has not moved as far as anybody can say.
     let head = workspace::Repository::open(source).map(|repository| repository.head);
@@ -138,7 +146,7 @@ pub fn up_to_date(
             source.display()
         ));
     }
-    Ok(known.runs_in.clone())
+    Ok(known.clone())
 }
 
 /// What was asked for the last time. What was to be included and is not there any more is nothing to refuse.
@@ -151,6 +159,65 @@ fn again(source: &Path, wanted: &Wanted) -> Wishes {
         include: include.filter(|path| path.symlink_metadata().is_ok()).collect(),
         no_submodules: wanted.no_submodules,
     }
+}
+
+/// What the repository wants to be installed; refused, while there is no VM, where it cannot be.
+pub fn tools(intake: &Intake, egress: &Egress) -> Result<Tools, Failure> {
+    let tools = Tools::of(intake);
+    if let Some(trouble) = &tools.trouble {
+        render::note(&format!("banger: warning: {trouble}: left out"));
+    }
+    let reaches_nothing = egress.reach == Reach::Granted && egress.grants.is_empty();
+    if !tools.mise.is_empty() && reaches_nothing {
+        let message = format!("{} names tools, which the guest cannot fetch without a network", tools.mise.join(", "));
+        let failure = Failure::new(FaultKind::BadRequest, message);
+        return Err(failure.hint("--nat lets it reach the internet").hint("--no-bootstrap does without them"));
+    }
+    Ok(tools)
+}
+
+/// Installs `tools` while somebody waits, and shows what they say.
+pub fn install(way: &mut Way, name: &VmName, workspace: &Workspace, tools: &Tools) -> Result<(), Failure> {
+    render::note(&format!("tools: {}", tools.in_words()));
+    let stderr = io::stderr();
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|e| Fault::failed("cannot open /dev/null", &e))?;
+    let io = Io { stdin: null.as_fd(), stdout: null.as_fd(), stderr: stderr.as_fd(), control: Some(&mut way.signals) };
+    match way.shell.run(&tools.command(&workspace.folder), io).map_err(|e| session::of_shell(&e))? {
+        Outcome::Exited(0) => Ok(()),
+        Outcome::Signaled { number, .. } if number > 0 => Err(Failure::Signalled(number)),
+        Outcome::Exited(_) | Outcome::Signaled { .. } => {
+            let message = format!("the tools of {} could not be installed in VM '{name}'", workspace.folder);
+            let failure = Failure::new(FaultKind::OperationFailed, message);
+            Err(failure
+                .hint(format!("banger vm exec {name} -- cat {TOOLS_LOG}"))
+                .hint("--no-bootstrap does without them"))
+        }
+    }
+}
+
+/// Installs `tools` while nobody waits.
+pub fn install_behind(client: &mut Client, name: &VmName, workspace: &Workspace, tools: &Tools) -> Result<(), Failure> {
+    let way = session::open(client, name, vec![Carrier::Agent])?;
+    let job = exec::left_behind(way, &tools.command(&workspace.folder))?;
+    render::note(&format!("tools: {}, in the background: banger vm attach {name} {job}", tools.in_words()));
+    Ok(())
+}
+
+/// Has the daemon remember that commands are to be run with the workspace's tools.
+pub fn note_tools(client: &mut Client, name: &VmName, workspace: &mut Workspace, tools: &Tools) -> Result<(), Failure> {
+    workspace.has_tools = !tools.mise.is_empty();
+    let request = OwnerRequest::SetWorkspace { name: name.clone(), workspace: workspace.clone() };
+    client.ask(request).map(|_| ())
+}
+
+/// `words` as they are run in the workspace.
+pub fn command_in(workspace: &Workspace, words: Vec<OsString>) -> Command {
+    let command = match workspace.has_tools {
+        true => Tools::wrapped(words, &workspace.folder),
+        false => Command::new(words),
+    };
+    command.in_folder(workspace.runs_in.as_str())
 }
 
 /// A VM without a repository.
