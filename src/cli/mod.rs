@@ -10,6 +10,7 @@ mod autostart;
 mod client;
 mod commands;
 mod environment;
+mod file_sync;
 mod interrupt;
 mod names;
 mod progress;

@@ -65,6 +65,21 @@ pub struct Config {
     pub limits: LimitsSetting,
     /// Devices of Firecracker's machines.
     pub firecracker: FirecrackerSetting,
+    /// Files of the owner's home that every new guest gets.
+    pub file_sync: Vec<FileSync>,
+}
+
+/// One `[[file_sync]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSync {
+    /// In the home folder, or below it.
+    pub from: String,
+    /// In the guest: absolute, or below root's home.
+    pub to: String,
+    /// Octal, as text; absent: the file's own.
+    #[serde(default, deserialize_with = "mode")]
+    pub mode: Option<u32>,
 }
 
 /// `vmm = "auto" | "firecracker" | "qemu" | "fake"`.
@@ -218,6 +233,12 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Mib>
     }
 }
 
+fn mode<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.map(Some).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no mode: write \"0600\"")))
+}
+
 fn subnet<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Subnet>, D::Error> {
     String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
@@ -319,6 +340,20 @@ mod tests {
         let error = parse("[egress]\nallow = [\"10.0.0.1/8\"]\n").expect_err("refused");
         assert!(error.starts_with("config.toml:2: ") && error.contains("write 10.0.0.0/8"), "{error}");
         assert_eq!(parse("[network]\ndns = [\"192.0.2.1\"]\n").expect("parses").network.dns.len(), 1);
+    }
+
+    #[test]
+    fn files_of_the_home_are_listed_with_octal_modes() {
+        let text = "[[file_sync]]\nfrom = \"~/.netrc\"\nto = \"~/.netrc\"\nmode = \"0600\"\n[[file_sync]]\nfrom = \"a\"\nto = \"/b\"\n";
+        let config = parse(text).expect("parses");
+        assert_eq!(
+            (config.file_sync.len(), config.file_sync[0].mode, config.file_sync[1].mode),
+            (2, Some(0o600), None)
+        );
+        for bad in ["mode = \"0999\"", "mode = \"4755\"", "mode = 600", "mdoe = \"0600\""] {
+            assert!(parse(&format!("[[file_sync]]\nfrom = \"a\"\nto = \"b\"\n{bad}\n")).is_err(), "{bad}");
+        }
+        assert!(parse("[[file_sync]]\nfrom = \"a\"\n").is_err());
     }
 
     #[test]

@@ -89,12 +89,23 @@ pub fn pack(folder: &Path, name: &OsStr, as_name: &OsStr, out: impl Write) -> Re
     Ok(packing.moved)
 }
 
+/// A file that is not there yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Text<'t> {
+    /// Its path in the stream.
+    pub name: &'t str,
+    /// Its content.
+    pub content: &'t [u8],
+    /// Its permissions.
+    pub mode: u32,
+}
+
 /// Writes `paths`, files and links below `root`, and behind them `texts`, which are no files here, to `out`.
 /// What has gone meanwhile, or became a folder, is skipped and counted.
 pub fn pack_listed<'p>(
     root: &Path,
     paths: impl IntoIterator<Item = &'p Path>,
-    texts: &[(&str, &[u8])],
+    texts: &[Text<'_>],
     out: impl Write,
 ) -> Result<Moved, ArchiveError> {
     let mut packing = Packing { builder: Builder::new(out), moved: Moved::default() };
@@ -109,12 +120,12 @@ pub fn pack_listed<'p>(
             Err(e) => return Err(at("read", &path)(e)),
         }
     }
-    for (name, text) in texts {
+    for text in texts {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
-        header.set_mode(0o644);
-        header.set_size(text.len() as u64);
-        packing.builder.append_data(&mut header, name, *text).map_err(ArchiveError::Stream)?;
+        header.set_mode(text.mode);
+        header.set_size(text.content.len() as u64);
+        packing.builder.append_data(&mut header, text.name, text.content).map_err(ArchiveError::Stream)?;
         packing.moved.entries += 1;
     }
     let mut out = packing.builder.into_inner().map_err(ArchiveError::Stream)?;

@@ -28,7 +28,7 @@ pub(super) enum VmRow {
     V2(VmRecordV2),
     V3(VmRecordV3),
     V4(VmRecordV4),
-    V5(VmRecord),
+    V5(Box<VmRecord>),
 }
 
 /// What was asked for before `0005-vm-workspace`. Never changed.
@@ -121,7 +121,7 @@ pub(super) struct VmRecordV1 {
 impl From<VmRow> for VmRecord {
     fn from(row: VmRow) -> Self {
         match row {
-            VmRow::V5(vm) => vm,
+            VmRow::V5(vm) => *vm,
             VmRow::V4(old) => Self {
                 id: old.id,
                 spec: old.spec.into(),
@@ -369,7 +369,7 @@ pub(super) mod tests {
             prepared_at: 9,
             last_exit: Some(3),
         });
-        let bytes = encode("vms", &VmRow::V5(vm.clone())).expect("encodes");
+        let bytes = encode("vms", &VmRow::V5(Box::new(vm.clone()))).expect("encodes");
         let before = encode("vms", &row_of_version_four()).expect("encodes");
         let head = "0".repeat(40);
         let wanted = b"\x01\x01b\x00\x00\x01\x01i\x00";

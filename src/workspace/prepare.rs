@@ -12,7 +12,7 @@ use super::history::History;
 use super::ignored;
 use super::intake::{Head, Intake};
 use crate::model::{GuestFolder, ObjectId, Workspace};
-use crate::os::archive::{Moved, pack_listed};
+use crate::os::archive::{Moved, Text, pack_listed};
 
 /// Bytes that are written into a pipe at once.
 const PORTION: usize = 64 << 10;
@@ -163,7 +163,7 @@ fn send_files(
 type Texts = Vec<(&'static str, Vec<u8>)>;
 
 fn pack(top: &Path, paths: &[Vec<u8>], texts: &Texts, out: PipeWriter) -> Result<Moved, WorkspaceError> {
-    let texts: Vec<(&str, &[u8])> = texts.iter().map(|(name, text)| (*name, text.as_slice())).collect();
+    let texts: Vec<Text<'_>> = texts.iter().map(|(name, content)| Text { name, content, mode: 0o644 }).collect();
     let paths = paths.iter().map(|bytes| path(bytes));
     Ok(pack_listed(top, paths, &texts, BufWriter::with_capacity(PORTION, out))?)
 }

@@ -78,6 +78,7 @@ struct Top {
 /// All commands.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
 #[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process, and argh takes no box")]
 pub enum Command {
     Vm(VmGroup),
     Ps(Ps),

@@ -20,7 +20,7 @@ mod stats;
 mod version;
 mod vms;
 mod wait;
-mod workspace;
+pub mod workspace;
 
 use super::args::{Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
 use super::args::{ListFlags, Usage, VmQuestion, WorkspaceCommand};

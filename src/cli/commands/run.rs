@@ -10,11 +10,12 @@ use super::super::client::{Client, unexpected};
 use super::super::interrupt::Interrupts;
 use super::super::progress::Progress;
 use super::super::report::Failure;
-use super::super::{autostart, render, resolve, secrets};
+use super::super::{autostart, file_sync, render, resolve, secrets};
 use super::egress::summarize;
 use super::outcome::{Phase, Protocol};
 use super::session::Ended;
 use super::{session, vms, workspace};
+use crate::host::config::Config;
 use crate::host::paths::Paths;
 use crate::model::{SecretValue, VmName, VmSpec, Workspace};
 use crate::os::process;
@@ -48,6 +49,7 @@ fn in_new_vm(
         Some(intake) if !asked.no_bootstrap => workspace::tools(intake, &egress)?,
         Some(_) | None => Tools::default(),
     };
+    let config = resolve::config(&paths)?;
     let values = secrets::values(&flags.secrets)?;
     let carriers = session::carriers(&paths, command.as_deref())?;
     let mut client = autostart::connect(&paths)?;
@@ -66,7 +68,7 @@ fn in_new_vm(
     }
     protocol.reached(Phase::Ready);
     drop(progress);
-    let visit = Visit { asked, name: &name, intake, tools: &tools, cleaner: &cleaner };
+    let visit = Visit { asked, name: &name, intake, tools: &tools, config: &config, cleaner: &cleaner };
     let ended = visit.pay(client, command, carriers, protocol);
     if ended.is_ok()
         && let Err(failure) = cleaner.connect().and_then(|mut client| summarize(&mut client, &name))
@@ -105,6 +107,7 @@ struct Visit<'v> {
     name: &'v VmName,
     intake: Option<&'v Intake>,
     tools: &'v Tools,
+    config: &'v Config,
     cleaner: &'v Cleaner,
 }
 
@@ -116,6 +119,7 @@ impl Visit<'_> {
         carriers: Vec<Carrier>,
         protocol: &mut Protocol,
     ) -> Result<Ended, Failure> {
+        file_sync::copy(&mut client, self.name, self.config)?;
         let mut brought = self.intake.map(|intake| self.bring_in(&mut client, intake)).transpose()?;
         if let Some(workspace) = &mut brought {
             protocol.of_workspace(workspace);

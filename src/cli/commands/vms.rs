@@ -7,10 +7,10 @@ use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
-use super::super::{render, resolve, secrets};
-use super::{for_each, pull};
+use super::super::{file_sync, render, resolve, secrets};
+use super::{for_each, pull, workspace};
 use crate::host::paths::Paths;
-use crate::model::{VmChange, VmName, VmSpec};
+use crate::model::{VmChange, VmName, VmSpec, VmState};
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 
 /// `vm create`: prints the name.
@@ -29,6 +29,7 @@ pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
     progress.clear();
     if start {
         ready("vm create", begun);
+        file_sync::copy(&mut client, &name, &resolve::config(&paths)?)?;
     }
     render::line(name.as_str())
 }
@@ -74,7 +75,24 @@ pub fn kept(failure: Failure, name: &VmName) -> Failure {
 
 /// `vm start`.
 pub fn start(names: Vec<VmName>) -> Result<(), Failure> {
-    each_vm(names, "vm start", true, |name| OwnerRequest::StartVm { name })
+    let paths = Paths::current();
+    let mut client = autostart::connect(&paths)?;
+    // One that was only created has not got its files yet.
+    let known = match client.ask(OwnerRequest::ListVms)? {
+        OwnerReply::Vms(vms) => vms,
+        other => return Err(unexpected(&other)),
+    };
+    let is_first = |name: &VmName| known.iter().any(|vm| vm.spec.name == *name && vm.started_at.is_none());
+    let first: Vec<VmName> = names.iter().filter(|name| is_first(name)).cloned().collect();
+    let config = resolve::config(&paths)?;
+    let started = each_vm(names, "vm start", true, |name| OwnerRequest::StartVm { name });
+    for name in &first {
+        // One that did not start has been told of.
+        if workspace::show(&mut client, name)?.state == VmState::Running {
+            file_sync::copy(&mut client, name, &config)?;
+        }
+    }
+    started
 }
 
 /// `vm restart`.

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, PipeWriter, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use crate::os::clock::unix_seconds;
 use crate::os::logger::timestamp;
 use crate::os::random;
 use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest};
+use crate::protocol::shell::Tool;
 use crate::protocol::{Fault, FaultKind};
 use crate::shell::{Command, GuestShell, HostSignals, Io, Outcome, TimeLimit};
 use crate::workspace::{
@@ -60,6 +61,16 @@ impl Way {
         let mut signals = session::signals()?;
         let shell = session::connect(way, &mut signals)?;
         Ok(Self { shell, signals })
+    }
+
+    /// Unpacks what `source` writes in `folder`; `doing` says in errors what it was for.
+    pub fn unpack(
+        &mut self,
+        doing: &'static str,
+        folder: &str,
+        source: impl FnOnce(PipeWriter) -> Result<(), WorkspaceError> + Send + 'static,
+    ) -> Result<(), WorkspaceError> {
+        self.guest().feed(doing, &Command::tool(Tool::Unpack { folder: folder.as_bytes().to_vec() }), source)
     }
 
     fn guest(&mut self) -> Guest<'_> {
