@@ -116,7 +116,7 @@ pub struct Workspace {
     pub wanted: Wanted,
     /// Whether the guest has a repository; without git it has only files.
     pub has_history: bool,
-    /// Whether its tools were installed, so that commands are run with them.
+    /// Whether it names tools of mise's, so that commands are run with them.
     pub has_tools: bool,
     /// Unix seconds of when it was last brought in.
     pub prepared_at: u64,

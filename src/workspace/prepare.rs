@@ -11,6 +11,7 @@ use super::guest::{self, Guest};
 use super::history::History;
 use super::ignored;
 use super::intake::{Head, Intake};
+use super::tools::Tools;
 use crate::model::{GuestFolder, ObjectId, Workspace};
 use crate::os::archive::{Moved, Text, pack_listed};
 
@@ -68,7 +69,7 @@ pub fn prepare(
         base: intake.base.clone(),
         wanted: intake.wanted.clone(),
         has_history: found != Found::Files,
-        has_tools: false,
+        has_tools: Tools::has_mise(intake),
         prepared_at: now,
         last_exit: None,
     };

@@ -37,16 +37,19 @@ pub struct Tools {
 impl Tools {
     /// What the files of `intake` ask for.
     pub fn of(intake: &Intake) -> Self {
-        let listing = intake.listing();
-        let is_there = |name: &&str| listing.iter().any(|listed| listed.path == name.as_bytes());
-        let mut tools = Self { mise: MISE_FILES.iter().filter(|n| is_there(n)).copied().collect(), ..Self::default() };
-        if let Some(name) = CONTAINER_FILES.iter().find(|name| is_there(name)) {
+        let mut tools = Self { mise: present(intake, &MISE_FILES), ..Self::default() };
+        if let Some(name) = present(intake, &CONTAINER_FILES).first() {
             match commands_of(&intake.repository.top().join(name)) {
                 Ok(commands) => tools.commands = commands,
                 Err(why) => tools.trouble = Some(format!("{name}: {why}")),
             }
         }
         tools
+    }
+
+    /// Whether commands are to be run with tools of mise's.
+    pub fn has_mise(intake: &Intake) -> bool {
+        !present(intake, &MISE_FILES).is_empty()
     }
 
     /// Whether there is nothing to do.
@@ -81,14 +84,22 @@ impl Tools {
             .with_env("MISE_TRUSTED_CONFIG_PATHS", folder.as_str())
     }
 
-    /// `words` as they are run where tools of mise's were installed.
+    /// `words` as they are run where the repository names tools of mise's, with those that are installed: where it
+    /// shall fetch none, nothing may (mise's setting `exec_auto_install`).
     pub fn wrapped(words: Vec<std::ffi::OsString>, folder: &GuestFolder) -> Command {
         let script = "command -v mise >/dev/null 2>&1 && exec mise exec -- \"$@\"; exec \"$@\"";
         let before = ["sh", "-c", script, "banger"].map(std::ffi::OsString::from);
         Command::new(before.into_iter().chain(words))
             .with_env("MISE_YES", "1")
+            .with_env("MISE_EXEC_AUTO_INSTALL", "false")
             .with_env("MISE_TRUSTED_CONFIG_PATHS", folder.as_str())
     }
+}
+
+/// Those of `names` that go in.
+fn present(intake: &Intake, names: &[&'static str]) -> Vec<&'static str> {
+    let listing = intake.listing();
+    names.iter().filter(|name| listing.iter().any(|listed| listed.path == name.as_bytes())).copied().collect()
 }
 
 /// `$1` is the log, the rest are scripts. The status goes by way of a file: a pipeline's is that of its last

@@ -120,8 +120,8 @@ impl Visit<'_> {
         protocol: &mut Protocol,
     ) -> Result<Ended, Failure> {
         file_sync::copy(&mut client, self.name, self.config)?;
-        let mut brought = self.intake.map(|intake| self.bring_in(&mut client, intake)).transpose()?;
-        if let Some(workspace) = &mut brought {
+        let brought = self.intake.map(|intake| self.bring_in(&mut client, intake)).transpose()?;
+        if let Some(workspace) = &brought {
             protocol.of_workspace(workspace);
             protocol.reached(Phase::Workspace);
             if !self.tools.is_empty() {
@@ -167,14 +167,13 @@ impl Visit<'_> {
     }
 
     /// A person at a shell does not wait for it; a command does.
-    fn install(&self, client: &mut Client, workspace: &mut Workspace, has_command: bool) -> Result<(), Failure> {
+    fn install(&self, client: &mut Client, workspace: &Workspace, has_command: bool) -> Result<(), Failure> {
         if has_command || self.asked.detach {
             let mut way = workspace::Way::open(client, self.name)?;
-            workspace::install(&mut way, self.name, workspace, self.tools)?;
+            workspace::install(&mut way, self.name, workspace, self.tools)
         } else {
-            workspace::install_behind(client, self.name, workspace, self.tools)?;
+            workspace::install_behind(client, self.name, workspace, self.tools)
         }
-        workspace::note_tools(client, self.name, workspace, self.tools)
     }
 
     /// What is noted is for later exports; the command's end is what counts.

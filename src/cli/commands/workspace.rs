@@ -142,12 +142,7 @@ pub fn up_to_date(
         let intake = intake(&source.join(below), &wishes).or_else(|_| intake(source, &wishes))?;
         let mut way = Way::open(client, name)?;
         let mut progress = Progress::new();
-        let mut brought = bring_in(client, &mut way, name, &intake, false, &mut progress)?;
-        // What was installed is there still.
-        if known.has_tools {
-            note_tools(client, name, &mut brought, &Tools::of(&intake))?;
-        }
-        return Ok(brought);
+        return bring_in(client, &mut way, name, &intake, false, &mut progress);
     }
     // What cannot be looked at has not moved as far as anybody can say.
     let head = workspace::Repository::open(source).map(|repository| repository.head);
@@ -213,13 +208,6 @@ pub fn install_behind(client: &mut Client, name: &VmName, workspace: &Workspace,
     let job = exec::left_behind(way, &tools.command(&workspace.folder))?;
     render::note(&format!("tools: {}, in the background: banger vm attach {name} {job}", tools.in_words()));
     Ok(())
-}
-
-/// Has the daemon remember that commands are to be run with the workspace's tools.
-pub fn note_tools(client: &mut Client, name: &VmName, workspace: &mut Workspace, tools: &Tools) -> Result<(), Failure> {
-    workspace.has_tools = !tools.mise.is_empty();
-    let request = OwnerRequest::SetWorkspace { name: name.clone(), workspace: workspace.clone() };
-    client.ask(request).map(|_| ())
 }
 
 /// `words` as they are run in the workspace.
