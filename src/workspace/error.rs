@@ -88,7 +88,7 @@ pub enum WorkspaceError {
     #[error("the guest has no git, so what came of the workspace cannot be told")]
     NoGit,
     /// The guest never stops talking.
-    #[error("the patch is larger than {0} MiB: given up")]
+    #[error("the patch is larger than {0} MiB")]
     TooLarge(u64),
     /// A local file or stream.
     #[error("cannot {verb} {}", path.display())]

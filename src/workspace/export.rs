@@ -9,7 +9,7 @@ use super::guest::{self, Guest, first_line};
 use crate::model::GuestFolder;
 use crate::shell::Outcome;
 
-/// Most bytes of a patch.
+/// Most bytes of a patch where nothing else is asked for.
 pub const MAX_PATCH: u64 = 1 << 30;
 
 /// Most bytes of the line that a guest says first.
@@ -48,18 +48,19 @@ pub struct Exported {
     pub bytes: u64,
 }
 
-/// Writes the patch to `out`, behind what `header` makes of the name of what it begins from.
+/// Writes the patch, of at most `limit` bytes, to `out`, behind what `header` makes of the name of what it begins from.
 pub fn export(
     mut guest: Guest<'_>,
     folder: &GuestFolder,
     from: &From,
     out: File,
+    limit: u64,
     header: impl FnOnce(&str) -> String + Send + 'static,
 ) -> Result<Exported, WorkspaceError> {
     let command =
         guest::command(guest::EXPORT, &[folder.as_str(), from.word(), "-p", "--binary", "--full-index", "-M"]);
     let (reader, writer) = io::pipe().map_err(WorkspaceError::Pipe)?;
-    let writing = std::thread::spawn(move || write_down(reader, out, header));
+    let writing = std::thread::spawn(move || write_down(reader, out, limit, header));
     let ended = guest.run(&command, &guest::null()?, &writer.as_fd());
     drop(writer);
     let written =
@@ -79,6 +80,7 @@ pub fn export(
 fn write_down(
     mut reader: PipeReader,
     out: File,
+    limit: u64,
     header: impl FnOnce(&str) -> String,
 ) -> Result<Exported, WorkspaceError> {
     let line = first_line(&mut reader, MAX_LINE).map_err(WorkspaceError::Pipe)?;
@@ -86,9 +88,9 @@ fn write_down(
     let from = if is_name { line } else { String::new() };
     let mut out = BufWriter::with_capacity(1 << 16, out);
     out.write_all(header(&from).as_bytes()).map_err(WorkspaceError::Pipe)?;
-    let bytes = io::copy(&mut (&mut reader).take(MAX_PATCH + 1), &mut out).map_err(WorkspaceError::Pipe)?;
-    if bytes > MAX_PATCH {
-        return Err(WorkspaceError::TooLarge(MAX_PATCH >> 20));
+    let bytes = io::copy(&mut (&mut reader).take(limit.saturating_add(1)), &mut out).map_err(WorkspaceError::Pipe)?;
+    if bytes > limit {
+        return Err(WorkspaceError::TooLarge(limit >> 20));
     }
     out.flush().map_err(WorkspaceError::Pipe)?;
     Ok(Exported { from, bytes })
@@ -163,7 +165,7 @@ mod tests {
             writer.write_all(b"\x1b[2J evil\ndiff").expect("written");
         });
         let mut out = tempfile::tempfile().expect("a file");
-        let exported = write_down(reader, out.try_clone().expect("cloned"), |from| format!("# from: {from}\n"));
+        let exported = write_down(reader, out.try_clone().expect("cloned"), 4, |from| format!("# from: {from}\n"));
         sending.join().expect("sent");
         assert_eq!(exported.expect("written"), Exported { from: String::new(), bytes: 4 });
         use std::io::Seek;

@@ -15,7 +15,7 @@ const MAX_WORDS: u64 = 16 << 10;
 
 /// Where git was told to look by whoever runs banger, a hook of another repository perhaps
 /// (`git rev-parse --local-env-vars`), and what would have it run programs.
-const FOREIGN: [&str; 19] = [
+const FOREIGN: [&str; 18] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_CONFIG",
     "GIT_CONFIG_PARAMETERS",
@@ -26,7 +26,6 @@ const FOREIGN: [&str; 19] = [
     "GIT_IMPLICIT_WORK_TREE",
     "GIT_GRAFT_FILE",
     "GIT_INDEX_FILE",
-    "GIT_NO_REPLACE_OBJECTS",
     "GIT_REPLACE_REF_BASE",
     "GIT_PREFIX",
     "GIT_SHALLOW_FILE",
@@ -120,6 +119,8 @@ impl Git {
         }
         // Reading only: no lock is taken, so a git of the user's own is never in the way (git(1)).
         command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
+        // Objects travel under their own names, with their own content.
+        command.env("GIT_NO_REPLACE_OBJECTS", "1");
         for setting in ["core.fsmonitor=false", "core.hooksPath=/dev/null", "core.quotePath=true"] {
             command.args(["-c", setting]);
         }

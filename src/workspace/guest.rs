@@ -17,6 +17,8 @@ const SNAPSHOT: &str = include_str!("guest/snapshot.sh");
 
 /// Makes or recognizes the folder.
 pub const OPEN: &[&str] = &[COMMON, include_str!("guest/open.sh")];
+/// Takes a pack in.
+pub const RECEIVE: &[&str] = &[COMMON, include_str!("guest/receive.sh")];
 /// Brings index and files to a commit.
 pub const CHECKOUT: &[&str] = &[COMMON, include_str!("guest/checkout.sh")];
 /// The rest, once all files are there.

@@ -1,20 +1,26 @@
 //! A commit with all that belongs to it as one pack, straight from the host's git into the guest's: nothing
-//! is written on the host. What the guest has already is left out.
+//! is written on the host. What the guest has already is left out. `pack-objects` would make a smaller one, but
+//! without its index, and `index-pack` in an emulated guest takes longer than all the rest.
 
 use std::collections::HashSet;
-use std::io::{self, PipeWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, PipeWriter, Read, Write};
 use std::process::Stdio;
 
 use super::error::WorkspaceError;
 use super::git::{Git, GitError, failure, words_of};
 use super::intake::Intake;
+use super::pack::{Kind, PackWriter};
 use super::status::NO_MODE;
 use crate::model::ObjectId;
-use crate::shell::Command;
 
-/// How objects are packed: deltas that are there are used, none are looked for, and what has to be
-/// compressed is so quickly. The way into a guest is short; a guest's time is dear.
-const PACK: [&str; 6] = ["pack-objects", "--stdout", "-q", "--window=0", "--delta-base-offset", "--compression=1"];
+/// How the host's git is asked for objects.
+const BATCH: [&str; 3] = ["cat-file", "--batch", "--buffer"];
+
+/// Bytes that are read from git and written into the way at once.
+const PORTION: usize = 256 << 10;
+
+/// Most bytes of the line before an object.
+const MAX_LINE: u64 = 200;
 
 /// What is to travel.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,33 +50,77 @@ impl History {
         Ok(Self { objects, is_shallow })
     }
 
-    /// Writes the pack.
-    pub fn send(self, git: Git, out: PipeWriter) -> Result<(), WorkspaceError> {
-        let run = |source| GitError::Run { what: PACK[0].to_owned(), source };
-        let mut command = git.command(PACK);
-        let mut child = command.stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped()).spawn().map_err(run)?;
-        // It holds the writing end, which has to close with the child.
-        drop(command);
-        let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
-        let feeding = stdin.map(|mut stdin| std::thread::spawn(move || stdin.write_all(&self.objects)));
-        let words = stderr.map(words_of).unwrap_or_default();
+    /// A name for the pack that says what is in it.
+    pub fn name(&self) -> String {
+        let hash = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &self.objects);
+        format!("pack-{}", hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+
+    /// Writes the pack; its index.
+    pub fn send(self, git: Git, out: PipeWriter) -> Result<Vec<u8>, WorkspaceError> {
+        let run = |source| GitError::Run { what: BATCH[0].to_owned(), source };
+        let mut command = git.command(BATCH);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(run)?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let names = self.objects.clone();
+        let feeding = stdin.map(|mut stdin| std::thread::spawn(move || stdin.write_all(&names)));
+        let hearing = stderr.map(|stderr| std::thread::spawn(move || words_of(stderr)));
+        let packed = match stdout {
+            Some(stdout) => pack(BufReader::with_capacity(PORTION, stdout), &self.objects, out),
+            None => Err(WorkspaceError::Pipe(io::ErrorKind::BrokenPipe.into())),
+        };
+        if packed.is_err() {
+            // It may wait for somebody to read on.
+            let _ = child.kill();
+        }
         let status = child.wait().map_err(run)?;
         if let Some(feeding) = feeding {
             // Its end says more than who wrote to it.
             let _ = feeding.join();
         }
+        let words = hearing.and_then(|hearing| hearing.join().ok()).unwrap_or_default();
         match status.code() {
-            Some(0) => Ok(()),
-            // Nobody read on: who did not says why.
-            None => Err(WorkspaceError::Pipe(io::ErrorKind::BrokenPipe.into())),
-            code => Err(failure(&PACK, code, &words).into()),
+            Some(0) | None => packed,
+            code => Err(failure(&BATCH, code, &words).into()),
         }
     }
+}
 
-    /// Takes the pack in, in the guest.
-    pub fn receive(folder: &str) -> Command {
-        Command::new(["git", "-C", folder, "index-pack", "--stdin"])
+/// Packs what git says of each of `objects`.
+fn pack(mut answers: impl BufRead, objects: &[u8], out: PipeWriter) -> Result<Vec<u8>, WorkspaceError> {
+    let names: Vec<&[u8]> = objects.split(|b| *b == b'\n').filter(|name| !name.is_empty()).collect();
+    let id_bytes = names.first().map_or(40, |name| name.len()) / 2;
+    let count = u32::try_from(names.len()).map_err(|_| GitError::answer("rev-list", b"too many objects"))?;
+    let out = BufWriter::with_capacity(PORTION, out);
+    let mut writer = PackWriter::new(out, id_bytes, count).map_err(WorkspaceError::Pipe)?;
+    for name in names {
+        let (kind, size) = announced(&mut answers, name)?;
+        let id = bytes_of(name).ok_or_else(|| GitError::answer("rev-list", name))?;
+        writer.add(id, kind, size, &mut (&mut answers).take(size)).map_err(WorkspaceError::Pipe)?;
+        let mut end = [0];
+        answers.read_exact(&mut end).map_err(WorkspaceError::Pipe)?;
     }
+    writer.finish().map_err(WorkspaceError::Pipe)
+}
+
+/// `NAME TYPE SIZE`, the line before an object's content (git-cat-file(1), "Batch Output").
+fn announced(answers: &mut impl BufRead, name: &[u8]) -> Result<(Kind, u64), WorkspaceError> {
+    let mut line = Vec::new();
+    answers.take(MAX_LINE).read_until(b'\n', &mut line).map_err(WorkspaceError::Pipe)?;
+    let words: Vec<&[u8]> = line.trim_ascii_end().split(|b| *b == b' ').collect();
+    let understood = match words.as_slice() {
+        [found, kind, size] if *found == name => {
+            Kind::of(kind).zip(std::str::from_utf8(size).ok().and_then(|size| size.parse().ok()))
+        }
+        _ => None,
+    };
+    Ok(understood.ok_or_else(|| GitError::answer("cat-file", &line))?)
+}
+
+fn bytes_of(name: &[u8]) -> Option<Vec<u8>> {
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    name.chunks(2).map(pair).collect()
 }
 
 /// Whether the host has this commit.

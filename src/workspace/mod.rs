@@ -23,6 +23,8 @@ mod ignored;
 mod intake;
 /// Addresses without credentials.
 mod origin;
+/// Packs and their indexes.
+mod pack;
 /// Reading a patch.
 pub mod patch;
 /// What a patch may change.
@@ -38,7 +40,7 @@ mod tools;
 
 pub use apply::apply;
 pub use error::WorkspaceError;
-pub use export::{Exported, From, Summary, export, summary};
+pub use export::{Exported, From, MAX_PATCH, Summary, export, summary};
 pub use git::GitError;
 pub use guest::Guest;
 pub use intake::{Intake, Listed, Why, Wishes, quoted};

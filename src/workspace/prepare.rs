@@ -108,14 +108,16 @@ fn send(
 ) -> Result<Moved, WorkspaceError> {
     let history = History::of(intake, old)?;
     let is_shallow = history.is_shallow;
+    let mut lists = lists(intake);
     if !history.objects.is_empty() {
         on_stage("sending its history");
         let git = intake.repository.git.clone();
-        let receive = History::receive(folder.as_str());
-        guest.feed("take in the history", &receive, move |out| history.send(git, out))?;
+        let name = history.name();
+        let receive = guest::command(guest::RECEIVE, &[folder.as_str(), &name]);
+        let index = guest.feed("take in the history", &receive, move |out| history.send(git, out))?;
+        lists.push((format!("objects/pack/{name}.idx"), index));
     }
     on_stage("checking its files out");
-    let lists = lists(intake)?;
     let inside = format!("{folder}/.git");
     guest.feed("take in the lists", &guest::unpack(&inside), move |out| pack(Path::new("/"), &[], &lists, out))?;
     let base = intake.base.as_ref().map_or("", ObjectId::as_str);
@@ -161,7 +163,8 @@ fn send_files(
     guest.feed("take in the files", &guest::unpack(folder.as_str()), move |out| pack(&top, &paths, &Vec::new(), out))
 }
 
-type Texts = Vec<(&'static str, Vec<u8>)>;
+/// Files that are made here, with their paths.
+type Texts = Vec<(String, Vec<u8>)>;
 
 fn pack(top: &Path, paths: &[Vec<u8>], texts: &Texts, out: PipeWriter) -> Result<Moved, WorkspaceError> {
     let texts: Vec<Text<'_>> = texts.iter().map(|(name, content)| Text { name, content, mode: 0o644 }).collect();
@@ -170,9 +173,9 @@ fn pack(top: &Path, paths: &[Vec<u8>], texts: &Texts, out: PipeWriter) -> Result
 }
 
 /// What the guest's scripts read in `.git`.
-fn lists(intake: &Intake) -> Result<Texts, WorkspaceError> {
+fn lists(intake: &Intake) -> Texts {
     let gone: Vec<&[u8]> = intake.deleted.iter().chain(&intake.skipped).map(Vec::as_slice).collect();
-    Ok(vec![
+    let lists = [
         ("banger/staged", staged(intake)),
         ("banger/unmerged", unmerged(intake)),
         ("banger/intended", ended(&intake.intended)),
@@ -184,7 +187,8 @@ fn lists(intake: &Intake) -> Result<Texts, WorkspaceError> {
         ("banger/touched", ended(intake.edited.iter().chain(&intake.deleted).chain(&intake.untracked))),
         ("banger/others", ended(intake.untracked.iter().chain(&intake.included))),
         ("info/exclude", ignored::rules(&intake.repository)),
-    ])
+    ];
+    lists.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
 }
 
 fn ended<'p>(paths: impl IntoIterator<Item = &'p Vec<u8>>) -> Vec<u8> {

@@ -115,7 +115,8 @@ impl Case {
         let guest = Guest { shell: &mut Here, control: &mut control };
         let mut file = tempfile::tempfile().expect("a file");
         let out = file.try_clone().expect("a copy");
-        export(guest, &self.guest_folder(), from, out, |from| format!("# base: {from}\n\n")).expect("exported");
+        export(guest, &self.guest_folder(), from, out, MAX_PATCH, |from| format!("# base: {from}\n\n"))
+            .expect("exported");
         file.rewind().expect("rewound");
         let mut patch = Vec::new();
         io::Read::read_to_end(&mut file, &mut patch).expect("read");

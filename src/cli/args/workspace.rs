@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use argh::{ArgsInfo, FromArgs};
 
 use super::usage::Usage;
-use crate::model::VmName;
+use crate::model::{Mib, TimeSpan, VmName};
 use crate::workspace::Wishes;
 
 /// `vm workspace`.
@@ -127,6 +127,12 @@ pub struct WorkspaceExport {
     /// apply it to the repository that was brought in
     #[argh(switch)]
     pub apply: bool,
+    /// refuse a larger patch (default: 1G)
+    #[argh(option, arg_name = "size")]
+    pub max_size: Option<Mib>,
+    /// give up after this time (default: 30m)
+    #[argh(option, arg_name = "time")]
+    pub timeout: Option<TimeSpan>,
     /// with --apply: permit changes of hooks, submodules and attributes that name programs
     #[argh(switch)]
     pub allow_git_config: bool,

@@ -190,7 +190,9 @@ impl Visit<'_> {
         let header = workspace::Header::of(&mut client, &vm, ended.map(|ended| ended.code));
         let mut way = workspace::Way::open(&mut client, self.name)?;
         drop(client);
-        let exported = workspace::to_file(&mut way, self.name, brought, &From::Base, file, header)?;
+        let bounds = workspace::Bounds::default();
+        let wanted = workspace::Wanted { name: self.name, workspace: brought, from: From::Base, bounds };
+        let exported = wanted.to_file(&mut way, file, header)?;
         render::note(&format!("[vm run] patch of {} bytes in {}", exported.bytes, file.display()));
         Ok(())
     }

@@ -16,21 +16,43 @@ use super::super::report::Failure;
 use super::super::{autostart, render};
 use super::{exec, session};
 use crate::host::paths::Paths;
-use crate::model::workspace::Wanted;
-use crate::model::{Egress, Reach, VmName, VmRecord, Workspace};
+use crate::model::{Egress, Mib, Reach, TimeSpan, VmName, VmRecord, Workspace, workspace::Wanted as Wishlist};
 use crate::os::clock::unix_seconds;
 use crate::os::logger::timestamp;
 use crate::os::random;
 use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest};
 use crate::protocol::shell::Tool;
-use crate::protocol::{Fault, FaultKind};
+use crate::protocol::{Event, Fault, FaultKind};
 use crate::shell::{Command, GuestShell, HostSignals, Io, Outcome, TimeLimit};
 use crate::workspace::{
     self, Exported, From, Guest, Intake, Prepared, Summary, TOOLS_LOG, Tools, Why, Wishes, WorkspaceError, quoted,
 };
 
-/// How long a guest may take to make a patch.
+/// How long a guest may take to make a patch where nothing else is asked for.
 const EXPORT_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// What a patch may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    bytes: u64,
+    time: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { bytes: workspace::MAX_PATCH, time: EXPORT_LIMIT }
+    }
+}
+
+impl Bounds {
+    fn of(asked: &WorkspaceExport) -> Self {
+        let usual = Self::default();
+        Self {
+            bytes: asked.max_size.map_or(usual.bytes, Mib::bytes),
+            time: asked.timeout.map_or(usual.time, TimeSpan::duration),
+        }
+    }
+}
 
 /// `vm workspace prepare`: prints the folder in the guest.
 pub fn prepare(asked: &WorkspacePrepare) -> Result<(), Failure> {
@@ -95,8 +117,8 @@ pub fn bring_in(
     force: bool,
     progress: &mut Progress,
 ) -> Result<Workspace, Failure> {
-    let what = intake.repository.top().display().to_string();
-    let mut on_stage = |stage: &str| progress.stage(&format!("workspace {what}: {stage}"));
+    progress.stage(&format!("bringing in {}", intake.repository.top().display()));
+    let mut on_stage = |stage: &str| progress.show(&Event::Line { text: stage.to_owned() });
     let folder = intake.repository.guest_folder().map_err(|e| failure(&e))?;
     let prepared = workspace::prepare(way.guest(), intake, folder, force, unix_seconds(), &mut on_stage);
     let prepared = prepared.map_err(|e| for_vm(failure(&e), &e, name))?;
@@ -156,7 +178,7 @@ pub fn up_to_date(
 }
 
 /// What was asked for the last time. What was to be included and is not there any more is nothing to refuse.
-fn again(source: &Path, wanted: &Wanted) -> Wishes {
+fn again(source: &Path, wanted: &Wishlist) -> Wishes {
     let include = wanted.include.iter().map(|path| source.join(OsStr::from_bytes(path)));
     Wishes {
         branch: wanted.branch.clone(),
@@ -266,13 +288,11 @@ pub fn export(asked: &WorkspaceExport) -> Result<(), Failure> {
     }
     let header = Header::of(&mut client, &vm, workspace.last_exit);
     drop(client);
+    let wanted = Wanted { name: &asked.name, workspace: &workspace, from, bounds: Bounds::of(asked) };
     match (asked.apply, &asked.output) {
-        (true, output) => apply(&mut way, asked, &workspace, output.as_deref(), header),
-        (false, Some(file)) => {
-            to_file(&mut way, &vm.spec.name, &workspace, &from, file, header)?;
-            Ok(())
-        }
-        (false, None) => to_stdout(&mut way, &vm.spec.name, &workspace, &from, header),
+        (true, output) => apply(&mut way, &wanted, asked.allow_git_config, output.as_deref(), header),
+        (false, Some(file)) => wanted.to_file(&mut way, file, header).map(|_| ()),
+        (false, None) => wanted.to_stdout(&mut way, header),
     }
 }
 
@@ -340,32 +360,67 @@ pub fn digest(client: &mut Client, vm: &VmRecord) -> Option<String> {
     images.into_iter().find(|image| image.name == vm.spec.image).map(|image| image.digest)
 }
 
-/// Writes the patch to `file`, which is whole or as it was.
-pub fn to_file(
-    way: &mut Way,
-    name: &VmName,
-    workspace: &Workspace,
-    from: &From,
-    file: &Path,
-    header: Header,
-) -> Result<Exported, Failure> {
-    let temporary = beside(file);
-    let create = File::options().write(true).create_new(true).open(&temporary);
-    let out = create.map_err(|e| not_written(file, &e))?;
-    let exported = make(way, name, workspace, from, out, header);
-    let finished = exported.and_then(|exported| {
-        std::fs::rename(&temporary, file).map_err(|e| not_written(file, &e))?;
-        Ok(exported)
-    });
-    if finished.is_err() {
-        // The failure that matters is the first.
-        let _ = std::fs::remove_file(&temporary);
+/// A patch that is wanted.
+pub struct Wanted<'w> {
+    /// The VM.
+    pub name: &'w VmName,
+    /// What was brought in.
+    pub workspace: &'w Workspace,
+    /// What it begins from.
+    pub from: From,
+    /// What it may cost.
+    pub bounds: Bounds,
+}
+
+impl Wanted<'_> {
+    /// Writes the patch to `file`, which is whole or as it was.
+    pub fn to_file(&self, way: &mut Way, file: &Path, header: Header) -> Result<Exported, Failure> {
+        let temporary = beside(file);
+        let create = File::options().write(true).create_new(true).open(&temporary);
+        let out = create.map_err(|e| not_written(file, &e))?;
+        let finished = self.make(way, out, header).and_then(|exported| {
+            std::fs::rename(&temporary, file).map_err(|e| not_written(file, &e))?;
+            Ok(exported)
+        });
+        if finished.is_err() {
+            // The failure that matters is the first.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        finished
     }
-    finished
+
+    /// Once it is complete: nobody applies half a patch.
+    fn to_stdout(&self, way: &mut Way, header: Header) -> Result<(), Failure> {
+        let scratch = std::env::temp_dir().join(format!("banger-patch-{:x}", random::number()));
+        let create = File::options().read(true).write(true).create_new(true).open(&scratch);
+        let mut file = create.map_err(|e| not_written(&scratch, &e))?;
+        std::fs::remove_file(&scratch).map_err(|e| not_written(&scratch, &e))?;
+        let out = file.try_clone().map_err(|e| not_written(&scratch, &e))?;
+        self.make(way, out, header)?;
+        file.rewind().map_err(|e| not_written(&scratch, &e))?;
+        match io::copy(&mut file, &mut io::stdout().lock()).and_then(|_| io::stdout().flush()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
+            other => other.map_err(|e| not_written(Path::new("standard output"), &e)),
+        }
+    }
+
+    fn make(&self, way: &mut Way, out: File, header: Header) -> Result<Exported, Failure> {
+        let limited = TimeLimit::new(&mut way.signals, Some(self.bounds.time));
+        let mut control = limited.map_err(|e| Fault::failed("cannot measure the time", &e))?;
+        let guest = Guest { shell: &mut *way.shell, control: &mut control };
+        let folder = &self.workspace.folder;
+        let exported =
+            workspace::export(guest, folder, &self.from, out, self.bounds.bytes, move |from| header.text(from));
+        if control.is_over() && exported.is_err() {
+            let message = format!("VM '{}' has not made the patch within {:?}", self.name, self.bounds.time);
+            return Err(Failure::new(FaultKind::OperationFailed, message).hint("--timeout gives it more time"));
+        }
+        exported.map_err(|e| for_vm(failure(&e), &e, self.name))
+    }
 }
 
 fn beside(file: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
+    let mut name = OsString::from(".");
     name.push(file.file_name().unwrap_or(OsStr::new("patch")));
     name.push(format!(".{:x}", random::number()));
     file.with_file_name(name)
@@ -375,57 +430,20 @@ fn not_written(file: &Path, error: &io::Error) -> Failure {
     Fault::failed(format!("cannot write {}", file.display()), error).into()
 }
 
-/// Once it is complete: nobody applies half a patch.
-fn to_stdout(way: &mut Way, name: &VmName, workspace: &Workspace, from: &From, header: Header) -> Result<(), Failure> {
-    let scratch = std::env::temp_dir().join(format!("banger-patch-{:x}", random::number()));
-    let create = File::options().read(true).write(true).create_new(true).open(&scratch);
-    let mut file = create.map_err(|e| not_written(&scratch, &e))?;
-    std::fs::remove_file(&scratch).map_err(|e| not_written(&scratch, &e))?;
-    let out = file.try_clone().map_err(|e| not_written(&scratch, &e))?;
-    make(way, name, workspace, from, out, header)?;
-    file.rewind().map_err(|e| not_written(&scratch, &e))?;
-    match io::copy(&mut file, &mut io::stdout().lock()).and_then(|_| io::stdout().flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
-        other => other.map_err(|e| not_written(Path::new("standard output"), &e)),
-    }
-}
-
-fn make(
-    way: &mut Way,
-    name: &VmName,
-    workspace: &Workspace,
-    from: &From,
-    out: File,
-    header: Header,
-) -> Result<Exported, Failure> {
-    let limited = TimeLimit::new(&mut way.signals, Some(EXPORT_LIMIT));
-    let mut control = limited.map_err(|e| Fault::failed("cannot measure the time", &e))?;
-    let guest = Guest { shell: &mut *way.shell, control: &mut control };
-    let exported = workspace::export(guest, &workspace.folder, from, out, move |from| header.text(from));
-    if control.is_over() {
-        let minutes = EXPORT_LIMIT.as_secs() / 60;
-        return Err(Failure::new(
-            FaultKind::OperationFailed,
-            format!("VM '{name}' makes a patch for {minutes} minutes: given up"),
-        ));
-    }
-    exported.map_err(|e| for_vm(failure(&e), &e, name))
-}
-
 fn apply(
     way: &mut Way,
-    asked: &WorkspaceExport,
-    workspace: &Workspace,
+    wanted: &Wanted<'_>,
+    allow_git_config: bool,
     output: Option<&Path>,
     header: Header,
 ) -> Result<(), Failure> {
-    let top = Path::new(OsStr::from_bytes(&workspace.source));
+    let top = Path::new(OsStr::from_bytes(&wanted.workspace.source));
     let file = match output {
         Some(file) => std::path::absolute(file).map_err(|e| not_written(file, &e))?,
-        None => saved_in(top, &asked.name)?,
+        None => saved_in(top, wanted.name)?,
     };
-    to_file(way, &asked.name, workspace, &From::Prepared, &file, header)?;
-    let applied = workspace::apply(top, &file, asked.allow_git_config);
+    wanted.to_file(way, &file, header)?;
+    let applied = workspace::apply(top, &file, allow_git_config);
     render::note(&format!("the patch is saved in {}", file.display()));
     match applied {
         Ok(0) => render::line(&format!("{}: nothing has changed", top.display())),
@@ -503,6 +521,9 @@ pub fn failure(error: &WorkspaceError) -> Failure {
             failure
                 .hint(format!("git -C {path} init && git -C {path} add .      (makes it one)"))
                 .hint("banger vm cp SRC NAME:DST      (copies any folder)")
+        }
+        WorkspaceError::TooLarge(_) => {
+            failure.hint("--max-size permits more").hint("--stat tells which files they are")
         }
         WorkspaceError::Submodules { .. } => failure.hint("--no-submodules leaves their folders empty"),
         _ => failure,
