@@ -94,6 +94,9 @@ mod store;
 /// Scopes that systemd makes.
 mod systemd;
 
+/// Repositories in, patches out.
+mod workspaces;
+
 use runner::Scenario;
 
 /// In the order they are played: what is quick and basic first.
@@ -143,6 +146,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("docker_rules", 180, rules::docker_is_at_home),
     Scenario::new("flows", 600, flows::are_as_granted),
     Scenario::new("secrets", 300, secrets::stay_out_of_the_guest),
+    Scenario::new("workspaces", 600, workspaces::go_in_and_come_out),
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),

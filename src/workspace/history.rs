@@ -150,8 +150,10 @@ fn objects(git: &Git, commits: &str) -> Result<Vec<u8>, GitError> {
     git.answer_to(&words, commits.as_bytes().to_vec())
 }
 
+/// What the commit itself says: the host's own repository may be shallow, and then `rev-list` knows of none.
 fn has_parents(git: &Git, commit: &ObjectId) -> Result<bool, GitError> {
-    Ok(git.answer(&["rev-list", "--parents", "--max-count=1", commit.as_str()])?.contains(&b' '))
+    let text = git.answer(&["cat-file", "commit", commit.as_str()])?;
+    Ok(text.split(|b| *b == b'\n').take_while(|line| !line.is_empty()).any(|line| line.starts_with(b"parent ")))
 }
 
 /// The commits that lead from `old` to `base`, a line each, where one follows the other, so that none has a parent

@@ -346,6 +346,22 @@ fn conflicts_sparse_trees_worktrees_and_flags_go_in_as_they_are() {
 }
 
 #[test]
+fn a_shallow_clone_stays_one() {
+    let case = odd();
+    case.git.answer(&["reset", "-q", "--hard"]).expect("reset");
+    case.write("same", "second\n");
+    case.commit("second");
+    let clone = case.folder.path().join("clone");
+    let source = format!("file://{}", case.top().display());
+    Git::at(case.folder.path()).answer(&["clone", "-q", "--depth=1", &source, "clone"]).expect("cloned");
+    let shallow = Case { git: Git::at(&clone), ..case };
+    shallow.prepare();
+    shallow.assert_same();
+    assert_eq!(shallow.guest().answer(&["fsck"]).map_err(|e| e.to_string()).map(|_| ()), Ok(()));
+    assert_eq!(shallow.guest().answer(&["rev-list", "--count", "HEAD"]).expect("asked"), b"1\n");
+}
+
+#[test]
 fn submodules_are_refused_or_left_empty_and_nested_repositories_left_out() {
     let inner = odd();
     inner.git.answer(&["reset", "-q", "--hard"]).expect("reset");
