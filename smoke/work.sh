@@ -16,9 +16,9 @@ done
 [ ! -f 'a b' ] || rm 'a b'
 [ ! -f staged ] || chmod +x staged
 [ ! -L link ] || { rm link && ln -s committed-new link; }
-mkdir -p untracked/deep
-printf 'u' >"untracked/deep/$odd_name"
-ln -s deep untracked/link
-head -c 5000 /dev/urandom >untracked/bytes
-: >untracked/nothing
+mkdir -p work/deep
+printf 'u' >"work/deep/$odd_name"
+ln -s deep work/link
+head -c 5000 /dev/urandom >work/bytes
+: >work/nothing
 printf 'ignored' >ignored
