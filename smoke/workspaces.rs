@@ -36,7 +36,7 @@ pub fn go_in_and_come_out(world: &World) {
     let folder = make(world);
     world.start();
     refused(world);
-    world.banger(&["vm", "create", "--name", "box", "--memory", "1G"]).limit(BOOT).output().ok();
+    world.banger(&["vm", "create", "--name", "box", "--memory", "2G"]).limit(BOOT).output().ok();
     println!("| repository | git status | git diff | staged | files | patch, bytes | applied to a clone |");
     for (name, flags) in CASES {
         let prepare = [&["vm", "workspace", "prepare", "box", name], flags].concat();
