@@ -94,6 +94,12 @@ mod store;
 /// Scopes that systemd makes.
 mod systemd;
 
+/// Patches that harm.
+mod hostile_patches;
+/// Repositories on their way.
+mod interrupted;
+/// How fast a repository gets in.
+mod speed;
 /// Repositories in, patches out.
 mod workspaces;
 
@@ -147,6 +153,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("flows", 600, flows::are_as_granted),
     Scenario::new("secrets", 300, secrets::stay_out_of_the_guest),
     Scenario::new("workspaces", 600, workspaces::go_in_and_come_out),
+    Scenario::new("workspace_hostile", 400, hostile_patches::are_refused),
+    Scenario::new("workspace_ctrl_c", 400, interrupted::by_ctrl_c),
+    Scenario::new("workspace_dead_daemon", 400, interrupted::by_a_dead_daemon),
+    Scenario::new("workspace_speed", 600, speed::beside_rsync_and_tar),
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),

@@ -49,7 +49,7 @@ pub fn go_in_and_come_out(world: &World) {
     }
     nested_is_as_asked(world);
     let shown = world.banger(&["vm", "show", "box", "--json"]).output().ok().json();
-    assert_eq!(shown["workspace"]["folder"], "/root/large");
+    assert_eq!(shown["workspace"]["folder"], "/root/nested");
     one_command(world);
 }
 
