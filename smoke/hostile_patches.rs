@@ -42,7 +42,7 @@ fn patches() -> Vec<(&'static str, String, &'static str)> {
         ("up in the middle", file("a/../../x", "100644", "x"), "not below"),
         ("a hook", file(".git/hooks/post-checkout", "100755", hook), "git's own"),
         ("git's configuration in capitals", file("sub/.GIT/config", "100644", "x"), "git's own"),
-        ("a link and a file through it", link("l", "/tmp") + &file("l/x", "100644", "x"), "through the link"),
+        ("a link and a file through it", link("l", "dir") + &file("l/x", "100644", "x"), "through the link"),
         ("a file through a link and then the link", file("l/x", "100644", "x") + &link("l", "dir"), "through the link"),
         ("a file through a link that is there", file("out/x", "100644", "x"), "through the link"),
         ("a link out of the tree", link("l", "../../secret"), "a link to"),

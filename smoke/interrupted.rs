@@ -113,10 +113,11 @@ fn begun(world: &World, flags: &[&str], moment: &Moment) -> Running {
 /// What is left without `--rm`, and taken away: a VM into which the repository can be brought, or nothing.
 fn usable_or_absent(world: &World, before: &Census) -> &'static str {
     let listed = world.banger(&["vm", "list", "-q"]).limit(BOOT).output().ok().text();
-    let left = if listed.is_empty() {
+    // One that is listed may still be taken back.
+    let started = |name| world.banger(&["vm", "start", name]).limit(BOOT).output().code == 0;
+    let left = if listed.is_empty() || !started("box") {
         "no VM"
     } else {
-        world.banger(&["vm", "start", "box"]).limit(BOOT).output().ok();
         world.banger(&["vm", "workspace", "prepare", "box", "repo", "--force"]).limit(BOOT).output().ok();
         let status =
             world.banger(&["vm", "exec", "box", "--", "git", "status", "--porcelain"]).limit(BOOT).output().ok();

@@ -104,7 +104,7 @@ pub enum WorkspaceError {
     #[error("cannot move data between processes")]
     Pipe(#[source] io::Error),
     /// A patch that does what no patch of a workspace needs to do.
-    #[error("the patch is refused: {0}")]
+    #[error("the patch is refused")]
     Patch(#[from] super::patch::PatchError),
     /// git will not apply it.
     #[error("the patch does not fit: {0}")]

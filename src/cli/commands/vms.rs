@@ -88,7 +88,7 @@ pub fn start(names: Vec<VmName>) -> Result<(), Failure> {
     let started = each_vm(names, "vm start", true, |name| OwnerRequest::StartVm { name });
     for name in &first {
         // One that did not start has been told of.
-        if workspace::show(&mut client, name)?.state == VmState::Running {
+        if workspace::show(&mut client, name).is_ok_and(|vm| vm.state == VmState::Running) {
             file_sync::copy(&mut client, name, &config)?;
         }
     }
