@@ -140,7 +140,8 @@ fn endless(world: &World) {
         assert!(left.is_empty(), "{what}: {left:?}");
     }
     put(world, "/root/chatters", "");
-    bounded(world, &["vm", "workspace", "prepare", "box", "repo"]).refuses(&["cannot"]);
+    let command = ["vm", "workspace", "prepare", "box", "repo", "--timeout", "4s"];
+    bounded(world, &command).refuses(&["has not taken the repository in within 4s"]);
 }
 
 /// banger with little memory to have.

@@ -34,13 +34,11 @@ const fn moment(what: &'static str, lines: usize, milliseconds: u64) -> Moment {
 }
 
 /// `spec:`, `creating disk`, `starting`, `waiting for ssh`, `ready`, `bringing in`.
-const MOMENTS: [Moment; 8] = [
+const MOMENTS: [Moment; 6] = [
     moment("the disk is made", 2, 0),
     moment("the VM boots", 4, 0),
-    moment("it is ready", 5, 0),
     moment("the folder is made", 6, 0),
     moment("the history travels", 6, 700),
-    moment("the files are checked out", 6, 2000),
     moment("the index is settled", 6, 3500),
     moment("the command runs", 6, 0),
 ];

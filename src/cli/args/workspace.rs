@@ -73,6 +73,9 @@ pub struct WorkspacePrepare {
     /// overwrite what the guest has changed
     #[argh(switch)]
     pub force: bool,
+    /// give up after this time (default: 30m)
+    #[argh(option, arg_name = "time")]
+    pub timeout: Option<TimeSpan>,
 }
 
 impl WorkspacePrepare {

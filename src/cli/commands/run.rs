@@ -158,7 +158,8 @@ impl Visit<'_> {
     fn bring_in(&self, client: &mut Client, intake: &Intake) -> Result<Workspace, Failure> {
         let mut progress = Progress::new();
         let mut way = workspace::Way::open(client, self.name)?;
-        let brought = workspace::bring_in(client, &mut way, self.name, intake, false, &mut progress);
+        let brought =
+            workspace::bring_in(client, &mut way, self.name, intake, workspace::How::default(), &mut progress);
         // A signal between two steps is nobody's else.
         match self.cleaner.interrupts.next_end() {
             Some(signal) if brought.is_ok() => Err(Failure::Signalled(signal)),

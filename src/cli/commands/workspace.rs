@@ -28,8 +28,8 @@ use crate::workspace::{
     self, Exported, From, Guest, Intake, Prepared, Summary, TOOLS_LOG, Tools, Why, Wishes, WorkspaceError, quoted,
 };
 
-/// How long a guest may take to make a patch where nothing else is asked for.
-const EXPORT_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long a guest may take to take a repository in, or to make a patch, where nothing else is asked for.
+pub const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// What a patch may cost.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { bytes: workspace::MAX_PATCH, time: EXPORT_LIMIT }
+        Self { bytes: workspace::MAX_PATCH, time: TIME_LIMIT }
     }
 }
 
@@ -65,7 +65,8 @@ pub fn prepare(asked: &WorkspacePrepare) -> Result<(), Failure> {
     // Before anything is sent: a VM that does not run is told apart from one that is not there.
     let mut way = Way::open(&mut client, &asked.name)?;
     let mut progress = Progress::new();
-    let workspace = bring_in(&mut client, &mut way, &asked.name, &intake, asked.force, &mut progress)?;
+    let how = How { force: asked.force, limit: asked.timeout.map_or(TIME_LIMIT, TimeSpan::duration) };
+    let workspace = bring_in(&mut client, &mut way, &asked.name, &intake, how, &mut progress)?;
     drop(progress);
     render::line(workspace.folder.as_str())
 }
@@ -108,25 +109,51 @@ pub fn intake(path: &Path, wishes: &Wishes) -> Result<Intake, Failure> {
     Ok(intake)
 }
 
+/// How a repository is brought in.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// Overwrite what the guest has changed.
+    pub force: bool,
+    /// How long the guest may take.
+    pub limit: Duration,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { force: false, limit: TIME_LIMIT }
+    }
+}
+
 /// Brings `intake` in, says what stayed here, and has the daemon remember.
 pub fn bring_in(
     client: &mut Client,
     way: &mut Way,
     name: &VmName,
     intake: &Intake,
-    force: bool,
+    how: How,
     progress: &mut Progress,
 ) -> Result<Workspace, Failure> {
     progress.stage(&format!("bringing in {}", intake.repository.top().display()));
     let mut on_stage = |stage: &str| progress.show(&Event::Line { text: stage.to_owned() });
     let folder = intake.repository.guest_folder().map_err(|e| failure(&e))?;
-    let prepared = workspace::prepare(way.guest(), intake, folder, force, unix_seconds(), &mut on_stage);
+    let limited = TimeLimit::new(&mut way.signals, Some(how.limit));
+    let mut control = limited.map_err(|e| Fault::failed("cannot measure the time", &e))?;
+    let guest = Guest { shell: &mut *way.shell, control: &mut control };
+    let prepared = workspace::prepare(guest, intake, folder, how.force, unix_seconds(), &mut on_stage);
+    if control.is_over() && prepared.is_err() {
+        return Err(too_slow(name, "taken the repository in", how.limit));
+    }
     let prepared = prepared.map_err(|e| for_vm(failure(&e), &e, name))?;
     progress.clear();
     let request = OwnerRequest::SetWorkspace { name: name.clone(), workspace: prepared.workspace.clone() };
     client.ask(request)?;
     say_what_stayed(intake, &prepared);
     Ok(prepared.workspace)
+}
+
+fn too_slow(name: &VmName, what: &str, limit: Duration) -> Failure {
+    let message = format!("VM '{name}' has not {what} within {limit:?}");
+    Failure::new(FaultKind::OperationFailed, message).hint("--timeout gives it more time")
 }
 
 fn say_what_stayed(intake: &Intake, prepared: &Prepared) {
@@ -164,7 +191,7 @@ pub fn up_to_date(
         let intake = intake(&source.join(below), &wishes).or_else(|_| intake(source, &wishes))?;
         let mut way = Way::open(client, name)?;
         let mut progress = Progress::new();
-        return bring_in(client, &mut way, name, &intake, false, &mut progress);
+        return bring_in(client, &mut way, name, &intake, How::default(), &mut progress);
     }
     // What cannot be looked at has not moved as far as anybody can say.
     let head = workspace::Repository::open(source).map(|repository| repository.head);
@@ -412,8 +439,7 @@ impl Wanted<'_> {
         let exported =
             workspace::export(guest, folder, &self.from, out, self.bounds.bytes, move |from| header.text(from));
         if control.is_over() && exported.is_err() {
-            let message = format!("VM '{}' has not made the patch within {:?}", self.name, self.bounds.time);
-            return Err(Failure::new(FaultKind::OperationFailed, message).hint("--timeout gives it more time"));
+            return Err(too_slow(self.name, "made the patch", self.bounds.time));
         }
         exported.map_err(|e| for_vm(failure(&e), &e, self.name))
     }
