@@ -69,9 +69,10 @@ fn in_new_vm(
     protocol.reached(Phase::Ready);
     drop(progress);
     let visit = Visit { asked, name: &name, intake, tools: &tools, config: &config, cleaner: &cleaner };
-    let ended = visit.pay(client, command, carriers, protocol);
+    drop(client);
+    let ended = visit.pay(command, carriers, protocol);
     if ended.is_ok()
-        && let Err(failure) = cleaner.connect().and_then(|mut client| summarize(&mut client, &name))
+        && let Err(failure) = cleaner.connect_anew().and_then(|mut client| summarize(&mut client, &name))
     {
         failure.say();
     }
@@ -114,26 +115,27 @@ struct Visit<'v> {
 impl Visit<'_> {
     fn pay(
         &self,
-        mut client: Client,
         command: Option<Vec<OsString>>,
         carriers: Vec<Carrier>,
         protocol: &mut Protocol,
     ) -> Result<Ended, Failure> {
+        let mut client = self.cleaner.connect()?;
         file_sync::copy(&mut client, self.name, self.config)?;
         let brought = self.intake.map(|intake| self.bring_in(&mut client, intake)).transpose()?;
         if let Some(workspace) = &brought {
             protocol.of_workspace(workspace);
             protocol.reached(Phase::Workspace);
             if !self.tools.is_empty() {
-                self.install(&mut client, workspace, command.is_some())?;
+                self.install(workspace, command.is_some())?;
                 protocol.reached(Phase::Tools);
             }
         }
         if self.asked.detach {
             return Ok(Ended::default());
         }
-        let opened = session::open(&mut client, self.name, carriers).map_err(no_way_in);
         drop(client);
+        let opened = self.cleaner.connect().and_then(|mut client| session::open(&mut client, self.name, carriers));
+        let opened = opened.map_err(no_way_in);
         let folder = brought.as_ref().map(|workspace| &workspace.runs_in);
         let command = command.map(|words| match &brought {
             Some(workspace) => workspace::command_in(workspace, words),
@@ -158,8 +160,7 @@ impl Visit<'_> {
     fn bring_in(&self, client: &mut Client, intake: &Intake) -> Result<Workspace, Failure> {
         let mut progress = Progress::new();
         let mut way = workspace::Way::open(client, self.name)?;
-        let brought =
-            workspace::bring_in(client, &mut way, self.name, intake, workspace::How::default(), &mut progress);
+        let brought = workspace::bring_in(&mut way, self.name, intake, workspace::How::default(), &mut progress);
         // A signal between two steps is nobody's else.
         match self.cleaner.interrupts.next_end() {
             Some(signal) if brought.is_ok() => Err(Failure::Signalled(signal)),
@@ -168,25 +169,27 @@ impl Visit<'_> {
     }
 
     /// A person at a shell does not wait for it; a command does.
-    fn install(&self, client: &mut Client, workspace: &Workspace, has_command: bool) -> Result<(), Failure> {
+    fn install(&self, workspace: &Workspace, has_command: bool) -> Result<(), Failure> {
+        let mut client = self.cleaner.connect()?;
         if has_command || self.asked.detach {
-            let mut way = workspace::Way::open(client, self.name)?;
+            let mut way = workspace::Way::open(&mut client, self.name)?;
+            drop(client);
             workspace::install(&mut way, self.name, workspace, self.tools)
         } else {
-            workspace::install_behind(client, self.name, workspace, self.tools)
+            workspace::install_behind(&mut client, self.name, workspace, self.tools)
         }
     }
 
     /// What is noted is for later exports; the command's end is what counts.
     fn note_exit(&self, code: u8) {
         let request = OwnerRequest::NoteExit { name: self.name.clone(), code };
-        if let Err(failure) = self.cleaner.connect().and_then(|mut client| client.ask(request)) {
+        if let Err(failure) = self.cleaner.connect_anew().and_then(|mut client| client.ask(request)) {
             failure.say();
         }
     }
 
     fn export(&self, brought: &Workspace, file: &Path, ended: Option<&Ended>) -> Result<(), Failure> {
-        let mut client = self.cleaner.connect()?;
+        let mut client = self.cleaner.connect_anew()?;
         let vm = workspace::show(&mut client, self.name)?;
         let header = workspace::Header::of(&mut client, &vm, ended.map(|ended| ended.code));
         let mut way = workspace::Way::open(&mut client, self.name)?;
@@ -268,7 +271,7 @@ impl Cleaner {
             self.spare(name);
             return ended;
         }
-        match (self.connect().and_then(|mut client| delete(&mut client, name)), ended) {
+        match (self.connect_anew().and_then(|mut client| delete(&mut client, name)), ended) {
             (Ok(()), ended) => ended,
             // The command's own exit code is what the caller waits for; the rest is said.
             (Err(failure), Ok(ended)) => {
@@ -284,13 +287,13 @@ impl Cleaner {
 
     /// Keeps a VM into which nobody came, so that one can look why.
     fn spare(&self, name: &VmName) {
-        if let Err(failure) = self.connect().and_then(|mut client| keep(&mut client, name)) {
+        if let Err(failure) = self.connect_anew().and_then(|mut client| keep(&mut client, name)) {
             failure.say();
         }
     }
 
     fn delete_own(&self, name: &VmName) -> Result<(), Failure> {
-        let mut client = self.connect()?;
+        let mut client = self.connect_anew()?;
         let vm = match client.ask(OwnerRequest::ShowVm { name: name.clone() }) {
             Ok(OwnerReply::Vm(vm)) => vm,
             Ok(other) => return Err(unexpected(&other)),
@@ -302,9 +305,14 @@ impl Cleaner {
         if vm.keeper == Some(own) { delete(&mut client, name) } else { Ok(()) }
     }
 
-    fn connect(&self) -> Result<Client, Failure> {
-        // What has come so far has been heeded: by the call that it ended, or by the guest.
+    /// What has come so far has been heeded: by the call that it ended, or by the guest.
+    fn connect_anew(&self) -> Result<Client, Failure> {
         while self.interrupts.next().is_some() {}
+        self.connect()
+    }
+
+    /// A signal that has come ends what is asked next.
+    fn connect(&self) -> Result<Client, Failure> {
         let mut client = autostart::connect(&self.paths)?;
         client.heed(Rc::clone(&self.interrupts));
         Ok(client)

@@ -66,7 +66,7 @@ pub fn prepare(asked: &WorkspacePrepare) -> Result<(), Failure> {
     let mut way = Way::open(&mut client, &asked.name)?;
     let mut progress = Progress::new();
     let how = How { force: asked.force, limit: asked.timeout.map_or(TIME_LIMIT, TimeSpan::duration) };
-    let workspace = bring_in(&mut client, &mut way, &asked.name, &intake, how, &mut progress)?;
+    let workspace = bring_in(&mut way, &asked.name, &intake, how, &mut progress)?;
     drop(progress);
     render::line(workspace.folder.as_str())
 }
@@ -126,7 +126,6 @@ impl Default for How {
 
 /// Brings `intake` in, says what stayed here, and has the daemon remember.
 pub fn bring_in(
-    client: &mut Client,
     way: &mut Way,
     name: &VmName,
     intake: &Intake,
@@ -145,8 +144,9 @@ pub fn bring_in(
     }
     let prepared = prepared.map_err(|e| for_vm(failure(&e), &e, name))?;
     progress.clear();
+    // It may have taken long enough for another daemon to be there.
     let request = OwnerRequest::SetWorkspace { name: name.clone(), workspace: prepared.workspace.clone() };
-    client.ask(request)?;
+    autostart::connect(&Paths::current())?.ask(request)?;
     say_what_stayed(intake, &prepared);
     Ok(prepared.workspace)
 }
@@ -191,7 +191,7 @@ pub fn up_to_date(
         let intake = intake(&source.join(below), &wishes).or_else(|_| intake(source, &wishes))?;
         let mut way = Way::open(client, name)?;
         let mut progress = Progress::new();
-        return bring_in(client, &mut way, name, &intake, How::default(), &mut progress);
+        return bring_in(&mut way, name, &intake, How::default(), &mut progress);
     }
     // What cannot be looked at has not moved as far as anybody can say.
     let head = workspace::Repository::open(source).map(|repository| repository.head);
