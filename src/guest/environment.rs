@@ -16,7 +16,7 @@ const LIMIT: u64 = 64 << 10;
 pub fn write(variables: &[(String, String)]) -> io::Result<()> {
     let path = Path::new(PATH);
     ensure_dir(path.parent().unwrap_or(Path::new("/run")), 0o755)?;
-    write_atomic(path, text(variables).as_bytes(), 0o644)
+    write_atomic(path, text(variables).as_bytes(), 0o600)
 }
 
 /// All of them; none where there is nothing to read.

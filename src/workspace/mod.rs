@@ -44,8 +44,9 @@ pub use export::{Exported, From, MAX_PATCH, Summary, export, summary};
 pub use git::GitError;
 pub use guest::Guest;
 pub use intake::{Intake, Listed, Why, Wishes, quoted};
+pub use permit::permitted;
 pub use prepare::{Prepared, prepare};
-pub use repository::Repository;
+pub use repository::{Repository, head_at};
 pub use tools::{LOG as TOOLS_LOG, Tools};
 
 #[cfg(test)]

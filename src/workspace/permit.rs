@@ -28,6 +28,11 @@ pub struct Tree<'t> {
     pub allow_git_config: bool,
 }
 
+/// Whether `changes` may be made to the tree at `top`, without permission for what has git run programs.
+pub fn permitted(top: &Path, changes: &[Change]) -> Result<(), PatchError> {
+    Tree { top, hooks: None, allow_git_config: false }.check(changes)
+}
+
 impl Tree<'_> {
     /// Checks all `changes`.
     pub fn check(&self, changes: &[Change]) -> Result<(), PatchError> {

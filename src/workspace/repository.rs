@@ -139,6 +139,12 @@ impl Repository {
     }
 }
 
+/// What `HEAD` is in the repository whose top folder this is; nothing more is looked at.
+pub fn head_at(top: &Path) -> Result<Option<ObjectId>, WorkspaceError> {
+    let head = Git::at(top).line(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?;
+    Ok(head.map(|head| object("rev-parse", &head)).transpose()?)
+}
+
 /// Fails where there is no repository at all.
 fn is_in_work_tree(git: &Git, path: &Path) -> Result<bool, WorkspaceError> {
     match git.line(&["rev-parse", "--is-inside-work-tree"]) {

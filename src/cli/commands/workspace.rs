@@ -132,6 +132,7 @@ pub fn bring_in(
     how: How,
     progress: &mut Progress,
 ) -> Result<Workspace, Failure> {
+    say_what_is_included(intake);
     progress.stage(&format!("bringing in {}", intake.repository.top().display()));
     let mut on_stage = |stage: &str| progress.show(&Event::Line { text: stage.to_owned() });
     let folder = intake.repository.guest_folder().map_err(|e| failure(&e))?;
@@ -154,6 +155,18 @@ pub fn bring_in(
 fn too_slow(name: &VmName, what: &str, limit: Duration) -> Failure {
     let message = format!("VM '{name}' has not {what} within {limit:?}");
     Failure::new(FaultKind::OperationFailed, message).hint("--timeout gives it more time")
+}
+
+/// A repository may be anybody's, and its `.bangerinclude` names files of whoever uses it.
+fn say_what_is_included(intake: &Intake) {
+    let names: Vec<String> = intake.included.iter().take(3).map(|path| quoted(path)).collect();
+    match intake.included.len() {
+        0 => {}
+        count if count <= 3 => render::note(&format!("ignored files that go in: {}", names.join(", "))),
+        count => {
+            render::note(&format!("ignored files that go in: {}, … ({count}; --dry-run lists them)", names.join(", ")))
+        }
+    }
 }
 
 fn say_what_stayed(intake: &Intake, prepared: &Prepared) {
@@ -194,8 +207,7 @@ pub fn up_to_date(
         return bring_in(&mut way, name, &intake, How::default(), &mut progress);
     }
     // What cannot be looked at has not moved as far as anybody can say.
-    let head = workspace::Repository::open(source).map(|repository| repository.head);
-    if head.is_ok_and(|head| head != known.head) {
+    if workspace::head_at(source).is_ok_and(|head| head != known.head) {
         render::note(&format!(
             "banger: {} has moved on since it was brought in (--auto-prepare brings in what has changed)",
             source.display()

@@ -110,17 +110,17 @@ fn arguments() -> Vec<OsString> {
     }
     // In one option: of several the first counts (sshd_config(5)).
     let variables: Vec<String> =
-        environment::read().into_iter().filter(is_plain).map(|(name, value)| format!("{name}={value}")).collect();
+        environment::read().iter().map(|(name, value)| worded(&format!("{name}={value}"))).collect();
     if !variables.is_empty() {
         arguments.extend(["-o".into(), format!("SetEnv={}", variables.join(" ")).into()]);
     }
     arguments
 }
 
-/// Whether sshd reads it as it is meant.
-fn is_plain((name, value): &(String, String)) -> bool {
-    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./".contains(&b));
-    plain(name) && plain(value)
+/// One word of sshd's configuration: in quotes, with `\` before what would end them (`argv_split` in misc.c).
+fn worded(text: &str) -> String {
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-./=".contains(&b));
+    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
 }
 
 fn find(candidates: &[&str]) -> Option<PathBuf> {
