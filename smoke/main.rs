@@ -100,6 +100,8 @@ mod hostile_patches;
 mod interrupted;
 /// How fast a repository gets in.
 mod speed;
+/// What comes along with a repository.
+mod tools;
 /// Repositories in, patches out.
 mod workspaces;
 
@@ -153,6 +155,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("flows", 600, flows::are_as_granted),
     Scenario::new("secrets", 300, secrets::stay_out_of_the_guest),
     Scenario::new("workspaces", 600, workspaces::go_in_and_come_out),
+    Scenario::new("workspace_tools", 240, tools::come_along),
     Scenario::new("workspace_hostile", 400, hostile_patches::are_refused),
     Scenario::new("workspace_ctrl_c", 400, interrupted::by_ctrl_c),
     Scenario::new("workspace_dead_daemon", 400, interrupted::by_a_dead_daemon),
