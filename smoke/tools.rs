@@ -25,10 +25,8 @@ git add . && git commit -q -m one"#;
 /// Tools are installed or refused, variables and files are there, and what has moved on is brought in.
 pub fn come_along(world: &World) {
     world.tool("sh", &["-c", MAKE]).output().ok();
-    let config = world.home().join("config");
-    std::fs::create_dir_all(&config).expect("made");
     let sync = "[[file_sync]]\nfrom = \"~/settings\"\nto = \"~/.config/app/settings\"\nmode = \"0640\"\n[[file_sync]]\nfrom = \"no-such\"\nto = \"/x\"\n";
-    std::fs::write(config.join("config.toml"), sync).expect("written");
+    std::fs::write(world.home().join("config.toml"), sync).expect("written");
     std::fs::write(world.person().join("settings"), "of mine\n").expect("written");
     std::fs::write(world.person().join("env"), "# a file\nFROM_FILE=two words # and more\n").expect("written");
     world.start();
