@@ -27,6 +27,11 @@ pub fn all(client: &mut Client) -> Result<Vec<ImageRecord>, Failure> {
     }
 }
 
+/// The digest of an image; one that is gone, or that nobody can be asked about, has none.
+pub fn digest(client: &mut Client, name: &ImageName) -> Option<String> {
+    all(client).ok()?.into_iter().find(|image| image.name == *name).map(|image| image.digest)
+}
+
 /// `image list`.
 pub fn list(quiet: bool, json: bool) -> Result<(), Failure> {
     let images = all(&mut autostart::connect(&Paths::current())?)?;

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::super::client::Client;
 use super::super::report::Failure;
+use super::images;
 use super::session::Ended;
 use crate::model::{VmSpec, Workspace};
 use crate::os::files::write_atomic;
-use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
 
 /// What a run goes through, in this order.
@@ -105,7 +105,7 @@ impl Protocol {
         self.view.vm = Some(VmView {
             name: spec.name.to_string(),
             image: spec.image.to_string(),
-            image_digest: digest(client, spec),
+            image_digest: images::digest(client, &spec.image),
             kernel: spec.kernel.to_string(),
             vcpus: spec.vcpus,
             memory_mib: spec.memory.0,
@@ -148,14 +148,6 @@ impl Protocol {
                 ended.map(|ended| ended.code)
             }
         }
-    }
-}
-
-/// The digest of an image; one that nobody can ask for has none.
-fn digest(client: &mut Client, spec: &VmSpec) -> Option<String> {
-    match client.ask(OwnerRequest::ListImages) {
-        Ok(OwnerReply::Images(images)) => images.into_iter().find(|i| i.name == spec.image).map(|i| i.digest),
-        Ok(_) | Err(_) => None,
     }
 }
 

@@ -14,7 +14,7 @@ use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::{autostart, render};
-use super::{exec, session};
+use super::{exec, images, session};
 use crate::host::paths::Paths;
 use crate::model::{Egress, Mib, Reach, TimeSpan, VmName, VmRecord, Workspace, workspace::Wanted as Wishlist};
 use crate::os::clock::unix_seconds;
@@ -371,7 +371,11 @@ impl Header {
         let mut lines = vec![
             format!("banger: what became of {} in VM '{}'", source_of(vm), vm.spec.name),
             format!("time: {}", timestamp(unix_seconds())),
-            format!("image: {}{}", vm.spec.image, digest(client, vm).map_or_else(String::new, |d| format!("@{d}"))),
+            format!(
+                "image: {}{}",
+                vm.spec.image,
+                images::digest(client, &vm.spec.image).map_or_else(String::new, |d| format!("@{d}"))
+            ),
         ];
         lines.extend(exit.map(|code| format!("exit code of the last command: {code}")));
         Self { lines }
@@ -388,15 +392,6 @@ impl Header {
 
 fn source_of(vm: &VmRecord) -> String {
     vm.workspace.as_ref().map_or_else(String::new, |w| quoted(&w.source))
-}
-
-/// The digest of the VM's image; an image that is gone has none.
-pub fn digest(client: &mut Client, vm: &VmRecord) -> Option<String> {
-    let images = match client.ask(OwnerRequest::ListImages) {
-        Ok(OwnerReply::Images(images)) => images,
-        Ok(_) | Err(_) => return None,
-    };
-    images.into_iter().find(|image| image.name == vm.spec.image).map(|image| image.digest)
 }
 
 /// A patch that is wanted.
