@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::client::Client;
-use super::commands::workspace::{self, Way};
+use super::commands::way::{Way, failure};
 use super::render;
 use super::report::Failure;
 use crate::host::config::{Config, FileSync};
@@ -41,7 +41,7 @@ pub fn copy(client: &mut Client, name: &VmName, config: &Config) -> Result<(), F
         Ok(pack_listed(Path::new("/"), [], &texts, io::BufWriter::new(out)).map(drop)?)
     };
     let mut way = Way::open(client, name)?;
-    way.unpack("copy the files of [[file_sync]]", "/", send).map_err(|e| workspace::failure(&e))
+    way.unpack("copy the files of [[file_sync]]", "/", send).map_err(|e| failure(&e))
 }
 
 /// The caller's home, without links.

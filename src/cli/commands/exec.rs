@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::super::args::{Usage, VmAttach, VmExec};
 use super::super::report::Failure;
 use super::super::{autostart, render};
-use super::{session, workspace};
+use super::{session, toolbox, workspace};
 use crate::host::paths::Paths;
 use crate::model::VmName;
 use crate::protocol::owner::{Carrier, OwnerRequest};
@@ -36,7 +36,7 @@ pub fn exec(asked: &VmExec, command: Option<Vec<OsString>>) -> Result<u8, Failur
     let way = session::open(&mut client, &asked.name, carriers)?;
     drop(client);
     let command = match &place {
-        Some(brought) => workspace::command_in(brought, command),
+        Some(brought) => toolbox::command_in(brought, command),
         None => Command::new(command),
     };
     if asked.detach {

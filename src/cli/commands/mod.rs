@@ -11,16 +11,19 @@ mod kernels;
 mod list;
 mod logs;
 mod outcome;
+mod patch;
 mod prune;
 mod pull;
 mod run;
 mod session;
 mod sources;
 mod stats;
+mod toolbox;
 mod version;
 mod vms;
 mod wait;
-pub mod workspace;
+pub mod way;
+mod workspace;
 
 use super::args::{Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
 use super::args::{ListFlags, Usage, VmQuestion, WorkspaceCommand};
@@ -51,7 +54,7 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Cp(cp) => copy::copy(&cp.src, &cp.dst)?,
         VmCommand::Workspace(group) => match group.command {
             WorkspaceCommand::Prepare(asked) => workspace::prepare(&asked)?,
-            WorkspaceCommand::Export(asked) => workspace::export(&asked)?,
+            WorkspaceCommand::Export(asked) => patch::export(&asked)?,
         },
         VmCommand::Create(create) => vms::create(&create.flags(), !create.no_start)?,
         VmCommand::List(list) => list::list(ListFlags { all: true, quiet: list.quiet, json: list.json })?,

@@ -14,7 +14,8 @@ use super::super::{autostart, file_sync, render, resolve, secrets};
 use super::egress::summarize;
 use super::outcome::{Phase, Protocol};
 use super::session::Ended;
-use super::{session, vms, workspace};
+use super::way::Way;
+use super::{patch, session, toolbox, vms, workspace};
 use crate::host::config::Config;
 use crate::host::paths::Paths;
 use crate::model::{SecretValue, VmName, VmSpec, Workspace};
@@ -46,7 +47,7 @@ fn in_new_vm(
     let paths = Paths::current();
     let egress = resolve::check_alone(flags, &paths)?.egress;
     let tools = match intake {
-        Some(intake) if !asked.no_bootstrap => workspace::tools(intake, &egress)?,
+        Some(intake) if !asked.no_bootstrap => toolbox::tools(intake, &egress)?,
         Some(_) | None => Tools::default(),
     };
     let config = resolve::config(&paths)?;
@@ -138,7 +139,7 @@ impl Visit<'_> {
         let opened = opened.map_err(no_way_in);
         let folder = brought.as_ref().map(|workspace| &workspace.runs_in);
         let command = command.map(|words| match &brought {
-            Some(workspace) => workspace::command_in(workspace, words),
+            Some(workspace) => toolbox::command_in(workspace, words),
             None => Command::new(words),
         });
         let ended = opened.and_then(|way| session::run(way, command, folder, self.asked.timeout));
@@ -159,7 +160,7 @@ impl Visit<'_> {
 
     fn bring_in(&self, client: &mut Client, intake: &Intake) -> Result<Workspace, Failure> {
         let mut progress = Progress::new();
-        let mut way = workspace::Way::open(client, self.name)?;
+        let mut way = Way::open(client, self.name)?;
         let brought = workspace::bring_in(&mut way, self.name, intake, workspace::How::default(), &mut progress);
         // A signal between two steps is nobody's else.
         match self.cleaner.interrupts.next_end() {
@@ -172,11 +173,11 @@ impl Visit<'_> {
     fn install(&self, workspace: &Workspace, has_command: bool) -> Result<(), Failure> {
         let mut client = self.cleaner.connect()?;
         if has_command || self.asked.detach {
-            let mut way = workspace::Way::open(&mut client, self.name)?;
+            let mut way = Way::open(&mut client, self.name)?;
             drop(client);
-            workspace::install(&mut way, self.name, workspace, self.tools)
+            toolbox::install(&mut way, self.name, workspace, self.tools)
         } else {
-            workspace::install_behind(&mut client, self.name, workspace, self.tools)
+            toolbox::install_behind(&mut client, self.name, workspace, self.tools)
         }
     }
 
@@ -191,11 +192,11 @@ impl Visit<'_> {
     fn export(&self, brought: &Workspace, file: &Path, ended: Option<&Ended>) -> Result<(), Failure> {
         let mut client = self.cleaner.connect_anew()?;
         let vm = workspace::show(&mut client, self.name)?;
-        let header = workspace::Header::of(&mut client, &vm, ended.map(|ended| ended.code));
-        let mut way = workspace::Way::open(&mut client, self.name)?;
+        let header = patch::Header::of(&mut client, &vm, ended.map(|ended| ended.code));
+        let mut way = Way::open(&mut client, self.name)?;
         drop(client);
-        let bounds = workspace::Bounds::default();
-        let wanted = workspace::Wanted { name: self.name, workspace: brought, from: From::Base, bounds };
+        let bounds = patch::Bounds::default();
+        let wanted = patch::Wanted { name: self.name, workspace: brought, from: From::Base, bounds };
         let exported = wanted.to_file(&mut way, file, header)?;
         render::note(&format!("[vm run] patch of {} bytes in {}", exported.bytes, file.display()));
         Ok(())
