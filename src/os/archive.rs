@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
@@ -109,15 +110,13 @@ pub fn pack_listed<'p>(
     out: impl Write,
 ) -> Result<Moved, ArchiveError> {
     let mut packing = Packing { builder: Builder::new(out), moved: Moved::default() };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::open(root, flags, Mode::empty()).map_err(|e| at("open", root)(e.into()))?;
     for name in paths {
-        let path = root.join(name);
-        match fs::symlink_metadata(&path) {
-            Ok(about) if !about.is_dir() => packing.add(&path, name)?,
-            Ok(_) => packing.moved.skipped += 1,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                packing.moved.skipped += 1;
-            }
-            Err(e) => return Err(at("read", &path)(e)),
+        match packing.add_beneath(&top, name) {
+            Ok(()) => {}
+            Err(ArchiveError::File { source, .. }) if is_missing(&source) => packing.moved.skipped += 1,
+            Err(e) => return Err(e),
         }
     }
     for text in texts {
@@ -131,6 +130,11 @@ pub fn pack_listed<'p>(
     let mut out = packing.builder.into_inner().map_err(ArchiveError::Stream)?;
     out.flush().map_err(ArchiveError::Stream)?;
     Ok(packing.moved)
+}
+
+/// What is not there any more, or only behind a link, which no path of a list leads through.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ISDIR))
 }
 
 struct Packing<W: Write> {
@@ -176,6 +180,47 @@ impl<W: Write> Packing<W> {
         // Exactly as long as announced, whatever somebody does to the file meanwhile.
         let content = unsized_content.as_slice().chain(file).chain(io::repeat(0)).take(size);
         self.builder.append_data(&mut header, name, content).map_err(ArchiveError::Stream)
+    }
+
+    /// A file or link below `top`, reached through folders alone.
+    fn add_beneath(&mut self, top: &OwnedFd, name: &Path) -> Result<(), ArchiveError> {
+        let failed = |verb: &'static str| move |e: Errno| at(verb, name)(e.into());
+        let folder = name.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let folder = rustix::fs::openat2(top, folder, flags, Mode::empty(), beneath).map_err(failed("read"))?;
+        let last = name.file_name().ok_or(Errno::ISDIR).map_err(failed("read"))?;
+        let about = rustix::fs::statat(&folder, last, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("read"))?;
+        let mut header = Header::new_gnu();
+        header.set_mode(about.st_mode & 0o777);
+        header.set_mtime(about.st_mtime.try_into().unwrap_or(0));
+        header.set_uid(0);
+        header.set_gid(0);
+        match FileType::from_raw_mode(about.st_mode) {
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&folder, last, Vec::new()).map_err(failed("read"))?;
+                header.set_entry_type(EntryType::Symlink);
+                header.set_size(0);
+                let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                self.builder.append_link(&mut header, name, target).map_err(ArchiveError::Stream)?;
+            }
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&folder, last, flags, Mode::empty()).map_err(failed("read"))?;
+                let size = about.st_size.try_into().unwrap_or(0);
+                header.set_entry_type(EntryType::Regular);
+                header.set_size(size);
+                // Exactly as long as announced, whatever somebody does to the file meanwhile.
+                let content = File::from(file).chain(io::repeat(0)).take(size);
+                self.builder.append_data(&mut header, name, content).map_err(ArchiveError::Stream)?;
+            }
+            _ => {
+                self.moved.skipped += 1;
+                return Ok(());
+            }
+        }
+        self.moved.entries += 1;
+        Ok(())
     }
 
     fn add_content(&mut self, folder: &Path, name: &Path) -> Result<(), ArchiveError> {

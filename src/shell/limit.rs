@@ -26,6 +26,8 @@ pub struct TimeLimit<C> {
     fired: u8,
     /// The command ended first: from there on time does not matter.
     ended: bool,
+    /// For several commands, one after the other.
+    is_for_all: bool,
 }
 
 impl<C: Control> TimeLimit<C> {
@@ -36,9 +38,14 @@ impl<C: Control> TimeLimit<C> {
         for (number, fd) in [(0, timer.as_fd()), (1, inner.descriptor())] {
             epoll::add(&either, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
         }
-        let limited = Self { inner, timer, either, fired: 0, ended: false };
+        let limited = Self { inner, timer, either, fired: 0, ended: false, is_for_all: false };
         limited.arm(limit.unwrap_or_default())?;
         Ok(limited)
+    }
+
+    /// The same limit for all commands that are still to come, taken together.
+    pub fn for_all(self) -> Self {
+        Self { is_for_all: true, ..self }
     }
 
     /// Whether the time was over before the command was.
@@ -84,6 +91,9 @@ impl<C: Control> Control for TimeLimit<C> {
     }
 
     fn command_ended(&mut self) {
+        if self.is_for_all {
+            return self.inner.command_ended();
+        }
         self.ended = true;
         // Fails for no timer that exists.
         let _ = self.arm(Duration::ZERO);
@@ -139,6 +149,16 @@ mod tests {
         limited.command_ended();
         assert!(!is_ready(limited.descriptor(), PollFlags::IN), "disarmed");
         assert!(limited.next().is_none() && !limited.is_over() && limited.end_asked_for().is_none());
+    }
+
+    #[test]
+    fn a_limit_for_all_outlasts_a_command() {
+        let (inner, _open) = silent();
+        let mut limited = TimeLimit::new(inner, Some(Duration::from_millis(50))).expect("a timer").for_all();
+        limited.command_ended();
+        while !is_ready(limited.descriptor(), PollFlags::IN) {}
+        assert!(limited.is_over());
+        assert_eq!(limited.next(), Some(ControlEvent::Signal(SIGTERM)));
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub enum WorkspaceError {
     /// One without files.
     #[error("{} is a bare repository, or the inside of one: it has no files to bring in", .0.display())]
     Bare(PathBuf),
+    /// One that claims another folder.
+    #[error("{} does not hold the repository whose working tree it is said to be (core.worktree)", .0.display())]
+    Elsewhere(PathBuf),
     /// With repositories in it that are tracked by their commit.
     #[error("{} has submodules ({})", top.display(), names.join(", "))]
     Submodules {

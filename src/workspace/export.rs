@@ -67,7 +67,7 @@ pub fn export(
         writing.join().unwrap_or_else(|_| Err(WorkspaceError::Pipe(io::Error::other("the writing broke off"))));
     match (ended, written) {
         // The guest was cut short because nobody read on: here is why.
-        (Ok((Outcome::Signaled { .. }, _)), Err(e @ (WorkspaceError::TooLarge(_) | WorkspaceError::Pipe(_)))) => Err(e),
+        (Ok((Outcome::Exited(1..), _)), Err(e @ (WorkspaceError::TooLarge(_) | WorkspaceError::Pipe(_)))) => Err(e),
         (Ok((outcome, words)), written) => {
             guest::judge("make the patch", &outcome, &words)?;
             written

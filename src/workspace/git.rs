@@ -1,17 +1,25 @@
-//! The host's `git`, asked about a repository: never told to change one, and nothing that a repository
-//! configures is run (hooks, file system monitor).
+//! The host's `git`, asked about a repository: no hook and no file system monitor of it is run. Its content filters
+//! are, as by every `git status`; not while a patch is applied.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 /// Most bytes of an answer: the list of a million paths.
 const MAX_ANSWER: u64 = 512 << 20;
 
 /// Most bytes that are kept of what git says went wrong.
 const MAX_WORDS: u64 = 16 << 10;
+
+/// Most bytes of memory of a git that reads what a guest wrote, and of a file that it writes.
+const MAX_MEMORY: u64 = 6 << 30;
+const MAX_FILE: u64 = 2 << 30;
 
 /// Where git was told to look by whoever runs banger, a hook of another repository perhaps
 /// (`git rev-parse --local-env-vars`), and what would have it run programs.
@@ -90,12 +98,13 @@ impl GitError {
 pub struct Git {
     folder: PathBuf,
     settings: Vec<String>,
+    is_bounded: bool,
 }
 
 impl Git {
     /// git as run in `folder`.
     pub fn at(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), settings: Vec::new() }
+        Self { folder: folder.to_owned(), settings: Vec::new(), is_bounded: false }
     }
 
     /// The same with `settings`, each `KEY=VALUE`, before all that is configured.
@@ -103,6 +112,12 @@ impl Git {
         let mut git = self.clone();
         git.settings.extend(settings);
         git
+    }
+
+    /// The same with as much memory and as large files as a patch may need, in a process group of its own: what
+    /// ends this process must not end it half-way.
+    pub fn bounded(&self) -> Self {
+        Self { is_bounded: true, ..self.clone() }
     }
 
     /// Where it runs.
@@ -121,6 +136,8 @@ impl Git {
         command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
         // Objects travel under their own names, with their own content.
         command.env("GIT_NO_REPLACE_OBJECTS", "1");
+        // A partial clone's missing ones would be fetched by programs that its own configuration names.
+        command.env("GIT_NO_LAZY_FETCH", "1");
         for setting in ["core.fsmonitor=false", "core.hooksPath=/dev/null", "core.quotePath=true"] {
             command.args(["-c", setting]);
         }
@@ -180,7 +197,13 @@ impl Git {
         };
         let mut command = self.command(words);
         let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+        if self.is_bounded {
+            command.process_group(0);
+        }
         let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(run)?;
+        if self.is_bounded {
+            limit(&child).map_err(run)?;
+        }
         let output = converse(&mut child, input);
         if output.is_err() {
             // It may wait for somebody to read on.
@@ -193,6 +216,19 @@ impl Git {
         }
         Ok(Output { status, stdout, stderr })
     }
+}
+
+/// Limits what `child` can take of this host.
+fn limit(child: &Child) -> io::Result<()> {
+    for (resource, most) in [(Resource::As, MAX_MEMORY), (Resource::Fsize, MAX_FILE)] {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        match prlimit(Some(Pid::from_child(child)), resource, limit) {
+            // It has done already what it had to do.
+            Ok(_) | Err(Errno::SRCH) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Feeds `child` and hears it out.

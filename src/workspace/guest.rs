@@ -4,13 +4,13 @@
 
 use std::fs::File;
 use std::io::{self, PipeWriter, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::JoinHandle;
 
 use super::error::WorkspaceError;
 use super::git::words_of;
 use crate::protocol::shell::Tool;
-use crate::shell::{Command, Control, GuestShell, Io, Outcome, ShellError, capture_heeding};
+use crate::shell::{Command, Control, ControlEvent, GuestShell, Io, Outcome, ShellError, capture_heeding};
 
 const COMMON: &str = include_str!("guest/common.sh");
 const SNAPSHOT: &str = include_str!("guest/snapshot.sh");
@@ -52,8 +52,9 @@ impl Guest<'_> {
         input: &[u8],
     ) -> Result<Vec<u8>, WorkspaceError> {
         let command = command(script, words);
-        let answered = capture_heeding(self.shell, &command, input, MAX_ANSWER, Some(self.control))?;
-        judge(doing, &answered.outcome, &answered.stderr)?;
+        let mut noted = Noted { inner: self.control, passed_on: None };
+        let answered = capture_heeding(self.shell, &command, input, MAX_ANSWER, Some(&mut noted))?;
+        judge(doing, &noted.outcome(answered.outcome), &answered.stderr)?;
         Ok(answered.stdout)
     }
 
@@ -90,13 +91,59 @@ impl Guest<'_> {
         let stream = |source| ShellError::Stream { verb: "make", stream: "stderr", source };
         let (errors, writer) = io::pipe().map_err(stream)?;
         let hearing = std::thread::spawn(move || words_of(errors));
-        let control: Option<&mut dyn Control> = Some(self.control);
+        let mut noted = Noted { inner: self.control, passed_on: None };
+        let control: Option<&mut dyn Control> = Some(&mut noted);
         let io = Io { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: writer.as_fd(), control };
         let outcome = self.shell.run(command, io);
         drop(writer);
-        Ok((outcome?, hearing.join().unwrap_or_default()))
+        Ok((noted.outcome(outcome?), hearing.join().unwrap_or_default()))
     }
 }
+
+/// Remembers whether a signal was passed on: only then is an end by one the caller's doing, and not the guest's.
+struct Noted<'c> {
+    inner: &'c mut dyn Control,
+    passed_on: Option<i32>,
+}
+
+impl Noted<'_> {
+    /// The outcome, with the signal that was passed on, and none that the guest only claims.
+    fn outcome(&self, outcome: Outcome) -> Outcome {
+        match (outcome, self.passed_on) {
+            (Outcome::Signaled { .. }, Some(number)) => Outcome::signaled(number),
+            (Outcome::Signaled { number, .. }, None) if number == signal_hook::consts::SIGPIPE => Outcome::Exited(CUT),
+            (Outcome::Signaled { number, .. }, None) => Outcome::Exited(u8::try_from(128 + number).unwrap_or(CUT)),
+            (exited @ Outcome::Exited(_), _) => exited,
+        }
+    }
+}
+
+impl Control for Noted<'_> {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.inner.descriptor()
+    }
+
+    fn next(&mut self) -> Option<ControlEvent> {
+        let event = self.inner.next();
+        if let Some(ControlEvent::Signal(number) | ControlEvent::Abandon(number)) = event {
+            self.passed_on.get_or_insert(number);
+        }
+        event
+    }
+
+    fn end_asked_for(&mut self) -> Option<i32> {
+        let asked = self.inner.end_asked_for();
+        self.passed_on = self.passed_on.or(asked);
+        asked
+    }
+
+    fn command_ended(&mut self) {
+        self.inner.command_ended();
+    }
+}
+
+/// Exit code of a step that was cut short.
+const CUT: u8 = 141;
 
 /// Whether it is a failure of this side and not only that the guest stopped reading.
 fn is_own(error: &WorkspaceError) -> bool {

@@ -26,14 +26,20 @@ pub fn rules(repository: &Repository) -> Vec<u8> {
 
 fn of_clone(repository: &Repository) -> Option<PathBuf> {
     let found = repository.git.line(&["rev-parse", "--git-path", "info/exclude"]).ok()??;
-    Some(repository.top().join(path(&found)))
+    let file = repository.top().join(path(&found));
+    // A link in a repository of somebody else's may lead to any file.
+    file.symlink_metadata().is_ok_and(|about| about.is_file()).then_some(file)
 }
 
 fn of_user(repository: &Repository) -> Option<PathBuf> {
-    if let Ok(Some(named)) = repository.git.line(&["config", "--type=path", "--get", "core.excludesFile"]) {
-        return Some(repository.top().join(path(&named)));
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    if let Some(named) = repository.excludes_file() {
+        return match named.strip_prefix("~/") {
+            Some(below) => home.map(|home| home.join(below)),
+            None => Some(repository.top().join(named)),
+        };
     }
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let home = || home.map(|home| home.join(".config"));
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|c| !c.is_empty()).map(PathBuf::from).or_else(home)?;
     Some(config.join("git/ignore"))
 }

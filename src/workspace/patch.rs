@@ -13,6 +13,9 @@ const MAX_CHANGES: usize = 1 << 20;
 /// Most bytes of the content that is kept of a file: a link's target, lines of attributes.
 const MAX_KEPT: usize = 64 << 10;
 
+/// Most bytes of all binary files that a patch announces; git holds them in memory.
+const MAX_ANNOUNCED: u64 = 2 << 30;
+
 /// Before each line of the header, which banger writes.
 pub const HEADER: &str = "# ";
 
@@ -58,6 +61,12 @@ pub enum PatchError {
         /// Where it leads.
         target: String,
     },
+    /// One path in two changes.
+    #[error("it changes {0:?} twice")]
+    Twice(String),
+    /// More than a patch may have.
+    #[error("it announces files of more than {max} MiB", max = MAX_ANNOUNCED >> 20)]
+    TooLarge,
     /// A mode that is none of a file's.
     #[error("it makes {path:?} something with mode {mode}")]
     Mode {
@@ -98,7 +107,7 @@ impl Change {
 
 /// Reads a whole patch.
 pub fn read(input: impl BufRead) -> Result<Vec<Change>, PatchError> {
-    let mut lines = Lines { input, number: 0, current: None };
+    let mut lines = Lines { input, number: 0, current: None, announced: 0 };
     let mut changes = Vec::new();
     while lines.peek()?.is_some_and(|line| line.is_empty() || line.starts_with(HEADER.as_bytes())) {
         lines.take()?;
@@ -118,6 +127,8 @@ struct Lines<R> {
     input: R,
     number: u64,
     current: Option<Vec<u8>>,
+    /// Bytes of binary files so far.
+    announced: u64,
 }
 
 impl<R: BufRead> Lines<R> {
@@ -178,6 +189,8 @@ impl<R: BufRead> Lines<R> {
 struct Extended {
     old_mode: Option<String>,
     new_mode: Option<String>,
+    /// The mode behind the objects' names: that of a file that keeps its.
+    kept_mode: Option<String>,
     is_new: bool,
     is_deleted: bool,
     from: Option<Vec<u8>>,
@@ -186,7 +199,8 @@ struct Extended {
 
 fn change(lines: &mut Lines<impl BufRead>, names: &[u8]) -> Result<Change, PatchError> {
     let extended = extended(lines)?;
-    let mut change = Change { mode: extended.new_mode.clone(), is_whole: true, ..Change::default() };
+    let mode = extended.new_mode.clone().or(extended.kept_mode.clone());
+    let mut change = Change { mode, is_whole: true, ..Change::default() };
     let (old, new) = match (extended.from.clone(), extended.to.clone()) {
         (Some(from), Some(to)) => (from, to),
         (None, None) => {
@@ -195,7 +209,13 @@ fn change(lines: &mut Lines<impl BufRead>, names: &[u8]) -> Result<Change, Patch
         }
         _ => return Err(lines.form(names)),
     };
+    // Where there is content, git says of which mode it is: without that, a link could become another.
+    let is_open = change.mode.is_none() && !extended.is_deleted;
     match lines.peek()? {
+        Some(line) if is_open && (line.starts_with(b"--- ") || line == b"GIT binary patch") => {
+            let line = line.to_vec();
+            return Err(lines.form(&line));
+        }
         Some(line) if line.starts_with(b"--- ") => text(lines, &extended, &old, &new, &mut change)?,
         Some(b"GIT binary patch") => {
             change.is_whole = false;
@@ -213,8 +233,36 @@ fn change(lines: &mut Lines<impl BufRead>, names: &[u8]) -> Result<Change, Patch
     Ok(change)
 }
 
+impl Extended {
+    /// Whether git would write all of it above one file.
+    fn is_sound(&self) -> bool {
+        let comes_or_goes = self.is_new || self.is_deleted;
+        let moves = self.from.is_some() || self.to.is_some();
+        let changes_mode = self.old_mode.is_some() || self.new_mode.is_some();
+        let keeps_mode = self.kept_mode.is_some();
+        let is_both = (self.is_new && self.is_deleted) || (comes_or_goes && moves) || (keeps_mode && changes_mode);
+        !is_both
+    }
+}
+
+/// How the lines begin that may stand there.
+const HEADS: [&str; 11] = [
+    "old mode ",
+    "new mode ",
+    "new file mode ",
+    "deleted file mode ",
+    "rename from ",
+    "rename to ",
+    "copy from ",
+    "copy to ",
+    "index ",
+    "similarity index ",
+    "dissimilarity index ",
+];
+
 fn extended(lines: &mut Lines<impl BufRead>) -> Result<Extended, PatchError> {
     let mut found = Extended::default();
+    let mut kinds = Vec::new();
     while let Some(line) = lines.peek()? {
         let line = line.to_vec();
         let is_fine = if let Some(mode) = line.strip_prefix(b"old mode ") {
@@ -243,9 +291,13 @@ fn extended(lines: &mut Lines<impl BufRead>) -> Result<Extended, PatchError> {
             break;
         };
         lines.take()?;
-        if !is_fine || (found.is_new && found.is_deleted) {
+        // Each once, and only together with what git writes beside it.
+        let kind: Vec<u8> = line.iter().copied().take_while(|b| b.is_ascii_lowercase() || *b == b' ').collect();
+        let kind = HEADS.iter().find(|head| kind.starts_with(head.as_bytes())).copied();
+        if !is_fine || !found.is_sound() || kinds.contains(&kind) {
             return Err(lines.form(&line));
         }
+        kinds.push(kind);
     }
     Ok(found)
 }
@@ -260,8 +312,8 @@ fn index(rest: &[u8], found: &mut Extended) -> bool {
     match words.next() {
         None => true,
         Some(mode) => {
-            found.new_mode = octal(mode);
-            found.new_mode.is_some()
+            found.kept_mode = octal(mode);
+            found.kept_mode.is_some()
         }
     }
 }
@@ -351,8 +403,13 @@ fn counts(head: &[u8]) -> Option<(u64, u64)> {
 fn binary(lines: &mut Lines<impl BufRead>) -> Result<(), PatchError> {
     lines.expect("GIT binary patch")?;
     let mut blocks = 0;
-    while lines.peek()?.is_some_and(|line| line.starts_with(b"literal ") || line.starts_with(b"delta ")) {
-        lines.take()?;
+    while let Some(size) = lines.peek()?.and_then(|l| l.strip_prefix(b"literal ").or(l.strip_prefix(b"delta "))) {
+        let size = std::str::from_utf8(size).ok().and_then(|size| size.parse::<u64>().ok());
+        let line = lines.take()?.unwrap_or_default();
+        lines.announced = lines.announced.saturating_add(size.ok_or_else(|| lines.form(&line))?);
+        if lines.announced > MAX_ANNOUNCED {
+            return Err(PatchError::TooLarge);
+        }
         blocks += 1;
         loop {
             let line = lines.take()?.ok_or(PatchError::Truncated)?;
@@ -381,7 +438,7 @@ fn same_name(names: &[u8]) -> Option<Vec<u8>> {
     let length = names.len().checked_sub(5)?;
     let (first, second) = names.split_at(2 + length / 2);
     let name = first.strip_prefix(b"a/")?;
-    (length % 2 == 0 && second.strip_prefix(b" b/") == Some(name)).then(|| name.to_vec())
+    (length % 2 == 0 && second.strip_prefix(b" b/") == Some(name)).then(|| unquoted(name)).flatten()
 }
 
 fn end_of_quoted(text: &[u8]) -> Option<usize> {
@@ -399,7 +456,8 @@ fn end_of_quoted(text: &[u8]) -> Option<usize> {
 /// A name as git writes it: as it is, or quoted as in C with octal escapes (`core.quotePath`).
 fn unquoted(text: &[u8]) -> Option<Vec<u8>> {
     let Some(inner) = text.strip_prefix(b"\"") else {
-        let is_plain = !text.is_empty() && !text.iter().any(|b| b.is_ascii_control() || *b == b'"');
+        // What has these in it, git quotes.
+        let is_plain = !text.is_empty() && !text.iter().any(|b| b.is_ascii_control() || matches!(b, b'"' | b'\\'));
         return is_plain.then(|| text.to_vec());
     };
     let mut name = Vec::new();

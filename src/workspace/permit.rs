@@ -1,7 +1,7 @@
 //! Which changes a guest's patch may make to a tree of the host's: none outside of it, none to what is git's
 //! own, none through a link, and, unless permitted, none that have git run programs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const MODES: [&str; 3] = ["100644", "100755", LINK];
 const LINK: &str = "120000";
 
 /// Folders of which hook managers run what is in them.
-const HOOK_FOLDERS: [&[u8]; 3] = [b".husky", b".githooks", b"lefthook-local"];
+const HOOK_FOLDERS: [&[u8]; 2] = [b".husky", b".githooks"];
 
 /// Attributes that name a program of the configuration (gitattributes(5)).
 const DRIVERS: [&str; 4] = ["filter", "diff", "merge", "[attr]"];
@@ -22,15 +22,15 @@ const DRIVERS: [&str; 4] = ["filter", "diff", "merge", "[attr]"];
 pub struct Tree<'t> {
     /// The repository's top folder.
     pub top: &'t Path,
-    /// Where its hooks are, relative to it, when they are in the tree.
-    pub hooks: Option<Vec<u8>>,
+    /// Where the repository's hooks are, relative to it, as far as they are in the tree.
+    pub hooks: Vec<Vec<u8>>,
     /// Permit what may have git run programs.
     pub allow_git_config: bool,
 }
 
 /// Whether `changes` may be made to the tree at `top`, without permission for what has git run programs.
 pub fn permitted(top: &Path, changes: &[Change]) -> Result<(), PatchError> {
-    Tree { top, hooks: None, allow_git_config: false }.check(changes)
+    Tree { top, hooks: Vec::new(), allow_git_config: false }.check(changes)
 }
 
 impl Tree<'_> {
@@ -38,6 +38,7 @@ impl Tree<'_> {
     pub fn check(&self, changes: &[Change]) -> Result<(), PatchError> {
         let is_link = |c: &&Change| c.mode.as_deref() == Some(LINK);
         let links: BTreeSet<&[u8]> = changes.iter().filter(is_link).filter_map(|c| c.new.as_deref()).collect();
+        check_once(changes)?;
         for change in changes {
             for name in change.paths() {
                 check_name(name)?;
@@ -79,10 +80,10 @@ impl Tree<'_> {
 
     fn check_programs(&self, change: &Change) -> Result<(), PatchError> {
         for name in change.paths() {
-            let first = name.split(|b| *b == b'/').next().unwrap_or_default();
-            let in_hooks = self.hooks.as_ref().is_some_and(|hooks| is_at_or_below(name, hooks));
+            let in_hooks = self.hooks.iter().any(|hooks| is_at_or_below(name, hooks));
+            let managed = name.split(|b| *b == b'/').any(|part| HOOK_FOLDERS.contains(&part));
             let last = name.rsplit(|b| *b == b'/').next().unwrap_or_default();
-            if in_hooks || HOOK_FOLDERS.contains(&first) || last.eq_ignore_ascii_case(b".gitmodules") {
+            if in_hooks || managed || last.eq_ignore_ascii_case(b".gitmodules") {
                 return Err(PatchError::RunsPrograms(shown(name)));
             }
             if last.eq_ignore_ascii_case(b".gitattributes") && !is_harmless(change) {
@@ -91,6 +92,26 @@ impl Tree<'_> {
         }
         Ok(())
     }
+}
+
+/// Each path in one change alone, or removed by one and made anew by the next, as git writes it when a file
+/// becomes a link: what is checked of one must not be undone by another.
+fn check_once(changes: &[Change]) -> Result<(), PatchError> {
+    let mut seen: BTreeMap<&[u8], bool> = BTreeMap::new();
+    for change in changes {
+        let mut paths: Vec<&[u8]> = change.paths().collect();
+        paths.dedup();
+        for name in paths {
+            let was_removed = seen.insert(name, change.new.is_none());
+            let is_made = change.old.is_none();
+            match was_removed {
+                None => {}
+                Some(true) if is_made => {}
+                Some(_) => return Err(PatchError::Twice(shown(name))),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether all that is added to a file of attributes can be seen, and names no program.
@@ -143,22 +164,24 @@ fn check_mode(change: &Change) -> Result<(), PatchError> {
     Err(PatchError::LinkOut { path: shown(name), target: shown(target) })
 }
 
-/// Whether a link called `name` to `target` stays in the tree, and out of git's own folder.
+/// Whether a link called `name` to `target` stays in the tree, and out of git's own folder. `..` behind a name is
+/// refused: the name may be a link itself, and up from where that leads is anywhere.
 fn leads_inside(name: &[u8], target: &[u8]) -> bool {
-    let mut depth = name.iter().filter(|b| **b == b'/').count();
+    let mut above = name.iter().filter(|b| **b == b'/').count();
+    let mut goes_down = false;
     for part in target.split(|b| *b == b'/') {
         match part {
             b"." => {}
-            b".." if depth == 0 => return false,
-            b".." => depth -= 1,
+            b".." if above == 0 || goes_down => return false,
+            b".." => above -= 1,
             // Absolute at the front; nothing in the middle.
             b"" if target.starts_with(b"/") => return false,
             b"" => {}
             part if is_gits_own(part) => return false,
-            _ => depth += 1,
+            _ => goes_down = true,
         }
     }
-    !target.is_empty() && !target.contains(&b'\n')
+    !target.is_empty() && !target.contains(&b'\n') && !target.contains(&0)
 }
 
 fn shown(name: &[u8]) -> String {
@@ -181,7 +204,7 @@ mod tests {
         let top = tempfile::tempdir().expect("a folder");
         std::os::unix::fs::symlink("/etc", top.path().join("etc")).expect("made");
         std::fs::create_dir(top.path().join("real")).expect("made");
-        let tree = Tree { top: top.path(), hooks: Some(b"tools/hooks".to_vec()), allow_git_config: false };
+        let tree = Tree { top: top.path(), hooks: vec![b"tools/hooks".to_vec()], allow_git_config: false };
         tree.check(changes).map_err(|e| e.to_string())
     }
 
@@ -199,7 +222,7 @@ mod tests {
             removed,
             attributes,
             link("a/l", "../b"),
-            link("l", "a/../b"),
+            link("l", "a/b"),
         ];
         assert_eq!(check(&all), Ok(()));
     }
@@ -229,7 +252,16 @@ mod tests {
 
     #[test]
     fn links_stay_inside() {
-        for (name, target) in [("l", "/etc"), ("l", ".."), ("a/l", "../../x"), ("l", ".git/hooks"), ("l", "a/../..")] {
+        for (name, target) in [
+            ("l", "/etc"),
+            ("l", ".."),
+            ("a/l", "../../x"),
+            ("l", ".git/hooks"),
+            ("l", "a/../.."),
+            ("l", "a/../b"),
+            ("l", "x\0"),
+            ("a/l", "../b/.."),
+        ] {
             assert!(check(&[link(name, target)]).is_err(), "{name} to {target}");
         }
         let moved = Change { old: Some("etc".into()), mode: None, ..to("real/etc") };
@@ -242,12 +274,23 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_changed_once_or_removed_and_made_anew() {
+        let removed = |name: &str| Change { old: Some(name.into()), new: None, mode: None, ..to("") };
+        let edited = |name: &str| Change { old: Some(name.into()), ..to(name) };
+        assert_eq!(check(&[removed("x"), link("x", "y")]), Ok(()), "a file that becomes a link");
+        for twice in [[link("k", "a"), edited("k")], [edited("k"), edited("k")], [to("k"), to("k")]] {
+            assert!(check(&twice).is_err(), "{twice:?}");
+        }
+    }
+
+    #[test]
     fn what_runs_programs_needs_permission() {
         let attributes = |added: &str| Change { added: added.into(), ..to("a/.gitattributes") };
         let refused = [
             to(".gitmodules"),
             to(".husky/pre-commit"),
             to("tools/hooks/pre-push"),
+            to("frontend/.husky/pre-commit"),
             attributes("*.c filter=evil\n"),
             attributes("[attr]x diff=y\n"),
             Change { is_whole: false, ..attributes("") },
@@ -256,7 +299,7 @@ mod tests {
         for change in refused {
             let changes = [change];
             assert!(check(&changes).is_err(), "{changes:?}");
-            let tree = Tree { top: Path::new("/nowhere"), hooks: None, allow_git_config: true };
+            let tree = Tree { top: Path::new("/nowhere"), hooks: Vec::new(), allow_git_config: true };
             assert!(tree.check(&changes).is_ok(), "{changes:?}");
         }
     }

@@ -37,6 +37,8 @@ enum Found {
     /// What a preparation left that did not end.
     Partial,
     Files,
+    /// The same once more: nothing tells what the guest has changed.
+    FilesAgain,
 }
 
 /// Brings `intake` in, to `folder`. What the guest has changed since the last time is not overwritten unless `force`;
@@ -51,13 +53,17 @@ pub fn prepare(
 ) -> Result<Prepared, WorkspaceError> {
     on_stage("looking at the guest's folder");
     let found = open(&mut guest, intake, &folder)?;
-    if let Found::Known(_) = found
-        && !force
-    {
-        refuse_changed(&mut guest, &folder)?;
+    if !force {
+        match found {
+            Found::Known(_) => refuse_changed(&mut guest, &folder, head_of(intake))?,
+            Found::FilesAgain => {
+                return Err(WorkspaceError::Changed(vec!["perhaps: without git nobody can tell".into()]));
+            }
+            Found::New | Found::Partial | Found::Files => {}
+        }
     }
     let carried = match &found {
-        Found::Files => send_all(&mut guest, intake, &folder, on_stage)?,
+        Found::Files | Found::FilesAgain => send_all(&mut guest, intake, &folder, on_stage)?,
         Found::New | Found::Partial => send(&mut guest, intake, &folder, None, on_stage)?,
         Found::Known(old) => send(&mut guest, intake, &folder, old.as_ref(), on_stage)?,
     };
@@ -68,7 +74,7 @@ pub fn prepare(
         head: intake.repository.head.clone(),
         base: intake.base.clone(),
         wanted: intake.wanted.clone(),
-        has_history: found != Found::Files,
+        has_history: !matches!(found, Found::Files | Found::FilesAgain),
         has_tools: Tools::has_mise(intake),
         prepared_at: now,
         last_exit: None,
@@ -86,6 +92,7 @@ fn open(guest: &mut Guest<'_>, intake: &Intake, folder: &GuestFolder) -> Result<
         ("new", _) => Ok(Found::New),
         ("partial", _) => Ok(Found::Partial),
         ("files", _) => Ok(Found::Files),
+        ("files-again", _) => Ok(Found::FilesAgain),
         ("known", "-") => Ok(Found::Known(None)),
         ("known", commit) => Ok(Found::Known(commit.parse().ok())),
         ("taken", _) => Err(WorkspaceError::Taken(folder.to_string())),
@@ -93,8 +100,16 @@ fn open(guest: &mut Guest<'_>, intake: &Intake, folder: &GuestFolder) -> Result<
     }
 }
 
-fn refuse_changed(guest: &mut Guest<'_>, folder: &GuestFolder) -> Result<(), WorkspaceError> {
-    let answer = guest.ask("see what the guest has changed", guest::CHANGED, &[folder.as_str()], b"")?;
+/// The branch that the guest is to be on; empty for none.
+fn head_of(intake: &Intake) -> &str {
+    match &intake.head {
+        Head::Branch(name) => name,
+        Head::Detached => "",
+    }
+}
+
+fn refuse_changed(guest: &mut Guest<'_>, folder: &GuestFolder, head: &str) -> Result<(), WorkspaceError> {
+    let answer = guest.ask("see what the guest has changed", guest::CHANGED, &[folder.as_str(), head], b"")?;
     let names = super::git::pieces(&answer).take(5).map(super::intake::quoted).collect::<Vec<_>>();
     if names.is_empty() { Ok(()) } else { Err(WorkspaceError::Changed(names)) }
 }
@@ -121,10 +136,7 @@ fn send(
     let inside = format!("{folder}/.git");
     guest.feed("take in the lists", &guest::unpack(&inside), move |out| pack(Path::new("/"), &[], &lists, out))?;
     let base = intake.base.as_ref().map_or("", ObjectId::as_str);
-    let head = match &intake.head {
-        Head::Branch(name) => name.as_str(),
-        Head::Detached => "",
-    };
+    let head = head_of(intake);
     let words = [folder.as_str(), base, if is_shallow { "yes" } else { "no" }];
     guest.ask("check the files out", guest::CHECKOUT, &words, b"")?;
     let carried: Vec<Vec<u8>> = intake.carried().into_iter().map(<[u8]>::to_vec).collect();
@@ -185,7 +197,7 @@ fn lists(intake: &Intake) -> Texts {
         ("banger/submodules", ended(&intake.submodules)),
         ("banger/assumed", ended(intake.assumed.iter().chain(&intake.filtered))),
         ("banger/touched", ended(intake.edited.iter().chain(&intake.deleted).chain(&intake.untracked))),
-        ("banger/others", ended(intake.untracked.iter().chain(&intake.included))),
+        ("banger/others", ended(&intake.untracked)),
         ("info/exclude", ignored::rules(&intake.repository)),
     ];
     lists.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()

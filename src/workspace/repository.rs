@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::error::WorkspaceError;
-use super::git::{Git, GitError, pieces};
+use super::git::{Git, GitError};
 use super::origin;
 use crate::model::{GuestFolder, ObjectId};
 
@@ -32,7 +32,15 @@ pub struct Repository {
     pub branch: Option<String>,
     /// `sha1` or `sha256`.
     pub object_format: String,
-    config: BTreeMap<String, String>,
+    config: BTreeMap<String, Setting>,
+}
+
+/// A value, and who set it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Setting {
+    value: String,
+    /// Whether the user or the host did, and not the repository.
+    is_users: bool,
 }
 
 impl Repository {
@@ -49,10 +57,14 @@ impl Repository {
         let top = line(&here, &["rev-parse", "--show-toplevel"])?;
         let prefix = line(&here, &["rev-parse", "--show-prefix"])?;
         let git = Git::at(Path::new(OsStr::from_bytes(&top)));
+        let own = line(&git, &["rev-parse", "--absolute-git-dir"])?;
+        if !holds(git.folder(), Path::new(OsStr::from_bytes(&own))) {
+            return Err(WorkspaceError::Elsewhere(git.folder().to_owned()));
+        }
         let head = git.line(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?;
         let branch = git.line(&["symbolic-ref", "--quiet", "HEAD"])?;
         let format = line(&git, &["rev-parse", "--show-object-format"])?;
-        let config = settings(&git.answer(&["config", "--list", "-z"])?);
+        let config = settings(&git.answer(&["config", "--list", "-z", "--show-scope"])?)?;
         Ok(Self {
             head: head.map(|head| object("rev-parse", &head)).transpose()?,
             branch: branch.map(|branch| text("symbolic-ref", branch)).transpose()?,
@@ -124,13 +136,27 @@ impl Repository {
 
     /// Where hooks are looked for, when that is configured.
     pub fn hooks_path(&self) -> Option<&str> {
-        self.config.get("core.hookspath").map(String::as_str)
+        self.value("core.hookspath")
+    }
+
+    /// The user's own file of rules; one that the repository names may be any file of the user's.
+    pub fn excludes_file(&self) -> Option<&str> {
+        self.config.get("core.excludesfile").filter(|s| s.is_users).map(|s| s.value.as_str())
+    }
+
+    fn value(&self, key: &str) -> Option<&str> {
+        self.config.get(key).map(|setting| setting.value.as_str())
+    }
+
+    /// Whether `path` is its top folder.
+    pub fn is_at(&self, path: &Path) -> bool {
+        path.canonicalize().ok().zip(self.top().canonicalize().ok()).is_some_and(|(path, top)| path == top)
     }
 
     /// What the guest's repository is configured with.
     pub fn guest_config(&self) -> Vec<(String, String)> {
-        let shared = SHARED_SETTINGS.iter().filter_map(|key| Some(((*key).to_owned(), self.config.get(*key)?.clone())));
-        let origin = self.config.get("remote.origin.url").and_then(|url| origin::without_credentials(url));
+        let shared = SHARED_SETTINGS.iter().filter_map(|key| Some(((*key).to_owned(), self.value(key)?.to_owned())));
+        let origin = self.value("remote.origin.url").and_then(origin::without_credentials);
         let origin = origin.into_iter().flat_map(|url| {
             let fetch = "+refs/heads/*:refs/remotes/origin/*".to_owned();
             [("remote.origin.url".to_owned(), url), ("remote.origin.fetch".to_owned(), fetch)]
@@ -170,11 +196,37 @@ pub fn object(what: &str, bytes: &[u8]) -> Result<ObjectId, GitError> {
     text.ok_or_else(|| GitError::answer(what, bytes))
 }
 
-/// What `git config --list -z` says: the last of each key counts; a value that is no text is left out.
-fn settings(answer: &[u8]) -> BTreeMap<String, String> {
-    let pairs = pieces(answer).filter_map(|piece| std::str::from_utf8(piece).ok());
-    // A key without a value is `true` (git-config(1)).
-    pairs.map(|piece| piece.split_once('\n').unwrap_or((piece, "true"))).map(|(k, v)| (k.into(), v.into())).collect()
+/// Whether the folder at `top` holds the repository in `own` itself, or a file that leads to it, as of a worktree: by
+/// `core.worktree` a repository can claim any folder of its user's.
+fn holds(top: &Path, own: &Path) -> bool {
+    let inside = top.join(".git");
+    match std::fs::metadata(&inside) {
+        Ok(about) if about.is_dir() => {
+            inside.canonicalize().ok().is_some_and(|dir| own.canonicalize().is_ok_and(|own| own == dir))
+        }
+        Ok(about) => about.is_file(),
+        Err(_) => false,
+    }
+}
+
+/// What `git config --list -z --show-scope` says: the last of each key counts, but those of banger's own command
+/// lines; a value that is no text is left out, a filter's name that is none is refused.
+fn settings(answer: &[u8]) -> Result<BTreeMap<String, Setting>, GitError> {
+    let mut found = BTreeMap::new();
+    let words: Vec<&[u8]> = answer.split(|b| *b == 0).collect();
+    for pair in words.chunks_exact(2).filter(|pair| pair[0] != b"command") {
+        let Ok(text) = std::str::from_utf8(pair[1]) else {
+            if pair[1].starts_with(b"filter.") {
+                return Err(GitError::answer("config", pair[1]));
+            }
+            continue;
+        };
+        // A key without a value is `true` (git-config(1)).
+        let (key, value) = text.split_once('\n').unwrap_or((text, "true"));
+        let is_users = matches!(pair[0], b"global" | b"system");
+        found.insert(key.to_owned(), Setting { value: value.to_owned(), is_users });
+    }
+    Ok(found)
 }
 
 /// The filter that a key configures.
@@ -200,10 +252,11 @@ mod tests {
 
     #[test]
     fn filters_and_settings_are_read_from_the_list() {
-        let list = b"user.name\nA B\0filter.lfs.clean\nx\0filter.lfs.process\ny\0filter.a.b.smudge\nz\0core.bare\0user.name\nC\nD\0";
-        let config = settings(list);
-        assert_eq!(config["user.name"], "C\nD");
-        assert_eq!(config["core.bare"], "true");
+        let list = b"system\0user.name\nA B\0global\0filter.lfs.clean\nx\0local\0filter.lfs.process\ny\0local\0filter.a.b.smudge\nz\0local\0core.bare\0local\0user.name\nC\nD\0command\0user.name\nE\0";
+        let config = settings(list).expect("understood");
+        assert_eq!(config["user.name"], Setting { value: "C\nD".into(), is_users: false });
+        assert_eq!(config["core.bare"].value, "true");
+        assert!(settings(b"local\0filter.\xff.clean\nx\0").is_err());
         let mut names: Vec<&str> = config.keys().filter_map(|k| filter_of(k)).collect();
         names.dedup();
         assert_eq!(names, ["a.b", "lfs"]);

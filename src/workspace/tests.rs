@@ -540,10 +540,79 @@ fn a_second_time_only_the_difference_travels_and_work_is_not_overwritten() {
 fn a_preparation_that_did_not_end_is_done_again() {
     let case = odd();
     case.prepare();
-    write(case.guest().folder(), ".git/banger/partial", "");
-    write(case.guest().folder(), "same", "half");
+    let guest = case.guest();
+    write(guest.folder(), ".git/banger/partial", "");
+    write(guest.folder(), "same", "half");
+    let again = case.prepare_with(&Wishes::default(), false);
+    assert!(matches!(again, Err(WorkspaceError::Changed(_))), "there was work before");
+    guest.answer(&["update-ref", "-d", "refs/banger/prepared"]).expect("removed");
     case.prepare();
     case.assert_same();
+}
+
+#[test]
+fn a_branch_of_the_guests_own_is_not_overwritten() {
+    let case = odd();
+    case.git.answer(&["reset", "-q", "--hard"]).expect("reset");
+    case.prepare();
+    let guest = case.guest();
+    guest.answer(&["switch", "-q", "-c", "feature"]).expect("made");
+    guest.answer(&["commit", "-q", "--allow-empty", "-m", "mine"]).expect("committed");
+    guest.answer(&["switch", "-q", "trunk"]).expect("back");
+    case.prepare();
+    case.git.answer(&["switch", "-q", "-c", "feature"]).expect("made");
+    let refused = case.prepare_with(&Wishes::default(), false).expect_err("refused").to_string();
+    assert!(refused.contains("branch feature"), "{refused}");
+}
+
+#[test]
+fn files_that_were_left_out_come_back_when_they_are_wanted() {
+    let case = odd();
+    case.git.answer(&["reset", "-q", "--hard"]).expect("reset");
+    case.git.answer(&["sparse-checkout", "set", "--no-cone", "/*", "!/dir/"]).expect("set");
+    case.prepare();
+    case.assert_same();
+    case.git.answer(&["sparse-checkout", "disable"]).expect("set");
+    case.prepare();
+    case.assert_same();
+    assert!(case.guest().folder().join("dir/same").exists());
+}
+
+#[test]
+fn an_edit_of_the_same_second_and_size_is_seen() {
+    for _ in 0..5 {
+        let case = Case::new("racy");
+        case.write("a", "one\n");
+        case.commit("first");
+        case.write("a", "two\n");
+        case.prepare();
+        write(case.guest().folder(), "a", "six\n");
+        let patch = case.export(&From::Prepared);
+        assert!(patch.windows(10).any(|w| w == b"-two\n+six\n"), "{}", String::from_utf8_lossy(&patch));
+    }
+}
+
+#[test]
+fn a_repository_that_claims_other_files_does_not_send_them() {
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    fs::write(elsewhere.path().join("key"), "secret").expect("written");
+    let case = odd();
+    case.git.answer(&["reset", "-q", "--hard"]).expect("reset");
+    fs::remove_dir_all(case.top().join("dir")).expect("removed");
+    symlink(elsewhere.path(), case.top().join("dir")).expect("made");
+    case.write("dir-list", "");
+    let object = case.git.line(&["rev-parse", "HEAD:same"]).expect("asked").expect("there");
+    let entry = format!("100644,{},dir/key", String::from_utf8_lossy(&object));
+    fs::rename(case.top().join("dir"), case.top().join("away")).expect("moved");
+    case.git.answer(&["update-index", "--add", "--cacheinfo", &entry]).expect("added");
+    case.git.answer(&["update-index", "--assume-unchanged", "dir/key"]).expect("set");
+    fs::rename(case.top().join("away"), case.top().join("dir")).expect("moved");
+    case.prepare();
+    let there = fs::read(case.guest().folder().join("dir/key")).unwrap_or_default();
+    assert!(!String::from_utf8_lossy(&there).contains("secret"));
+    case.git.answer(&["config", "core.worktree", elsewhere.path().to_str().expect("text")]).expect("set");
+    let refused = Intake::of(case.top(), &Wishes::default()).expect_err("refused").to_string();
+    assert!(refused.contains("core.worktree") || refused.contains("bare"), "{refused}");
 }
 
 #[test]

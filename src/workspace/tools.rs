@@ -75,7 +75,7 @@ impl Tools {
             script.push_str("step sh -c \"$1\"\nshift\n");
             words.push(command.clone());
         }
-        script.push_str("}\n");
+        script.push_str("echo 0 >\"$status\"\n}\n");
         script.push_str(EPILOGUE);
         words[2] = script;
         Command::new(words)
@@ -124,7 +124,7 @@ fi
 const EPILOGUE: &str = r#"run "$@" </dev/null 2>&1 | tee "$log" >&2
 code=$(cat "$status")
 rm -f "$status"
-exit "${code:-0}"
+exit "${code:-1}"
 "#;
 
 fn shortened(text: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +21,9 @@ use crate::os::logger::timestamp;
 use crate::os::random;
 use crate::protocol::Fault;
 use crate::workspace::{self, Exported, From, Guest, Summary, WorkspaceError, quoted};
+
+/// Bytes between two looks at whether somebody wants an end.
+const PORTION: u64 = 1 << 20;
 
 /// What a patch may cost.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +61,11 @@ pub fn export(asked: &WorkspaceExport) -> Result<(), Failure> {
     };
     let mut way = Way::open(&mut client, &asked.name)?;
     if asked.stat {
-        let summary = workspace::summary(way.guest(), &workspace.folder, &from);
+        let time = Bounds::of(asked).time;
+        let (summary, is_over) = way.within(time, |guest| workspace::summary(guest, &workspace.folder, &from))?;
+        if is_over && summary.is_err() {
+            return Err(too_slow(&asked.name, "told what has changed", time));
+        }
         return show_summary(&summary.map_err(|e| for_vm(failure(&e), &e, &asked.name))?, asked.json);
     }
     let header = Header::of(&mut client, &vm, workspace.last_exit);
@@ -160,9 +167,15 @@ impl Wanted<'_> {
         let out = file.try_clone().map_err(|e| not_written(&scratch, &e))?;
         self.make(way, out, header)?;
         file.rewind().map_err(|e| not_written(&scratch, &e))?;
-        match io::copy(&mut file, &mut io::stdout().lock()).and_then(|_| io::stdout().flush()) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
-            other => other.map_err(|e| not_written(Path::new("standard output"), &e)),
+        loop {
+            way.heed()?;
+            let mut out = io::stdout().lock();
+            match io::copy(&mut (&mut file).take(PORTION), &mut out).and_then(|count| out.flush().map(|()| count)) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Err(Failure::ReaderGone),
+                Err(e) => return Err(not_written(Path::new("standard output"), &e)),
+            }
         }
     }
 
@@ -202,6 +215,7 @@ fn apply(
         None => saved_in(top, wanted.name)?,
     };
     wanted.to_file(way, &file, header)?;
+    way.heed()?;
     let applied = workspace::apply(top, &file, allow_git_config);
     render::note(&format!("the patch is saved in {}", file.display()));
     match applied {

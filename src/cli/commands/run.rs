@@ -162,11 +162,8 @@ impl Visit<'_> {
         let mut progress = Progress::new();
         let mut way = Way::open(client, self.name)?;
         let brought = workspace::bring_in(&mut way, self.name, intake, workspace::How::default(), &mut progress);
-        // A signal between two steps is nobody's else.
-        match self.cleaner.interrupts.next_end() {
-            Some(signal) if brought.is_ok() => Err(Failure::Signalled(signal)),
-            Some(_) | None => brought,
-        }
+        // Also one between two steps, or one that has ended the host's git.
+        self.cleaner.interrupts.next_end().map_or(brought, |signal| Err(Failure::Signalled(signal)))
     }
 
     /// A person at a shell does not wait for it; a command does.

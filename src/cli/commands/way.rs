@@ -48,7 +48,7 @@ impl Way {
     /// Does `act` with a limit of time; what it gave, and whether the time was over.
     pub fn within<T>(&mut self, limit: Duration, act: impl FnOnce(Guest<'_>) -> T) -> Result<(T, bool), Failure> {
         let limited = TimeLimit::new(&mut self.signals, Some(limit));
-        let mut control = limited.map_err(|e| Fault::failed("cannot measure the time", &e))?;
+        let mut control = limited.map_err(|e| Fault::failed("cannot measure the time", &e))?.for_all();
         let done = act(Guest { shell: &mut *self.shell, control: &mut control });
         Ok((done, control.is_over()))
     }
@@ -60,6 +60,11 @@ impl Way {
         let control: Option<&mut dyn Control> = Some(&mut self.signals);
         let io = Io { stdin: null.as_fd(), stdout: null.as_fd(), stderr: stderr.as_fd(), control };
         self.shell.run(command, io).map_err(|e| session::of_shell(&e))
+    }
+
+    /// Fails once a signal has come that nobody else has taken.
+    pub fn heed(&mut self) -> Result<(), Failure> {
+        self.signals.end_asked_for().map_or(Ok(()), |signal| Err(Failure::Signalled(signal)))
     }
 
     /// The guest, for steps without a limit of their own.
@@ -83,6 +88,7 @@ pub fn failure(error: &WorkspaceError) -> Failure {
         | WorkspaceError::NoFolder(_)
         | WorkspaceError::NoRepository(_)
         | WorkspaceError::Bare(_)
+        | WorkspaceError::Elsewhere(_)
         | WorkspaceError::Submodules { .. }
         | WorkspaceError::NoCommit(_)
         | WorkspaceError::BranchName(_)

@@ -17,7 +17,7 @@ use crate::model::{TimeSpan, VmName, VmRecord, Workspace, workspace::Wanted};
 use crate::os::clock::unix_seconds;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::{Event, FaultKind};
-use crate::workspace::{self, Guest, Intake, Prepared, Why, Wishes, quoted};
+use crate::workspace::{self, Guest, Intake, Prepared, Why, Wishes, WorkspaceError, quoted};
 
 /// `vm workspace prepare`: prints the folder in the guest.
 pub fn prepare(asked: &WorkspacePrepare) -> Result<(), Failure> {
@@ -74,6 +74,8 @@ pub fn bring_in(
     let prepare =
         |guest: Guest<'_>| workspace::prepare(guest, intake, folder, how.force, unix_seconds(), &mut on_stage);
     let (prepared, is_over) = way.within(how.limit, prepare)?;
+    // Ctrl-C has ended the host's git as well, and that is not what is wrong.
+    way.heed()?;
     if is_over && prepared.is_err() {
         return Err(too_slow(name, "taken the repository in", how.limit));
     }
@@ -131,6 +133,9 @@ pub fn up_to_date(
         let below = Path::new(known.runs_in.as_str()).strip_prefix(known.folder.as_str()).unwrap_or(Path::new(""));
         let wishes = again(source, &known.wanted);
         let intake = intake(&source.join(below), &wishes).or_else(|_| intake(source, &wishes))?;
+        if !intake.repository.is_at(source) {
+            return Err(failure(&WorkspaceError::NoRepository(source.to_owned())));
+        }
         let mut way = Way::open(client, name)?;
         let mut progress = Progress::new();
         return bring_in(&mut way, name, &intake, How::default(), &mut progress);

@@ -16,7 +16,8 @@ if [ -s $lists/staged ] || [ -z "$commit" ]; then
     rm -f $lists/next
 fi
 if [ -s $lists/flagged ]; then
-    g update-index --no-skip-worktree --no-assume-unchanged -z --stdin <$lists/flagged || :
+    # Of what was not to be looked at, nothing is known: everything is checked out anew.
+    rm -f .git/index
 fi
 if [ -s $lists/sent ]; then
     xargs -0 rm -f -- <$lists/sent

@@ -1,19 +1,19 @@
 # open.sh FOLDER FORMAT: makes the workspace's folder, configured by standard input, or says what it is:
-# `new`, `known COMMIT`, `known -`, `partial` (a preparation that did not end), `files` (no git in this
-# image), or `taken`.
+# `new`, `known COMMIT`, `known -`, `partial` (a first preparation that did not end), `files` (no git in this
+# image), `files-again`, or `taken`.
 folder=$1
 format=$2
 has_git() { command -v git >/dev/null 2>&1; }
 if [ -e "$folder" ] || [ -L "$folder" ]; then
     if [ -d "$folder/.git/banger" ] && has_git; then
         cd "$folder"
-        if [ -e .git/banger/partial ]; then
+        if [ -e .git/banger/partial ] && ! g rev-parse --verify --quiet refs/banger/prepared >/dev/null; then
             echo partial
         else
             echo "known $(g rev-parse --verify --quiet refs/banger/base || echo -)"
         fi
     elif [ -f "$folder/.banger-workspace" ]; then
-        echo files
+        echo files-again
     else
         echo taken
     fi

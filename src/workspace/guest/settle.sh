@@ -11,7 +11,8 @@ if [ -s $lists/intended ]; then
 fi
 tree=$(cat $lists/tree)
 if [ -s $lists/touched ]; then
-    cp .git/index $lists/next
+    # With its time, or what was put in place since the checkout could pass for unchanged.
+    cp -p .git/index $lists/next
     GIT_INDEX_FILE=$lists/next g update-index --add --remove --replace -z --stdin <$lists/touched
     tree=$(GIT_INDEX_FILE=$lists/next g write-tree)
     rm -f $lists/next

@@ -8,7 +8,8 @@ fi
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/objects"
-cp .git/index "$scratch/index" 2>/dev/null || :
+# With its time: a file that was changed in the second in which the index was written is found by that alone.
+cp -p .git/index "$scratch/index" 2>/dev/null || :
 GIT_ALTERNATE_OBJECT_DIRECTORIES=$PWD/.git/objects
 GIT_OBJECT_DIRECTORY=$scratch/objects
 GIT_INDEX_FILE=$scratch/index
