@@ -46,6 +46,25 @@ pub fn beside_rsync_and_tar(world: &World) {
     println!("| vm workspace prepare | tar over ssh | rsync -a | prepare / the faster of both |");
     println!("| {prepare:.1} s | {tar:.1} s | {rsync:.1} s | {:.2} |", prepare / tar.min(rsync));
     assert!(prepare <= tar.min(rsync), "slower than what everybody has");
+    comes_out(world, &guest);
+}
+
+/// It is what it is here, and what is done to it comes out.
+fn comes_out(world: &World, guest: &Guest<'_>) {
+    world.banger(&["vm", "workspace", "prepare", "box", "repo"]).limit(LONG).output().ok();
+    let status = |run: Run| run.limit(LONG).output().ok().text();
+    let words = ["git", "status", "--porcelain"];
+    let there = status(world.banger(&[&["vm", "exec", "box", "--"], &words[..]].concat()));
+    let here = status(world.tool("git", &["-C", "repo", "status", "--porcelain"]));
+    assert_eq!((there.as_str(), here.as_str()), (" M d000/s00/f0.txt", " M d000/s00/f0.txt"));
+    guest.run("cd /root/repo && for d in d1*; do echo more >> $d/s00/new; rm -f $d/s01/*; done");
+    world.banger(&["vm", "workspace", "export", "box", "-o", "out.patch"]).limit(LONG).output().ok();
+    let hashes = "git add -A && git ls-files -s -z | sha256sum";
+    let apply = format!("git clone -q repo clone && cd clone && git apply ../out.patch && {hashes}");
+    let here = status(world.tool("sh", &["-c", &apply]));
+    let there = status(world.banger(&["vm", "exec", "box", "--", "sh", "-c", hashes]));
+    assert_eq!(there, here, "the clone is another");
+    println!("| 20,000 files | git status | the same | patch applied to a clone | the same, hash by hash |");
 }
 
 struct Guest<'w> {
