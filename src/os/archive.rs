@@ -137,6 +137,16 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ISDIR))
 }
 
+/// Of an entry that belongs to nobody here; kind and size are still to be said.
+fn header(mode: u32, mtime: i64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_mode(mode);
+    header.set_mtime(mtime.try_into().unwrap_or(0));
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+}
+
 struct Packing<W: Write> {
     builder: Builder<W>,
     moved: Moved,
@@ -150,11 +160,7 @@ impl<W: Write> Packing<W> {
             self.moved.skipped += 1;
             return Ok(());
         }
-        let mut header = Header::new_gnu();
-        header.set_mode(about.mode() & 0o777);
-        header.set_mtime(about.mtime().try_into().unwrap_or(0));
-        header.set_uid(0);
-        header.set_gid(0);
+        let mut header = header(about.mode() & 0o777, about.mtime());
         self.moved.entries += 1;
         if kind.is_dir() {
             header.set_entry_type(EntryType::Directory);
@@ -191,11 +197,7 @@ impl<W: Write> Packing<W> {
         let folder = rustix::fs::openat2(top, folder, flags, Mode::empty(), beneath).map_err(failed("read"))?;
         let last = name.file_name().ok_or(Errno::ISDIR).map_err(failed("read"))?;
         let about = rustix::fs::statat(&folder, last, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("read"))?;
-        let mut header = Header::new_gnu();
-        header.set_mode(about.st_mode & 0o777);
-        header.set_mtime(about.st_mtime.try_into().unwrap_or(0));
-        header.set_uid(0);
-        header.set_gid(0);
+        let mut header = header(about.st_mode & 0o777, about.st_mtime);
         match FileType::from_raw_mode(about.st_mode) {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&folder, last, Vec::new()).map_err(failed("read"))?;

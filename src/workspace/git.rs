@@ -149,27 +149,17 @@ impl Git {
     }
 
     /// What `git WORDS` answers.
-    pub fn answer(&self, words: &[&str]) -> Result<Vec<u8>, GitError> {
+    pub fn answer<W: AsRef<OsStr>>(&self, words: &[W]) -> Result<Vec<u8>, GitError> {
         self.answer_to(words, Vec::new())
     }
 
     /// What `git WORDS` answers to `input`.
-    pub fn answer_to(&self, words: &[&str], input: Vec<u8>) -> Result<Vec<u8>, GitError> {
+    pub fn answer_to<W: AsRef<OsStr>>(&self, words: &[W], input: Vec<u8>) -> Result<Vec<u8>, GitError> {
         let output = self.output(words, input)?;
         if output.status.success() {
             return Ok(output.stdout);
         }
         Err(failure(words, output.status.code(), &output.stderr))
-    }
-
-    /// The same for words that need not be text.
-    pub fn answer_os(&self, words: &[&OsStr]) -> Result<Vec<u8>, GitError> {
-        let output = self.output(words, Vec::new())?;
-        if output.status.success() {
-            Ok(output.stdout)
-        } else {
-            Err(failure(words, output.status.code(), &output.stderr))
-        }
     }
 
     /// One line of an answer; `None` where git says no, with exit code 1 and no words or fewer.

@@ -279,7 +279,7 @@ impl Intake {
     fn included_at(&self, inside: &Path) -> Result<BTreeSet<Vec<u8>>, WorkspaceError> {
         let words = ["--literal-pathspecs", "ls-files", "-z", "--others", "--full-name", "--"];
         let words: Vec<&OsStr> = words.iter().map(OsStr::new).chain([inside.as_os_str()]).collect();
-        Ok(files_of(&self.repository.git.answer_os(&words)?))
+        Ok(files_of(&self.repository.git.answer(&words)?))
     }
 
     /// Every file that goes in, by path.

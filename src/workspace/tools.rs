@@ -6,7 +6,7 @@ use std::path::Path;
 use jsonc_parser::ParseOptions;
 use serde_json::Value;
 
-use super::intake::Intake;
+use super::intake::{Intake, Listed};
 use crate::model::GuestFolder;
 use crate::os::files::read_limited;
 use crate::shell::Command;
@@ -37,8 +37,9 @@ pub struct Tools {
 impl Tools {
     /// What the files of `intake` ask for.
     pub fn of(intake: &Intake) -> Self {
-        let mut tools = Self { mise: present(intake, &MISE_FILES), ..Self::default() };
-        if let Some(name) = present(intake, &CONTAINER_FILES).first() {
+        let listing = intake.listing();
+        let mut tools = Self { mise: present(&listing, &MISE_FILES), ..Self::default() };
+        if let Some(name) = present(&listing, &CONTAINER_FILES).first() {
             match commands_of(&intake.repository.top().join(name)) {
                 Ok(commands) => tools.commands = commands,
                 Err(why) => tools.trouble = Some(format!("{name}: {why}")),
@@ -49,7 +50,7 @@ impl Tools {
 
     /// Whether commands are to be run with tools of mise's.
     pub fn has_mise(intake: &Intake) -> bool {
-        !present(intake, &MISE_FILES).is_empty()
+        !present(&intake.listing(), &MISE_FILES).is_empty()
     }
 
     /// Whether there is nothing to do.
@@ -96,9 +97,8 @@ impl Tools {
     }
 }
 
-/// Those of `names` that go in.
-fn present(intake: &Intake, names: &[&'static str]) -> Vec<&'static str> {
-    let listing = intake.listing();
+/// Those of `names` that are listed.
+fn present(listing: &[Listed], names: &[&'static str]) -> Vec<&'static str> {
     names.iter().filter(|name| listing.iter().any(|listed| listed.path == name.as_bytes())).copied().collect()
 }
 

@@ -42,7 +42,8 @@ impl Way {
         folder: &str,
         source: impl FnOnce(PipeWriter) -> Result<(), WorkspaceError> + Send + 'static,
     ) -> Result<(), WorkspaceError> {
-        self.guest().feed(doing, &Command::tool(Tool::Unpack { folder: folder.as_bytes().to_vec() }), source)
+        let mut guest = Guest { shell: &mut *self.shell, control: &mut self.signals };
+        guest.feed(doing, &Command::tool(Tool::Unpack { folder: folder.as_bytes().to_vec() }), source)
     }
 
     /// Does `act` with a limit of time; what it gave, and whether the time was over.
@@ -65,11 +66,6 @@ impl Way {
     /// Fails once a signal has come that nobody else has taken.
     pub fn heed(&mut self) -> Result<(), Failure> {
         self.signals.end_asked_for().map_or(Ok(()), |signal| Err(Failure::Signalled(signal)))
-    }
-
-    /// The guest, for steps without a limit of their own.
-    pub fn guest(&mut self) -> Guest<'_> {
-        Guest { shell: &mut *self.shell, control: &mut self.signals }
     }
 }
 

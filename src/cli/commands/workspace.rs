@@ -171,13 +171,14 @@ pub fn none_in(name: &VmName) -> Failure {
 /// `--dry-run`: mode and path of every file, one per line; what is no file is said beside it.
 pub fn list(intake: &Intake) -> Result<(), Failure> {
     let base = intake.base.as_ref().map_or("no commit yet".to_owned(), |base| format!("commit {}", base.short()));
-    let what = match intake.listing().iter().any(|listed| listed.why == Why::Untracked) {
+    let listing = intake.listing();
+    let what = match listing.iter().any(|listed| listed.why == Why::Untracked) {
         true => "tracked and untracked files",
         false => "tracked files",
     };
     render::note(&format!("{}: {what}, {base}", intake.repository.top().display()));
     let mut text = String::new();
-    for listed in intake.listing() {
+    for listed in &listing {
         let why = match listed.why {
             Why::Tracked => "",
             Why::Untracked => "  (untracked)",
