@@ -14,11 +14,10 @@ use crate::os::files::named;
 
 use super::archive::NewcWriter;
 use super::decompress::{Compression, decompress};
-use super::e2fs::Tools;
-use super::ext4::{Ext4Options, Filesystem};
 use super::meter::Meter;
 use super::modules::{ModuleSet, name_of};
-use super::tar_entries::{TarEntry, add_entries};
+use super::rootfs::{Ext4Options, Filesystem};
+use super::tar_entries::{End, Tally, TarEntry, add_entries};
 use super::tar_name::refused;
 use super::vmlinux::extract_vmlinux;
 use super::{ImageError, Progress};
@@ -47,12 +46,11 @@ pub fn import_kernel(
     progress: Progress,
 ) -> Result<ImportedKernel, ImageError> {
     check_release(release)?;
-    let tools = Tools::find()?;
     let options = Ext4Options::read_only("modules");
     let meter = Meter::new(stream, progress);
     let mut import = Import { folder, options: options.clone(), kernel: None, modules: None };
-    add_entries(&meter, options.limits(), |entry, kept| import.take(entry, kept))?;
-    import.finish(&tools, release)
+    add_entries(&meter, options.limits(), &mut Tally::default(), End::Marked, |entry, kept| import.take(entry, kept))?;
+    import.finish(release)
 }
 
 /// A release is a folder name and part of a command line.
@@ -72,13 +70,13 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    fn take(&mut self, entry: &mut TarEntry, kept: &[String]) -> Result<bool, ImageError> {
-        let parts: Vec<&str> = kept.iter().map(String::as_str).collect();
+    fn take(&mut self, entry: &mut TarEntry, kept: &[Vec<u8>]) -> Result<bool, ImageError> {
+        let parts: Vec<&[u8]> = kept.iter().map(Vec::as_slice).collect();
         match parts.as_slice() {
             [] => Ok(true),
-            ["vmlinuz" | "vmlinux"] => self.take_kernel(entry).map(|()| true),
-            ["modules", ..] => self.modules()?.take(entry, &kept[1..]),
-            _ => Err(refused(kept.join("/").as_bytes(), "only vmlinuz, vmlinux and modules/ belong here")),
+            [b"vmlinuz" | b"vmlinux"] => self.take_kernel(entry).map(|()| true),
+            [b"modules", ..] => self.modules()?.take(entry, &kept[1..]),
+            _ => Err(refused(&kept.join(&b'/'), "only vmlinuz, vmlinux and modules/ belong here")),
         }
     }
 
@@ -104,7 +102,7 @@ impl Import<'_> {
         }
     }
 
-    fn finish(self, tools: &Tools, release: &str) -> Result<ImportedKernel, ImageError> {
+    fn finish(self, release: &str) -> Result<ImportedKernel, ImageError> {
         let kernel = self.kernel.ok_or_else(|| ImageError::NotAKernel("the archive holds no vmlinuz".into()))?;
         let vmlinux = extract_vmlinux(&kernel)?;
         drop(kernel);
@@ -116,7 +114,7 @@ impl Import<'_> {
             }
             check_version(&vmlinux, release)?;
             drop(vmlinux);
-            modules.finish(self.folder, tools, &self.options, release)?;
+            modules.finish(self.folder, &self.options, release)?;
         }
         Ok(ImportedKernel { has_modules_drive, used_bytes: used_bytes(self.folder)? })
     }
@@ -155,8 +153,8 @@ impl Modules {
         })
     }
 
-    fn take(&mut self, entry: &mut TarEntry, kept: &[String]) -> Result<bool, ImageError> {
-        let path = kept.join("/");
+    fn take(&mut self, entry: &mut TarEntry, kept: &[Vec<u8>]) -> Result<bool, ImageError> {
+        let path = String::from_utf8_lossy(&kept.join(&b'/')).into_owned();
         if !entry.header().entry_type().is_file() {
             return self.filesystem.add(entry, kept, &mut io::sink());
         }
@@ -175,10 +173,10 @@ impl Modules {
         self.filesystem.add(entry, kept, &mut io::sink())
     }
 
-    fn finish(self, folder: &Path, tools: &Tools, options: &Ext4Options, release: &str) -> Result<(), ImageError> {
+    fn finish(self, folder: &Path, options: &Ext4Options, release: &str) -> Result<(), ImageError> {
         let order = self.load_order()?;
         write_file(&folder.join("modules.cpio"), |out| write_cpio(out, release, &order, &self.scratch))?;
-        self.filesystem.finish(tools, options).map(drop)
+        self.filesystem.finish(options).map(drop)
     }
 
     fn load_order(&self) -> Result<Vec<String>, ImageError> {

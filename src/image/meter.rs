@@ -12,7 +12,7 @@ const REPORT_EVERY: u64 = 1 << 18;
 struct Inner<'a> {
     stream: BufReader<&'a mut dyn Read>,
     progress: Progress<'a>,
-    digest: ring::digest::Context,
+    digest: Option<ring::digest::Context>,
     total: u64,
     reported: u64,
     allowance: Option<u64>,
@@ -26,10 +26,19 @@ pub(super) struct Meter<'a>(Rc<RefCell<Inner<'a>>>);
 
 impl<'a> Meter<'a> {
     pub(super) fn new(stream: &'a mut dyn Read, progress: Progress<'a>) -> Self {
+        Self::with(stream, progress, Some(ring::digest::Context::new(&ring::digest::SHA256)))
+    }
+
+    /// One whose bytes somebody else has hashed already.
+    pub(super) fn unhashed(stream: &'a mut dyn Read, progress: Progress<'a>) -> Self {
+        Self::with(stream, progress, None)
+    }
+
+    fn with(stream: &'a mut dyn Read, progress: Progress<'a>, digest: Option<ring::digest::Context>) -> Self {
         Self(Rc::new(RefCell::new(Inner {
-            stream: BufReader::with_capacity(1 << 17, stream),
+            stream: BufReader::with_capacity(1 << 18, stream),
             progress,
-            digest: ring::digest::Context::new(&ring::digest::SHA256),
+            digest,
             total: 0,
             reported: 0,
             allowance: None,
@@ -64,10 +73,10 @@ impl<'a> Meter<'a> {
         self.0.borrow_mut().refusal.take()
     }
 
-    /// `sha256:` and the hexadecimal digest of what was consumed.
+    /// `sha256:` and the hexadecimal digest of what was consumed; empty where it was not hashed.
     pub(super) fn digest(&self) -> String {
-        let digest = self.0.borrow().digest.clone().finish();
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let Some(digest) = self.0.borrow().digest.clone() else { return String::new() };
+        let hex: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("sha256:{hex}")
     }
 }
@@ -85,7 +94,9 @@ impl Inner<'_> {
         if count == 0 && room > 0 {
             self.ended = true;
         }
-        self.digest.update(&buffer[..count]);
+        if let Some(digest) = &mut self.digest {
+            digest.update(&buffer[..count]);
+        }
         self.total += count as u64;
         if let Some(allowance) = &mut self.allowance {
             *allowance -= count as u64;
@@ -98,7 +109,7 @@ impl Inner<'_> {
         match self.allowance {
             Some(0) if wanted > 0 => Err(self.refuse(ImageError::Limit {
                 what: "bytes of headers for one entry",
-                limit: super::tar_tree::HEADER_BYTES,
+                limit: super::tar_entries::HEADER_BYTES,
             })),
             Some(allowance) => Ok(wanted.min(usize::try_from(allowance).unwrap_or(usize::MAX))),
             None => Ok(wanted),

@@ -14,24 +14,28 @@ pub mod builder;
 pub mod catalogue;
 /// Decompressors, by content.
 mod decompress;
-/// e2fsprogs: what the formatter cannot do.
-mod e2fs;
-/// tar stream → ext4 file.
+/// Trees → ext4.
 mod ext4;
 /// The initramfs of one VM.
 mod initramfs;
 /// tar stream → kernel folder.
 mod kernel;
+/// Several archives in one stream.
+mod layers;
 /// A stream that is counted, hashed and can be cancelled.
 mod meter;
 /// Which modules a guest needs, in which order.
 mod modules;
+/// tar streams → ext4 file.
+mod rootfs;
 /// Archives, entry by entry.
 mod tar_entries;
 /// Names in archives.
 mod tar_name;
-/// tar entries → a tree that stays inside itself.
-mod tar_tree;
+/// Sparse files in archives.
+mod tar_sparse;
+/// Names, owners, modes and links, layer over layer.
+mod tree;
 /// Compressed kernel → ELF.
 mod vmlinux;
 
@@ -39,9 +43,10 @@ mod vmlinux;
 #[cfg(test)]
 mod tests;
 
-pub use ext4::{Ext4Options, Written, tar_to_ext4};
 pub use initramfs::write_initramfs;
 pub use kernel::{ImportedKernel, import_kernel};
+pub use layers::LayerWriter;
+pub use rootfs::{Ext4Options, Written, layers_to_ext4, tar_to_ext4};
 pub use vmlinux::extract_vmlinux;
 
 /// Told the bytes consumed so far; its error cancels.
@@ -65,9 +70,9 @@ pub enum ImageError {
     #[error("the archive stops after {0} bytes, before its end marker: it was cut off")]
     Truncated(u64),
     /// One entry was refused.
-    #[error("refused entry {name:?} of the archive: {reason}")]
+    #[error("refused entry `{name}` of the archive: {reason}")]
     Entry {
-        /// The entry's name, escaped when printed.
+        /// The entry's name, escaped.
         name: String,
         /// Why.
         reason: String,
@@ -88,20 +93,9 @@ pub enum ImageError {
         /// What is needed.
         needs: crate::model::Mib,
     },
-    /// The formatter failed.
-    #[error("cannot write the filesystem")]
-    Format(#[source] arcbox_ext4::error::FormatError),
     /// A file of ours; the message names it.
     #[error(transparent)]
     File(#[from] std::io::Error),
-    /// The finished filesystem is not what went in.
-    #[error("the filesystem holds {found} inodes instead of {expected}: not used")]
-    Damaged {
-        /// What was put in.
-        expected: u64,
-        /// What is in it.
-        found: u64,
-    },
     /// A program is missing.
     #[error("`{program}` is not installed: apt-get install {package}")]
     MissingTool {

@@ -5,68 +5,111 @@ use std::io::{self, Read};
 use tar::{Archive, Entry};
 
 use super::ImageError;
+use super::ext4::attribute_index;
 use super::meter::Meter;
 use super::tar_name::{parts, refused};
-use super::tar_tree::{HEADER_BYTES, Meta};
+use super::tree::Meta;
 
-/// How much an archive may hold.
+/// Bytes of headers that one entry may have: long names, PAX records with extended attributes.
+pub(super) const HEADER_BYTES: u64 = 1 << 20;
+
+/// How much archives may hold together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) bytes: u64,
     pub(super) entries: u64,
 }
 
-impl Limits {
-    fn check(self, count: u64, bytes: u64) -> Result<(), ImageError> {
-        if count > self.entries {
-            return Err(ImageError::Limit { what: "entries", limit: self.entries });
+/// How much they did hold so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    bytes: u64,
+    entries: u64,
+    /// Entries that were left out.
+    pub(super) skipped: u64,
+}
+
+impl Tally {
+    fn add(&mut self, bytes: u64, limits: Limits) -> Result<(), ImageError> {
+        self.entries += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.entries > limits.entries {
+            return Err(ImageError::Limit { what: "entries", limit: limits.entries });
         }
-        if bytes > self.bytes {
-            return Err(ImageError::Limit { what: "bytes of content", limit: self.bytes });
+        if self.bytes > limits.bytes {
+            return Err(ImageError::Limit { what: "bytes of content", limit: limits.bytes });
         }
         Ok(())
     }
 }
 
+/// How an archive has to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// With its end marker: nothing else tells whether it is whole.
+    Marked,
+    /// Where its stream does, which tells by itself whether it is whole.
+    OfStream,
+}
+
 /// An entry of a metered archive.
 pub(super) type TarEntry<'a, 'm> = Entry<'a, Meter<'m>>;
 
-/// Hands every entry of the archive to `add`, with its name in parts; how many `add` left out.
-/// The stream must end as an archive does.
+/// Hands every entry of the archive to `add`, with its name in parts; `add` says whether it took it.
 pub(super) fn add_entries<'m>(
     meter: &Meter<'m>,
     limits: Limits,
-    mut add: impl FnMut(&mut TarEntry<'_, 'm>, &[String]) -> Result<bool, ImageError>,
-) -> Result<u64, ImageError> {
+    tally: &mut Tally,
+    end: End,
+    mut add: impl FnMut(&mut TarEntry<'_, 'm>, &[Vec<u8>]) -> Result<bool, ImageError>,
+) -> Result<(), ImageError> {
     let mut archive = Archive::new(meter.clone());
     let mut entries = archive.entries().map_err(|e| meter.explain(e))?;
-    let (mut count, mut bytes, mut skipped) = (0, 0, 0);
     loop {
         meter.allow(Some(HEADER_BYTES));
         let Some(entry) = entries.next() else { break };
         let mut entry = entry.map_err(|e| meter.explain(e))?;
         meter.allow(None);
-        count += 1;
-        bytes = entry.size().saturating_add(bytes);
-        limits.check(count, bytes)?;
+        tally.add(entry.size(), limits)?;
         if entry.header().entry_type().is_pax_global_extensions() {
             drain(meter, &mut entry)?;
             continue;
         }
-        let kept = parts(&entry.path_bytes())?;
+        let kept = parts(&name_of(&mut entry)?)?;
         match add(&mut entry, &kept) {
             Ok(true) => {}
-            Ok(false) => {
-                skipped += 1;
-                drain(meter, &mut entry)?;
-            }
+            Ok(false) => tally.skipped += 1,
             Err(error) => return Err(meter.refusal().unwrap_or(error)),
         }
         // What `add` did not care to read, so that the next headers are all that the next step reads.
         drain(meter, &mut entry)?;
     }
-    end_of_archive(meter)?;
-    Ok(skipped)
+    match end {
+        End::Marked => end_of_archive(meter),
+        End::OfStream => {
+            meter.allow(None);
+            io::copy(&mut meter.clone(), &mut io::sink()).map(drop).map_err(|e| meter.explain(e))
+        }
+    }
+}
+
+/// The name of an entry; that of a sparse file of the PAX kinds is in a record of its own.
+fn name_of(entry: &mut TarEntry) -> Result<Vec<u8>, ImageError> {
+    let own = entry.path_bytes().into_owned();
+    Ok(pax_record(entry, "GNU.sparse.name")?.unwrap_or(own))
+}
+
+/// The last PAX record of an entry that is called `key`.
+pub(super) fn pax_record(entry: &mut TarEntry, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
+    let Some(records) = entry.pax_extensions().map_err(ImageError::Stream)? else { return Ok(None) };
+    let mut found = None;
+    for record in records {
+        let record = record.map_err(ImageError::Stream)?;
+        if record.key_bytes() == key.as_bytes() {
+            found = Some(record.value_bytes().to_owned());
+        }
+    }
+    Ok(found)
 }
 
 fn drain(meter: &Meter, entry: &mut TarEntry) -> Result<(), ImageError> {
@@ -107,21 +150,19 @@ pub(super) fn meta(entry: &mut TarEntry) -> Result<Meta, ImageError> {
         mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
         ..Meta::default()
     };
-    add_pax_records(entry, &name, &mut meta)?;
+    add_pax_records(entry, &mut meta)?;
     Ok(meta)
 }
 
 /// Time and extended attributes, which GNU tar, bsdtar and star put into PAX records.
-fn add_pax_records(entry: &mut TarEntry, name: &[u8], meta: &mut Meta) -> Result<(), ImageError> {
+fn add_pax_records(entry: &mut TarEntry, meta: &mut Meta) -> Result<(), ImageError> {
     let Some(records) = entry.pax_extensions().map_err(ImageError::Stream)? else { return Ok(()) };
     for record in records {
         let record = record.map_err(ImageError::Stream)?;
-        let Ok(key) = record.key() else { continue };
-        if key == "mtime" {
+        let key = record.key_bytes();
+        if key == b"mtime" {
             meta.mtime = std::str::from_utf8(record.value_bytes()).ok().and_then(pax_time).unwrap_or(meta.mtime);
-        } else if key.starts_with("GNU.sparse.") {
-            return Err(refused(name, "it is a sparse file of the PAX kind: write the archive without --sparse"));
-        } else if let Some(attribute) = key.strip_prefix("SCHILY.xattr.") {
+        } else if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
             add_attribute(attribute, record.value_bytes(), meta);
         }
     }
@@ -129,16 +170,13 @@ fn add_pax_records(entry: &mut TarEntry, name: &[u8], meta: &mut Meta) -> Result
 }
 
 /// Keeps an extended attribute that ext4 has a place for; an ACL has another form on the disk.
-fn add_attribute(name: &str, value: &[u8], meta: &mut Meta) {
-    let known = ["user.", "trusted.", "security."].iter().any(|prefix| name.starts_with(prefix));
-    let value = match name {
-        "system.posix_acl_access" | "system.posix_acl_default" => acl_on_disk(value),
-        _ if known && name.len() <= 255 => Some(value.to_vec()),
-        _ => None,
-    };
-    if let Some(value) = value {
-        meta.xattrs.insert(name.to_owned(), value);
+fn add_attribute(name: &[u8], value: &[u8], meta: &mut Meta) {
+    if name.len() > 255 || attribute_index(name).is_none() {
+        return;
     }
+    let value = if name.starts_with(b"system.posix_acl_") { acl_on_disk(value) } else { Some(value.to_vec()) };
+    meta.attributes.retain(|(other, _)| other != name);
+    meta.attributes.extend(value.map(|value| (name.to_vec(), value)));
 }
 
 /// An ACL as programs see it (version 2, eight bytes an entry; linux/posix_acl_xattr.h) → as ext4 keeps

@@ -9,21 +9,23 @@ const LONGEST_PATH: usize = 4096;
 
 /// The error for an entry called `name`.
 pub(super) fn refused(name: &[u8], reason: impl Into<String>) -> ImageError {
-    ImageError::Entry { name: String::from_utf8_lossy(name).into_owned(), reason: reason.into() }
+    ImageError::Entry { name: name.escape_ascii().to_string(), reason: reason.into() }
 }
 
 /// The parts of `name` below the root. A leading `/` and `./` mean the root itself; `..` is refused,
 /// since no honest archiver writes it; no part means the root.
-pub(super) fn parts(name: &[u8]) -> Result<Vec<String>, ImageError> {
-    let text = text(name)?;
-    if text.len() > LONGEST_PATH {
+pub(super) fn parts(name: &[u8]) -> Result<Vec<Vec<u8>>, ImageError> {
+    if name.len() > LONGEST_PATH {
         return Err(refused(&name[..80], "its name is longer than 4096 bytes"));
     }
+    if name.contains(&0) {
+        return Err(refused(name, "its name holds a NUL"));
+    }
     let mut parts = Vec::new();
-    for part in text.split('/') {
+    for part in name.split(|byte| *byte == b'/') {
         match part {
-            "" | "." => {}
-            ".." => return Err(refused(name, "its name climbs with `..`")),
+            b"" | b"." => {}
+            b".." => return Err(refused(name, "its name climbs with `..`")),
             part if part.len() > LONGEST_PART => return Err(refused(name, "a part of its name exceeds 255 bytes")),
             part => parts.push(part.to_owned()),
         }
@@ -31,24 +33,15 @@ pub(super) fn parts(name: &[u8]) -> Result<Vec<String>, ImageError> {
     Ok(parts)
 }
 
-/// The target of symbolic link `name`, as text.
-pub(super) fn link_target(name: &[u8], target: &[u8]) -> Result<String, ImageError> {
+/// The target of symbolic link `name`: only a guest follows it, so it may lead anywhere.
+pub(super) fn link_target(name: &[u8], target: &[u8]) -> Result<Box<[u8]>, ImageError> {
     if target.is_empty() || target.len() >= LONGEST_PATH {
         return Err(refused(name, format!("its link target has {} bytes", target.len())));
     }
-    match std::str::from_utf8(target) {
-        Ok(text) if !text.contains('\0') => Ok(text.to_owned()),
-        _ => Err(refused(name, "its link target is not UTF-8, which the image writer requires")),
+    if target.contains(&0) {
+        return Err(refused(name, "its link target holds a NUL"));
     }
-}
-
-fn text(name: &[u8]) -> Result<&str, ImageError> {
-    let text = std::str::from_utf8(name)
-        .map_err(|_| refused(name, "its name is not UTF-8, which the image writer requires"))?;
-    if text.contains('\0') {
-        return Err(refused(name, "its name holds a NUL"));
-    }
-    Ok(text)
+    Ok(target.into())
 }
 
 #[cfg(test)]
@@ -60,7 +53,7 @@ mod tests {
         for (name, expected) in
             [("./a/b", "a/b"), ("/a//b/", "a/b"), ("a/./b", "a/b"), (".", ""), ("./", ""), ("/", ""), ("ä/…", "ä/…")]
         {
-            assert_eq!(parts(name.as_bytes()).expect(name).join("/"), expected);
+            assert_eq!(parts(name.as_bytes()).expect(name).join(&b'/'), expected.as_bytes());
         }
     }
 
@@ -68,7 +61,7 @@ mod tests {
     fn refuses_what_climbs_and_what_cannot_be_written() {
         let long = "x".repeat(256);
         let deep = "x/".repeat(3000);
-        for bad in [&b".."[..], b"../a", b"a/../../b", b"a/..", b"a\0b", b"\xff", long.as_bytes(), deep.as_bytes()] {
+        for bad in [&b".."[..], b"../a", b"a/../../b", b"a/..", b"a\0b", long.as_bytes(), deep.as_bytes()] {
             assert!(parts(bad).is_err(), "{bad:?}");
         }
     }

@@ -47,6 +47,17 @@ impl Tar {
         self.raw(EntryType::Link, name.as_bytes(), target.as_bytes(), 0o644, b"")
     }
 
+    fn device(mut self, kind: EntryType, name: &str, major: u32, minor: u32) -> Self {
+        let start = self.0.len();
+        self = self.raw(kind, name.as_bytes(), b"", 0o666, b"");
+        let mut header = Header::from_byte_slice(&self.0[start..start + 512]).clone();
+        header.set_device_major(major).expect("a header with devices");
+        header.set_device_minor(minor).expect("a header with devices");
+        header.set_cksum();
+        self.0[start..start + 512].copy_from_slice(header.as_bytes());
+        self
+    }
+
     /// A PAX header for the next entry.
     fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut text = Vec::new();
@@ -71,7 +82,17 @@ fn options() -> Ext4Options {
 }
 
 fn make(archive: &[u8], target: &Path, options: &Ext4Options) -> Result<Written, ImageError> {
-    tar_to_ext4(&mut &archive[..], target, options, &mut |_| Ok(()))
+    let written = tar_to_ext4(&mut &archive[..], target, options, &mut |_| Ok(()))?;
+    assert_sound(target);
+    Ok(written)
+}
+
+/// What e2fsck has to say of an image: nothing.
+fn assert_sound(image: &Path) {
+    let output = Command::new("/usr/sbin/e2fsck").arg("-fn").arg(image).output().expect("e2fsck runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let is_quiet = said.lines().all(|l| l.starts_with("Pass ") || l.contains("non-contiguous") || l.trim().is_empty());
+    assert!(output.status.success() && is_quiet, "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The refusal of `archive`, after which nothing is left.
@@ -112,11 +133,13 @@ fn keeps_content_owners_modes_times_links_and_attributes() {
         .symlink("sh", "/bin/su")
         .pax(&[("path", long.as_bytes())])
         .file("short", b"long name")
-        .raw(EntryType::Char, b"null", b"", 0o666, b"")
+        .device(EntryType::Char, "null", 1, 3)
         .raw(EntryType::Fifo, b"fifo", b"", 0o666, b"")
         .end();
     let (_folder, path, written) = made(&archive);
-    assert_eq!(written.skipped, 2);
+    assert_eq!(written.skipped, 0);
+    assert!(debugfs(&path, "stat /fifo").contains("Type: FIFO"));
+    assert!(debugfs(&path, "stat /null").contains("Device major/minor number: 01:03"));
     assert_eq!(debugfs(&path, "cat /bin/su3"), "setuid");
     assert_eq!(debugfs(&path, &format!("cat /{long}")), "long name");
     let su = debugfs(&path, "stat /bin/su2");
@@ -220,8 +243,7 @@ fn climbing_names_are_refused() {
 #[test]
 fn what_cannot_be_written_is_refused_by_name() {
     let archives = [
-        Tar::default().raw(EntryType::Regular, b"caf\xe9", b"", 0o644, b""),
-        Tar::default().raw(EntryType::Symlink, b"s", b"caf\xe9", 0o644, b""),
+        Tar::default().raw(EntryType::Char, b"no-numbers", b"", 0o644, b"").device(EntryType::Char, "x", 5000, 1),
         Tar::default().symlink("empty", ""),
         Tar::default().link("l", "missing"),
         Tar::default().folder("d").link("l", "d"),
@@ -229,8 +251,7 @@ fn what_cannot_be_written_is_refused_by_name() {
         Tar::default().symlink("loop", "loop").file("loop/x", b""),
         Tar::default().file("lost+found", b"x"),
         Tar::default().file(".", b"x"),
-        Tar::default().file("a", b"1").link("b", "a").file("a", b"2").link("c", "b"),
-        Tar::default().pax(&[("path", "x/".repeat(400).as_bytes())]).folder("deep"),
+        Tar::default().pax(&[("path", "x/".repeat(3000).as_bytes())]).folder("deep"),
         Tar::default().pax(&[("GNU.sparse.major", b"1")]).file("sparse", b"x"),
         Tar::default().pax(&[("SCHILY.xattr.user.huge", &[1; 5000])]).file("x", b""),
         Tar::default().pax(&[("uid", b"99999999999")]).file("x", b""),
@@ -302,6 +323,9 @@ fn a_root_image_has_a_journal_and_can_grow() {
     assert_eq!(written.size, Mib(700));
     assert!(written.used_bytes < 100 << 20, "{written:?}");
     let features = debugfs(&path, "features");
+    let resized = Command::new("/usr/sbin/resize2fs").arg(&path).arg("20G").output().expect("resize2fs runs");
+    assert!(resized.status.success(), "{}", String::from_utf8_lossy(&resized.stderr));
+    assert_sound(&path);
     for feature in ["has_journal", "resize_inode", "dir_index", "sparse_super"] {
         assert!(features.split_whitespace().any(|f| f == feature), "{feature} in {features}");
     }
@@ -364,4 +388,170 @@ fn a_kernel_stream_of_something_else_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(import_kernel(&mut &archive[..], folder.path(), "6.1", &mut |_| Ok(())).is_err(), "archive {number}");
     }
+}
+
+#[test]
+fn folders_of_many_names_are_trees_that_e2fsck_agrees_with() {
+    for count in [10, 150, 20_000, 70_000] {
+        let names = (0..count).map(|n| format!("d/{}-{n:x}-\u{e9}", "name".repeat(n % 9)));
+        let archive = names.fold(Tar::default(), |tar, name| tar.file(&name, b"")).end();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.ext4");
+        let options = Ext4Options { max_entries: 100_000, ..options() };
+        make(&archive, &path, &options).expect("made");
+        let shown = debugfs(&path, &format!("stat /d/{}-{:x}-\u{e9}", "name".repeat((count - 1) % 9), count - 1));
+        assert!(shown.contains("Type: regular"), "{count}: {shown}");
+        let tree = debugfs(&path, "htree_dump /d");
+        assert_eq!(tree.contains("Root node dump"), count > 100, "{count}: {tree}");
+        assert_eq!(tree.contains("Indirect levels: 1"), count > 50_000, "{count}");
+    }
+}
+
+#[test]
+fn odd_names_long_links_and_deep_folders_are_kept() {
+    let deep = "d/".repeat(1500);
+    let target = "t/".repeat(1000);
+    let archive = Tar::default()
+        .raw(EntryType::Regular, b"caf\xe9", b"", 0o644, b"latin")
+        .raw(EntryType::Symlink, b"link", b"caf\xe9", 0o777, b"")
+        .pax(&[("path", deep.as_bytes())])
+        .folder("deep")
+        .pax(&[("linkpath", target.as_bytes())])
+        .symlink("long", "short")
+        .file("a", b"1")
+        .link("b", "a")
+        .file("a", b"2")
+        .link("c", "b")
+        .device(EntryType::Block, "loop300", 7, 300)
+        .end();
+    let (_folder, path, _) = made(&archive);
+    assert_eq!(debugfs(&path, "cat /c"), "1");
+    assert!(debugfs(&path, "stat /loop300").contains("Device major/minor number: 07:300 (hex 07:12c)"));
+    let listed = Command::new("/usr/sbin/debugfs").args(["-R", "ls -p /"]).arg(&path).output().expect("runs").stdout;
+    assert!(listed.windows(6).any(|w| w == b"/caf\xe9/"), "{}", String::from_utf8_lossy(&listed));
+    assert!(debugfs(&path, "stat /long").contains("Size: 2000"));
+}
+
+#[test]
+fn sparse_files_of_all_kinds_are_the_same_file() {
+    let (size, at) = (300_000_000u64, 200_000_000u64);
+    let map = format!("2\n0\n3\n{at}\n4\n");
+    let mut first = map.clone().into_bytes();
+    first.resize(512, 0);
+    first.extend_from_slice(b"abcdefg");
+    let size_text = size.to_string();
+    let list = format!("0,3,{at},4");
+    let archive = Tar::default()
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"one"),
+            ("GNU.sparse.realsize", size_text.as_bytes()),
+        ])
+        .file("GNUSparseFile.0/one", &first)
+        .pax(&[("GNU.sparse.size", size_text.as_bytes()), ("GNU.sparse.map", list.as_bytes())])
+        .file("two", b"abcdefg")
+        .pax(&[
+            ("GNU.sparse.size", size_text.as_bytes()),
+            ("GNU.sparse.offset", b"0"),
+            ("GNU.sparse.numbytes", b"3"),
+            ("GNU.sparse.offset", at.to_string().as_bytes()),
+            ("GNU.sparse.numbytes", b"4"),
+        ])
+        .file("three", b"abcdefg")
+        .end();
+    let (_folder, path, written) = made(&archive);
+    assert!(written.used_bytes < 10 << 20, "{written:?}");
+    for name in ["one", "two", "three"] {
+        assert!(debugfs(&path, &format!("stat /{name}")).contains(&format!("Size: {size}")), "{name}");
+        let out = path.with_extension("out");
+        debugfs(&path, &format!("dump /{name} {}", out.display()));
+        let content = std::fs::read(&out).expect("dumped");
+        assert_eq!((&content[..4], &content[at as usize..at as usize + 5]), (&b"abc\0"[..], &b"defg\0"[..]), "{name}");
+    }
+    for (map, size) in [("0,3,1,9", "100"), ("0,3,98,4", "100"), ("0", "100"), ("0,x", "100"), ("0,3", "")] {
+        let bad = [("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes())];
+        let error = refusal(&Tar::default().pax(&bad).file("bad", b"abcdefg").end(), &options());
+        assert!(matches!(error, ImageError::Entry { .. }), "{map}: {error}");
+    }
+}
+
+fn layered(layers: &[Vec<u8>]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.ext4");
+    let mut stream = Vec::new();
+    let mut writer = LayerWriter::new(&mut stream);
+    layers.iter().for_each(|layer| writer.layer(&mut &layer[..]).expect("written"));
+    writer.finish().expect("written");
+    layers_to_ext4(&mut &stream[..], &path, &options(), &mut |_| Ok(())).expect("made");
+    assert_sound(&path);
+    (folder, path)
+}
+
+#[test]
+fn layers_lie_over_each_other() {
+    let lower = Tar::default()
+        .folder("etc/")
+        .file("etc/gone", b"x")
+        .file("etc/kept", b"lower")
+        .folder("opaque/")
+        .file("opaque/old", b"x")
+        .file("linked", b"shared")
+        .raw(EntryType::Directory, b"changed/", b"", 0o755, b"")
+        .file("changed/in", b"stays")
+        .end();
+    let upper = Tar::default()
+        .file("etc/.wh.gone", b"")
+        .file("opaque/new", b"new")
+        .file("opaque/.wh..wh..opq", b"")
+        .file(".wh..wh.plnk", b"")
+        .link("link", "linked")
+        .file(".wh.linked", b"")
+        .raw(EntryType::Directory, b"changed/", b"", 0o700, b"")
+        .end();
+    // A layer may hold nothing, and need not have an end marker.
+    let (_folder, path) = layered(&[lower, upper, Vec::new(), vec![0; 1024], Tar::default().file("last", b"x").0]);
+    let names = |folder: &str| {
+        let listed = debugfs(&path, &format!("ls -p {folder}"));
+        let names = listed.lines().filter_map(|line| line.split('/').nth(5)).filter(|n| !n.starts_with('.'));
+        names.map(str::to_owned).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("/"), "changed etc last link lost+found opaque");
+    assert_eq!(names("/etc"), "kept");
+    assert_eq!(names("/opaque"), "new");
+    assert_eq!(debugfs(&path, "cat /link"), "shared");
+    assert_eq!(debugfs(&path, "cat /changed/in"), "stays");
+    assert!(debugfs(&path, "stat /changed").contains("Mode:  0700"));
+    assert!(debugfs(&path, "stat /link").contains("Links: 1"));
+}
+
+#[test]
+fn a_layer_that_is_cut_off_makes_no_image() {
+    let mut stream = Vec::new();
+    let mut writer = LayerWriter::new(&mut stream);
+    writer.layer(&mut &Tar::default().file("a", &[1; 5000]).end()[..]).expect("written");
+    writer.finish().expect("written");
+    for length in (0..stream.len()).step_by(501) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let target = folder.path().join("x");
+        layers_to_ext4(&mut &stream[..length], &target, &options(), &mut |_| Ok(())).expect_err("refused");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 0);
+    }
+    let bad = Tar::default().file("a/.wh...", b"").end();
+    let mut stream = Vec::new();
+    let mut writer = LayerWriter::new(&mut stream);
+    writer.layer(&mut &bad[..]).expect("written");
+    writer.finish().expect("written");
+    let folder = tempfile::tempdir().expect("a folder");
+    layers_to_ext4(&mut &stream[..], &folder.path().join("x"), &options(), &mut |_| Ok(())).expect_err("refused");
+}
+
+#[test]
+fn what_was_replaced_gives_its_room_back() {
+    let big = vec![7; 3 << 20];
+    let lower = Tar::default().file("big", &big).end();
+    let upper = Tar::default().file("big", b"small").end();
+    let (_folder, path) = layered(&[lower, upper]);
+    let used = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&path).expect("there")) * 512;
+    assert!(used < 1 << 20, "{used} bytes");
 }
