@@ -78,6 +78,10 @@ pub(super) async fn answer(
             let image = catalogue::import_image(d, &op, new, only(&mut files)?).await?;
             plain(OwnerReply::Image(Box::new(image)))
         }
+        OwnerRequest::ImportLayers(new) => {
+            let image = catalogue::import_layers(d, &op, *new, only(&mut files)?).await?;
+            plain(OwnerReply::Image(Box::new(image)))
+        }
         OwnerRequest::ListKernels => plain(OwnerReply::Kernels(d.stored(|s| s.kernels()).await?)),
         OwnerRequest::DeleteKernel { name } => done(catalogue::delete_kernel(d, &op, name).await),
         OwnerRequest::ImportKernel { name, release, boot_args, source } => {

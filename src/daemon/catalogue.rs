@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use log::{info, warn};
@@ -14,22 +15,26 @@ use smol::lock::MutexGuardArc;
 use super::Daemon;
 use super::blocking::unblock;
 use super::operation::{Cancel, Op};
-use crate::image::{Cancelled, Ext4Options, ImageError, import_kernel, tar_to_ext4};
-use crate::model::image::{ImageRecord, KernelRecord};
+use crate::image::{Cancelled, Ext4Options, ImageError, Written, import_kernel, layers_to_ext4, tar_to_ext4};
+use crate::model::image::{ImageConfig, ImageRecord, KernelRecord};
 use crate::model::launch::KernelArgs;
 use crate::model::{ImageName, InitMode, KernelName, Mib};
 use crate::os::clock::unix_seconds;
 use crate::os::files::{ensure_dir, remove_file, remove_tree};
+use crate::protocol::owner::NewLayers;
 use crate::protocol::{Event, Fault, FaultKind};
 use crate::store::OperationRecord;
 
 /// Most characters of a source's description.
 const MAX_SOURCE: usize = 256;
 
+/// Most bytes of a digest: `sha512:` and 128 digits.
+const MAX_DIGEST: usize = 135;
+
 /// Progress is told each time this many bytes have come.
 const PROGRESS_STEP: u64 = 4 << 20;
 
-/// An image to be made.
+/// An image to be made of one tar stream.
 pub(super) struct NewImage {
     pub name: ImageName,
     pub size: Option<Mib>,
@@ -52,41 +57,80 @@ pub(super) async fn import_image(
     new: NewImage,
     stream: OwnedFd,
 ) -> Result<ImageRecord, Fault> {
-    check_source(&new.source)?;
-    let _turn = take_turn(daemon, op, "image", new.name.as_str()).await?;
-    let name = new.name.clone();
-    let there = daemon.stored(|s| s.images()).await?.into_iter().any(|image| image.name == name);
-    refuse_taken(there, "image", new.name.as_str())?;
-    begin(daemon, op, format!("image import {}", new.name)).await?;
-    let made = write_image(daemon, op, &new, stream).await;
-    let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
-    if noted.is_err() {
-        let path = daemon.paths.image(&new.name);
-        unblock(move || remove_file(&path)).await.map_err(|e| Fault::failed("cannot remove a partial image", &e))?;
-    }
-    noted
+    let NewImage { name, size, init, source } = new;
+    let origin = Origin { digest: None, reference: None, config: ImageConfig::default(), init: Some(init), source };
+    make_image(daemon, op, name, origin, move |told, target, op| {
+        let mut stream = Inflow::new(stream, op);
+        tar_to_ext4(&mut stream, target, &Ext4Options::root(size), &mut |bytes| told.progress(bytes))
+    })
+    .await
 }
 
-async fn write_image(daemon: &Daemon, op: &Op, new: &NewImage, stream: OwnedFd) -> Result<ImageRecord, Fault> {
+/// Makes an image of the layers in `stream`.
+pub(super) async fn import_layers(
+    daemon: &Arc<Daemon>,
+    op: &Op,
+    new: NewLayers,
+    stream: OwnedFd,
+) -> Result<ImageRecord, Fault> {
+    let NewLayers { name, size, digest, reference, config, source } = new;
+    if config.bytes() > ImageConfig::MAX_BYTES || digest.len() > MAX_DIGEST {
+        return Err(Fault::new(FaultKind::BadRequest, "the image's configuration is too long"));
+    }
+    reference.as_deref().map_or(Ok(()), check_source)?;
+    let origin = Origin { digest: Some(digest), reference, config, init: None, source };
+    make_image(daemon, op, name, origin, move |told, target, op| {
+        let mut stream = Inflow::new(stream, op);
+        layers_to_ext4(&mut stream, target, &Ext4Options::root(size), &mut |bytes| told.progress(bytes))
+    })
+    .await
+}
+
+/// What is known of an image before it is made.
+struct Origin {
+    digest: Option<String>,
+    reference: Option<String>,
+    config: ImageConfig,
+    /// `None`: what is found in it.
+    init: Option<InitMode>,
+    source: String,
+}
+
+async fn make_image(
+    daemon: &Arc<Daemon>,
+    op: &Op,
+    name: ImageName,
+    origin: Origin,
+    write: impl FnOnce(&mut Teller, &Path, &Op) -> Result<Written, ImageError> + Send + 'static,
+) -> Result<ImageRecord, Fault> {
+    check_source(&origin.source)?;
+    let _turn = take_turn(daemon, op, "image", name.as_str()).await?;
+    let wanted = name.clone();
+    let there = daemon.stored(|s| s.images()).await?.into_iter().any(|image| image.name == wanted);
+    refuse_taken(there, "image", name.as_str())?;
+    begin(daemon, op, format!("image import {name}")).await?;
     op.stage("writing the filesystem");
-    let target = daemon.paths.image(&new.name);
-    let (asked, size) = (op.clone(), new.size);
-    let written = unblock(move || {
-        let mut told = Teller::new(&asked);
-        tar_to_ext4(&mut Inflow::new(stream, &asked), &target, &Ext4Options::root(size), &mut |bytes| {
-            told.progress(bytes)
-        })
-    });
-    let written = written.await.map_err(|e| image_fault(op, "cannot make the image", &e))?;
-    Ok(ImageRecord {
-        name: new.name.clone(),
+    let target = daemon.paths.image(&name);
+    let (asked, path) = (op.clone(), target.clone());
+    let written = unblock(move || write(&mut Teller::new(&asked), &path, &asked)).await;
+    let made = written.map_err(|e| image_fault(op, "cannot make the image", &e)).map(|written| ImageRecord {
+        name,
         size: written.size,
         used_bytes: written.used_bytes,
-        digest: written.digest,
-        source: new.source.clone(),
-        init: new.init,
+        digest: origin.digest.unwrap_or(written.digest),
+        source: origin.source,
+        init: origin.init.unwrap_or(if written.has_systemd { InitMode::Image } else { InitMode::Minimal }),
         created_at: unix_seconds(),
-    })
+        reference: origin.reference,
+        config: origin.config,
+        kernel: None,
+        place: None,
+    });
+    let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
+    if noted.is_err() {
+        unblock(move || remove_file(&target)).await.map_err(|e| Fault::failed("cannot remove a partial image", &e))?;
+    }
+    noted
 }
 
 /// Makes a kernel of the files in `stream`.

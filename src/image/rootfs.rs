@@ -73,6 +73,8 @@ pub struct Written {
     pub digest: String,
     /// Sockets and entries of unknown kind that were left out.
     pub skipped: u64,
+    /// Whether its `/sbin/init` is systemd.
+    pub has_systemd: bool,
 }
 
 /// Writes the tree in `stream` as an ext4 filesystem into the new file `target`.
@@ -88,8 +90,9 @@ pub fn tar_to_ext4(
     add_entries(&meter, options.limits(), &mut tally, End::Marked, |entry, kept| {
         filesystem.add(entry, kept, &mut io::sink())
     })?;
+    let has_systemd = filesystem.has_systemd();
     let (size, used_bytes) = filesystem.finish(options)?;
-    Ok(Written { size, used_bytes, digest: meter.digest(), skipped: tally.skipped })
+    Ok(Written { size, used_bytes, digest: meter.digest(), skipped: tally.skipped, has_systemd })
 }
 
 /// Writes the layers in `stream`, as [`super::LayerWriter`] writes them, the lowest first, as one ext4
@@ -113,8 +116,9 @@ pub fn layers_to_ext4(
         })?;
         before += meter.total();
     }
+    let has_systemd = filesystem.has_systemd();
     let (size, used_bytes) = filesystem.finish(options)?;
-    Ok(Written { size, used_bytes, digest: String::new(), skipped: tally.skipped })
+    Ok(Written { size, used_bytes, digest: String::new(), skipped: tally.skipped, has_systemd })
 }
 
 /// A filesystem under construction, beside its final name.
@@ -230,6 +234,12 @@ impl Filesystem {
             Ok(writer.write(bytes)?)
         })?;
         Ok(writer.finish()?)
+    }
+
+    /// An image that only happens to have systemd's files, as a package that others need, has another init.
+    fn has_systemd(&self) -> bool {
+        let init = [b"sbin".to_vec(), b"init".to_vec()];
+        self.tree.program(&init).is_some_and(|name| name == b"systemd")
     }
 
     /// Makes it whole and gives it its name; its size and the bytes it takes.

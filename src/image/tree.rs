@@ -272,6 +272,26 @@ impl Tree {
         Ok(Walk::Folder(trail.last().copied().unwrap_or(Self::ROOT)))
     }
 
+    /// The own name of the file that `parts` lead to, all links followed.
+    pub(super) fn program(&self, parts: &[Vec<u8>]) -> Option<Vec<u8>> {
+        let mut parts = parts.to_vec();
+        for _ in 0..MOST_SYMLINKS {
+            let (name, above) = parts.split_last()?;
+            let folder = self.find(above).ok()??;
+            match &self.node(self.entry(folder, name)?.node).kind {
+                Kind::File(_) => return Some(name.clone()),
+                Kind::Symlink(target) => {
+                    let from = if target.starts_with(b"/") { &[][..] } else { above };
+                    let names = target.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+                    parts = from.iter().cloned().chain(names.map(<[u8]>::to_vec)).collect();
+                    parts.retain(|part| part != b".");
+                }
+                Kind::Folder(_) | Kind::BlockDevice { .. } | Kind::CharacterDevice { .. } | Kind::Fifo => return None,
+            }
+        }
+        None
+    }
+
     /// A folder that an entry lies in without having been named itself.
     fn imply(&mut self, folder: NodeId, name: Box<[u8]>) -> Result<(), ImageError> {
         if name.len() > 255 {
@@ -410,6 +430,23 @@ mod tests {
         assert_eq!(names(&tree), "/b");
         let node = tree.entry(Tree::ROOT, b"b").expect("there").node;
         assert_eq!(tree.node(node).links, 1);
+    }
+
+    #[test]
+    fn a_program_is_found_through_links() {
+        let mut tree = Tree::new();
+        let link = |tree: &mut Tree, path: &str, target: &[u8]| {
+            let place = tree.clear(&parts(path)).expect("a place");
+            tree.put(place, Meta::default(), Kind::Symlink(target.into()));
+        };
+        link(&mut tree, "sbin", b"usr/sbin");
+        link(&mut tree, "usr/sbin/init", b"../lib/systemd/systemd");
+        assert_eq!(tree.program(&parts("sbin/init")), None);
+        let place = tree.clear(&parts("usr/lib/systemd/systemd")).expect("a place");
+        tree.put(place, Meta::default(), Kind::File(Content::default()));
+        assert_eq!(tree.program(&parts("sbin/init")).as_deref(), Some(&b"systemd"[..]));
+        link(&mut tree, "loop", b"loop");
+        assert_eq!(tree.program(&parts("loop")), None);
     }
 
     #[test]

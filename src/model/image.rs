@@ -12,8 +12,8 @@ pub struct ImageRecord {
     pub size: Mib,
     /// Bytes it takes on the host's disk.
     pub used_bytes: u64,
-    /// `sha256:` and 64 hexadecimal digits of the file system tree as it was imported (the tar
-    /// stream), for provenance.
+    /// `sha256:` and 64 hexadecimal digits of what it was made of: the manifest of an OCI image, the tar
+    /// stream of another; empty where nobody knows.
     pub digest: String,
     /// Where it came from, in words.
     pub source: String,
@@ -21,6 +21,51 @@ pub struct ImageRecord {
     pub init: InitMode,
     /// Unix seconds.
     pub created_at: u64,
+    /// The reference it was pulled by, complete: registry, repository and tag or digest.
+    pub reference: Option<String>,
+    /// How its programs are to be run.
+    pub config: ImageConfig,
+    /// The kernel that its VMs boot unless asked otherwise.
+    pub kernel: Option<KernelName>,
+    /// The file it is, where that is not banger's own.
+    pub place: Option<Place>,
+}
+
+/// A file of somebody else's that is used where it is.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Place {
+    /// Its path.
+    pub path: String,
+    /// When it was changed last, nanoseconds since the epoch: VMs of a file that changes under them break.
+    pub changed_ns: i64,
+}
+
+/// How an image wants its programs run (OCI image spec, config.md, "config").
+#[derive(Debug, Clone, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct ImageConfig {
+    /// Variables, `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// What stands before every command that runs by it.
+    pub entrypoint: Vec<String>,
+    /// The command where none is given.
+    pub cmd: Vec<String>,
+    /// Folder that commands start in; empty: the root.
+    pub folder: String,
+    /// User or uid, and perhaps `:` and group or gid; empty: root.
+    pub user: String,
+}
+
+impl ImageConfig {
+    /// Most bytes of all of it: it travels to the guest in one message.
+    pub const MAX_BYTES: usize = 64 << 10;
+
+    /// Bytes of all its texts.
+    pub fn bytes(&self) -> usize {
+        let lists = [&self.env, &self.entrypoint, &self.cmd];
+        lists.iter().flat_map(|list| list.iter()).map(|text| text.len() + 1).sum::<usize>()
+            + self.folder.len()
+            + self.user.len()
+    }
 }
 
 /// A kernel: an uncompressed ELF `vmlinux`, the modules its devices need, and a drive with the rest.

@@ -12,7 +12,7 @@ use super::root::DiskFill;
 use super::shell::Token;
 use super::{Event, Fault};
 use crate::model::choice::{VmmChoice, VmmKind};
-use crate::model::image::{ImageRecord, KernelRecord};
+use crate::model::image::{ImageConfig, ImageRecord, KernelRecord};
 use crate::model::launch::{FakeFailure, KernelArgs};
 use crate::model::secret::SecretHost;
 use crate::model::traffic::Flow;
@@ -205,13 +205,32 @@ pub enum OwnerRequest {
         /// Its exit code.
         code: u8,
     },
+    /// Make an image of layers (one descriptor: their stream, as `image::LayerWriter` writes it).
+    ImportLayers(Box<NewLayers>),
+}
+
+/// An image of layers, the lowest first.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct NewLayers {
+    /// Its name.
+    pub name: ImageName,
+    /// Size of the filesystem; `None`: the content's and room to work.
+    pub size: Option<Mib>,
+    /// The digest of what it was described by, `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// The reference it was pulled by, complete.
+    pub reference: Option<String>,
+    /// How its programs are to be run.
+    pub config: ImageConfig,
+    /// Where it comes from, in words, at most 256 bytes.
+    pub source: String,
 }
 
 impl OwnerRequest {
     /// How many descriptors travel with it.
     pub fn files(&self) -> usize {
         match self {
-            Self::ImportImage { .. } | Self::ImportKernel { .. } => 1,
+            Self::ImportImage { .. } | Self::ImportKernel { .. } | Self::ImportLayers(_) => 1,
             Self::Status
             | Self::Shutdown { .. }
             | Self::Overview

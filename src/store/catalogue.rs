@@ -14,8 +14,7 @@ impl Store {
             let mut images = Vec::new();
             for row in tx.open_table(IMAGES)?.iter()? {
                 let (key, value) = row?;
-                let ImageRow::V1(image) = decode("images", key.value(), value.value())?;
-                images.push(image);
+                images.push(decode::<ImageRow>("images", key.value(), value.value())?.into());
             }
             Ok(images)
         })
@@ -33,7 +32,7 @@ impl Store {
             if tx.open_table(IMAGES)?.get(image.name.as_str())?.is_some() {
                 refuse_used(vms::users(tx, |vm| vm.spec.image == image.name)?, "image", image.name.as_str())?;
             }
-            let row = encode("images", &ImageRow::V1(image.clone()))?;
+            let row = encode("images", &ImageRow::V2(image.clone()))?;
             tx.open_table(IMAGES)?.insert(image.name.as_str(), row.as_slice())?;
             Ok(())
         })
@@ -91,6 +90,21 @@ impl Store {
             }
         })
     }
+}
+
+/// Writes all rows of images in their newest form.
+pub(super) fn rewrite_images(tx: &redb::WriteTransaction) -> Result<(), super::Failure> {
+    let mut table = tx.open_table(IMAGES)?;
+    let mut images: Vec<ImageRecord> = Vec::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        images.push(decode::<ImageRow>("images", key.value(), value.value())?.into());
+    }
+    for image in images {
+        let row = encode("images", &ImageRow::V2(image.clone()))?;
+        table.insert(image.name.as_str(), row.as_slice())?;
+    }
+    Ok(())
 }
 
 fn refuse_used(users: Option<String>, what: &'static str, name: &str) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 use super::StoreError;
 use crate::model::choice::{Accel, VmmKind};
-use crate::model::image::{ImageRecord, KernelRecord};
+use crate::model::image::{ImageConfig, ImageRecord, KernelRecord};
 use crate::model::{
     Egress, ImageName, InitMode, KernelName, Mib, ProcessRef, PublishedPort, Secret, Slot, VmId, VmName, VmRecord,
     VmSpec, VmState,
@@ -198,7 +198,41 @@ impl From<VmSpecV1> for VmSpec {
 /// An image's row, by version.
 #[derive(Encode, Decode)]
 pub(super) enum ImageRow {
-    V1(ImageRecord),
+    V1(ImageRecordV1),
+    V2(ImageRecord),
+}
+
+/// An image's row before `0006-image-config`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct ImageRecordV1 {
+    pub name: ImageName,
+    pub size: Mib,
+    pub used_bytes: u64,
+    pub digest: String,
+    pub source: String,
+    pub init: InitMode,
+    pub created_at: u64,
+}
+
+impl From<ImageRow> for ImageRecord {
+    fn from(row: ImageRow) -> Self {
+        match row {
+            ImageRow::V2(image) => image,
+            ImageRow::V1(old) => Self {
+                name: old.name,
+                size: old.size,
+                used_bytes: old.used_bytes,
+                digest: old.digest,
+                source: old.source,
+                init: old.init,
+                created_at: old.created_at,
+                reference: None,
+                config: ImageConfig::default(),
+                kernel: None,
+                place: None,
+            },
+        }
+    }
 }
 
 /// A kernel's row, by version.
@@ -398,5 +432,27 @@ pub(super) mod tests {
             // Whatever it decodes to, it must not panic.
             let _ = decode::<VmRow>("vms", "x", &flipped);
         }
+    }
+
+    #[test]
+    fn an_images_second_version_knows_how_its_programs_run() {
+        let old = ImageRecordV1 {
+            name: "i".parse().expect("a name"),
+            size: Mib(512),
+            used_bytes: 7,
+            digest: "d".into(),
+            source: "s".into(),
+            init: InitMode::Minimal,
+            created_at: 9,
+        };
+        let bytes = encode("images", &ImageRow::V1(old)).expect("encodes");
+        assert_eq!(bytes, [0, 1, b'i', 251, 0, 2, 7, 1, b'd', 1, b's', 1, 9]);
+        let mut image = ImageRecord::from(decode::<ImageRow>("images", "i", &bytes).expect("decodes"));
+        image.reference = Some("r".into());
+        image.config = ImageConfig { env: vec!["A=b".into()], folder: "/w".into(), ..ImageConfig::default() };
+        let mut expected = bytes;
+        expected[0] = 1;
+        expected.extend([1, 1, b'r', 1, 3, b'A', b'=', b'b', 0, 0, 2, b'/', b'w', 0, 0, 0]);
+        assert_eq!(encode("images", &ImageRow::V2(image)).expect("encodes"), expected);
     }
 }

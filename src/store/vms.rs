@@ -239,6 +239,10 @@ mod tests {
                 source: String::new(),
                 init: InitMode::Image,
                 created_at: 0,
+                reference: None,
+                config: Default::default(),
+                kernel: None,
+                place: None,
             })
             .expect("written");
         store
