@@ -17,7 +17,8 @@ use super::secrets::Vault;
 use super::vm_files::VmFiles;
 use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, secrets, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
-use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3};
+use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3, IdentityV4};
+use crate::model::image::ImageRecord;
 use crate::model::plan::Step;
 use crate::model::{MacAddr, ProcessRef, Slot, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
@@ -209,7 +210,7 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
     let prepared = unblock(move || -> Result<Prepared, VmmError> {
         let files = VmFiles::new(&paths.vms(), &vm.id);
         let folder = paths.kernels().join(kernel.name.as_str());
-        let identity = identity(&vm, &files, subnet, vm.spec.init.unwrap_or(image.init))?;
+        let identity = identity(&vm, &files, subnet, &image)?;
         let modules_cpio = folder.join("modules.cpio");
         let boot = BootFiles {
             kernel: folder.join("vmlinux"),
@@ -225,7 +226,7 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
     prepared.await.map_err(|e| Fault::failed("cannot prepare the start", &e))
 }
 
-fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, init: crate::model::InitMode) -> std::io::Result<Vec<u8>> {
+fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, image: &ImageRecord) -> std::io::Result<Vec<u8>> {
     let keys = files.keys()?;
     let (slot, address) = place(vm)?;
     let first = IdentityV1 {
@@ -237,15 +238,17 @@ fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, init: crate::model::
         gateway: subnet.gateway(),
         authorized_key: keys.client_public,
         host_key: keys.host_private,
-        init,
+        init: vm.spec.init.unwrap_or(image.init),
         now_ns: unix_nanos(),
     };
     let secrets = vm.spec.secrets.as_slice();
     let authority = if secrets.is_empty() { String::new() } else { Vault::read(&files.secrets())?.authority };
     let environment = secrets.iter().map(|s| (s.name.clone(), s.placeholder.clone())).collect();
     let second = IdentityV2 { first, environment, authority };
-    let identity = IdentityV3 { second, variables: vm.spec.environment.clone() };
-    let frame = frame::encode(&Identity::V3(identity)).map_err(std::io::Error::other)?;
+    let third = IdentityV3 { second, variables: vm.spec.environment.clone() };
+    let (environment, folder) = (image.config.env.clone(), image.config.folder.clone());
+    let identity = IdentityV4 { third, environment, folder };
+    let frame = frame::encode(&Identity::V4(identity)).map_err(std::io::Error::other)?;
     Ok(frame[frame::HEADER..].to_vec())
 }
 

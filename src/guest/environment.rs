@@ -10,7 +10,7 @@ use crate::os::files::{ensure_dir, read_limited, write_atomic};
 const PATH: &str = "/run/banger/environment";
 
 /// Largest file that is read.
-const LIMIT: u64 = 64 << 10;
+const LIMIT: u64 = 160 << 10;
 
 /// Writes them down.
 pub fn write(variables: &[(String, String)]) -> io::Result<()> {

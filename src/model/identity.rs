@@ -27,6 +27,19 @@ pub enum Identity {
     V2(IdentityV2),
     /// With variables.
     V3(IdentityV3),
+    /// With what the image wants for its programs.
+    V4(IdentityV4),
+}
+
+/// An identity with what the image says of the programs that run in it.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct IdentityV4 {
+    /// All the rest.
+    pub third: IdentityV3,
+    /// The image's own variables, `NAME=VALUE`; all others come before them.
+    pub environment: Vec<String>,
+    /// The folder that its commands start in, made where it is missing; empty: none.
+    pub folder: String,
 }
 
 /// An identity with variables of the owner's.

@@ -111,6 +111,13 @@ pub enum Program {
     Argv(Vec<Vec<u8>>),
     /// Something that the agent can do by itself, whatever the image has.
     Tool(Tool),
+    /// Like [`Program::Argv`], as another user than root.
+    As {
+        /// User or uid, and perhaps `:` and group or gid.
+        user: String,
+        /// Program and arguments.
+        words: Vec<Vec<u8>>,
+    },
 }
 
 /// What the agent can do by itself. Each is a process in the guest like any command.
@@ -232,6 +239,10 @@ mod tests {
             ),
             (begin(Program::Tool(Tool::Unpack { folder: path() })), [&[0, 2, 2, 1, b'/'][..], &rest].concat()),
             (begin(Program::Tool(Tool::Detach)), [&[0, 2, 3][..], &rest].concat()),
+            (
+                begin(Program::As { user: "u".into(), words: vec![b"ls".into()] }),
+                [&[0, 3, 1, b'u', 1, 2, b'l', b's'][..], &rest].concat(),
+            ),
             (
                 begin(Program::Tool(Tool::Attach { job: 7, from: 9, follow: true })),
                 [&[0, 2, 4, 7, 9, 1][..], &rest].concat(),

@@ -44,6 +44,9 @@ pub struct Command {
     pub cwd: Option<String>,
     /// A terminal for the command; `None` keeps stdout and stderr apart.
     pub pty: Option<Pty>,
+    /// Whose rights the program has: user or uid, and perhaps `:` and group or gid; `None` is root.
+    /// Only for words, and only over the agent.
+    pub user: Option<String>,
 }
 
 impl Command {
@@ -65,6 +68,11 @@ impl Command {
     /// The same, started in `folder`.
     pub fn in_folder(self, folder: impl Into<String>) -> Self {
         Self { cwd: Some(folder.into()), ..self }
+    }
+
+    /// The same with the rights of `user`.
+    pub fn as_user(self, user: Option<String>) -> Self {
+        Self { user, ..self }
     }
 
     /// The same with one more variable.

@@ -65,6 +65,9 @@ pub fn quote_argv<A: AsRef<OsStr>>(argv: &[A]) -> Result<String, QuoteError> {
 /// What the login shell is told to do; `None` when a plain login shell is all that is wanted.
 pub(super) fn command_line(command: &Command) -> Result<Option<String>, QuoteError> {
     let mut line = String::new();
+    if command.user.is_some() {
+        return Err(QuoteError::NeedsAgent);
+    }
     if let Some(folder) = &command.cwd {
         line.push_str(&enter(folder)?);
     }

@@ -43,7 +43,7 @@ use super::console::{say, uptime};
 use super::error::{Doing, GuestError, chain};
 use super::init::TROUBLES_PATH;
 use super::shell::channels::Channels;
-use super::shell::{jobs, tools};
+use super::shell::{jobs, tools, user};
 use crate::protocol::guest::Announcement;
 
 /// Stack of a thread: none here is deep.
@@ -66,6 +66,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         [word] if word == GUEST => attend(),
         [flag, word] if flag == tools::FLAG => tools::run(word),
         [flag, number] if flag == jobs::FLAG => keep_job(number),
+        [flag, words @ ..] if flag == user::FLAG => user::run(words),
         _ => {
             // A closed standard error leaves nobody to tell.
             let _ = writeln!(std::io::stderr(), "banger-agent: it belongs into a guest, where init starts it");

@@ -38,7 +38,7 @@ use super::agent;
 use super::console::say;
 use super::error::{Doing, GuestError, chain};
 use super::power;
-use crate::model::identity::{IDENTITY_PATH, Identity, IdentityV2, IdentityV3, RELEASE_PATH};
+use crate::model::identity::{IDENTITY_PATH, Identity, IdentityV2, IdentityV3, IdentityV4, RELEASE_PATH};
 use crate::model::{InitMode, VmId};
 use crate::protocol::frame;
 
@@ -63,7 +63,7 @@ pub fn run() -> ExitCode {
 
 /// What the initramfs says of this VM.
 struct Given {
-    identity: IdentityV3,
+    identity: IdentityV4,
     release: Option<String>,
 }
 
@@ -76,20 +76,21 @@ fn boot() -> Result<(), GuestError> {
         return Ok(());
     };
     let given = Given { identity, release: read_release()? };
-    say(&format!("this is {} ({})", given.identity.second.first.name, given.identity.second.first.id));
+    let first = &given.identity.third.second.first;
+    say(&format!("this is {} ({})", first.name, first.id));
     let mut troubles = modules::load_all();
     disk::mount_root()?;
     switch::switch_root()?;
     troubles.extend(settle(&given));
     write_troubles(&troubles);
-    match given.identity.second.first.init {
+    match first.init {
         InitMode::Image => become_image_init(),
         InitMode::Minimal => stay(),
     }
 }
 
 /// The message, or `None` when there is none.
-fn read_identity() -> Result<Option<IdentityV3>, GuestError> {
+fn read_identity() -> Result<Option<IdentityV4>, GuestError> {
     let path = Path::new("/").join(IDENTITY_PATH);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -99,13 +100,18 @@ fn read_identity() -> Result<Option<IdentityV3>, GuestError> {
     parse_identity(&bytes).map(Some)
 }
 
-fn parse_identity(bytes: &[u8]) -> Result<IdentityV3, GuestError> {
+fn parse_identity(bytes: &[u8]) -> Result<IdentityV4, GuestError> {
     let second = match frame::decode(bytes).map_err(GuestError::Identity)? {
         Identity::V1(first) => IdentityV2 { first, environment: Vec::new(), authority: String::new() },
         Identity::V2(second) => second,
-        Identity::V3(identity) => return Ok(identity),
+        Identity::V3(third) => return Ok(of_third(third)),
+        Identity::V4(identity) => return Ok(identity),
     };
-    Ok(IdentityV3 { second, variables: Vec::new() })
+    Ok(of_third(IdentityV3 { second, variables: Vec::new() }))
+}
+
+fn of_third(third: IdentityV3) -> IdentityV4 {
+    IdentityV4 { third, environment: Vec::new(), folder: String::new() }
 }
 
 /// The kernel release whose modules drive is attached.
@@ -130,7 +136,7 @@ fn parse_release(text: &str) -> Result<String, GuestError> {
 
 /// Everything that is done inside the mounted root; each failure is a trouble.
 fn settle(given: &Given) -> Vec<String> {
-    let identity = &given.identity.second.first;
+    let identity = &given.identity.third.second.first;
     let mut troubles = Vec::new();
     let mut step = |name: &str, result: Result<(), GuestError>| match result {
         Ok(()) => say(name),
@@ -144,6 +150,7 @@ fn settle(given: &Given) -> Vec<String> {
     step("disk size", disk::grow());
     step("modules drive", given.release.as_deref().map_or(Ok(()), mounts::mount_modules));
     step("network", network::configure(identity));
+    step("the image's folder", make_folder(&given.identity.folder));
     for (name, result) in personal::write_all(identity).into_iter().chain(trust::write_all(&given.identity)) {
         step(name, result);
     }
@@ -151,6 +158,12 @@ fn settle(given: &Given) -> Vec<String> {
         step("systemd's instructions", systemd::instruct());
     }
     troubles
+}
+
+/// What commands start in is made where the image only names it, as container runtimes do.
+fn make_folder(folder: &str) -> Result<(), GuestError> {
+    let path = Path::new("/").join(folder);
+    std::fs::create_dir_all(&path).doing(|| format!("make {}", path.display()))
 }
 
 fn write_troubles(troubles: &[String]) {
@@ -236,13 +249,15 @@ mod tests {
         let Identity::V1(first) = identity() else { panic!("the first version") };
         let plain = IdentityV2 { first, environment: Vec::new(), authority: String::new() };
         let read = |identity: &Identity| parse_identity(&body(identity)).expect("reads");
-        let without = |second| IdentityV3 { second, variables: Vec::new() };
+        let without = |second| of_third(IdentityV3 { second, variables: Vec::new() });
         assert_eq!(read(&identity()), without(plain.clone()));
         let environment = vec![("A".parse().expect("a name"), Placeholder::from_random(1))];
         let more = IdentityV2 { environment, authority: "PEM".into(), ..plain };
         assert_eq!(read(&Identity::V2(more.clone())), without(more.clone()));
         let all = IdentityV3 { second: more, variables: vec!["B=c".parse().expect("a variable")] };
-        assert_eq!(read(&Identity::V3(all.clone())), all);
+        assert_eq!(read(&Identity::V3(all.clone())), of_third(all.clone()));
+        let image = IdentityV4 { third: all, environment: vec!["C=d".into()], folder: "/work".into() };
+        assert_eq!(read(&Identity::V4(image.clone())), image);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::personal::replace;
 use crate::guest::environment;
 use crate::guest::error::{Doing, GuestError};
-use crate::model::identity::{IdentityV2, IdentityV3};
+use crate::model::identity::{IdentityV2, IdentityV4};
 use crate::os::files::read_limited;
 
 /// Where distributions look for what an administrator adds, before they make their bundle anew
@@ -36,14 +36,17 @@ const BEGIN: &str = "# banger: secrets, begin\n";
 const END: &str = "# banger: secrets, end\n";
 
 /// Each piece with its name; one that fails does not stop the others.
-pub fn write_all(identity: &IdentityV3) -> Vec<(&'static str, Result<(), GuestError>)> {
-    let mut variables: Vec<(String, String)> =
-        identity.variables.iter().map(|v| (v.name().to_string(), v.value().to_owned())).collect();
+pub fn write_all(identity: &IdentityV4) -> Vec<(&'static str, Result<(), GuestError>)> {
+    let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    // The image's first: of two with the same name the later one counts.
+    let mut variables: Vec<(String, String)> = identity.environment.iter().filter_map(pair).collect();
+    let IdentityV4 { third, .. } = identity;
     let mut done = Vec::new();
-    if !identity.second.environment.is_empty() {
-        let trusted = trust_of_secrets(&identity.second, &mut variables);
+    if !third.second.environment.is_empty() {
+        let trusted = trust_of_secrets(&third.second, &mut variables);
         done.push(("trusted authority", trusted));
     }
+    variables.extend(third.variables.iter().map(|v| (v.name().to_string(), v.value().to_owned())));
     if !variables.is_empty() {
         done.push(("environment", environment::write(&variables).doing(|| "write the environment".into())));
     }

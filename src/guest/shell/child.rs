@@ -16,7 +16,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::tools;
+use super::{tools, user};
+use crate::guest::agent::SELF;
 use crate::guest::init::PATH;
 use crate::guest::{environment, sys};
 use crate::os::accounts::{self, Account};
@@ -63,13 +64,13 @@ impl Refusal {
 
 /// Starts what `begin` says.
 pub fn start(begin: &Begin) -> Result<Started, Refusal> {
-    let account = accounts::of_uid(0).unwrap_or_else(root_of_no_database);
+    let account = account(&begin.program)?;
     let folder = folder(begin, &account)?;
     let mut command = prepare(begin, &account, &folder)?;
     command.current_dir(&folder);
     let name = command.get_program().to_string_lossy().into_owned();
     let started = match &begin.pty {
-        Some(terminal) => on_terminal(&mut command, terminal),
+        Some(terminal) => on_terminal(&mut command, terminal, account.uid),
         None => on_pipes(&mut command),
     };
     let started = started.map_err(|e| match e.kind() {
@@ -81,6 +82,17 @@ pub fn start(begin: &Begin) -> Result<Started, Refusal> {
     // The agent is the last to be chosen by the out-of-memory killer, and this was inherited.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", started.child.id()), "0");
     Ok(started)
+}
+
+/// Whose rights it gets.
+fn account(program: &Program) -> Result<Account, Refusal> {
+    match program {
+        Program::Login | Program::Argv(_) | Program::Tool(_) => {
+            Ok(accounts::of_uid(0).unwrap_or_else(root_of_no_database))
+        }
+        Program::As { user, .. } => accounts::of_image_user(user)
+            .ok_or_else(|| Refusal::of(NOT_BEGUN, user, "the image knows no such user or group")),
+    }
 }
 
 fn root_of_no_database() -> Account {
@@ -98,9 +110,12 @@ fn folder(begin: &Begin, account: &Account) -> Result<PathBuf, Refusal> {
 }
 
 fn prepare(begin: &Begin, account: &Account, folder: &Path) -> Result<Command, Refusal> {
+    let variables = environment::read();
+    let path = variable(&begin.env, "PATH").or_else(|| variable(&variables, "PATH"));
     let mut command = match &begin.program {
         Program::Login => login(account),
-        Program::Argv(words) => of_words(words, variable(begin, "PATH"), folder)?,
+        Program::Argv(words) => of_words(words, path, folder)?,
+        Program::As { words, .. } => as_user(&of_words(words, path, folder)?, words, account),
         Program::Tool(tool) => tools::command(tool),
     };
     command.env_clear().env("PATH", PATH).env("HOME", &account.home).env("SHELL", &account.shell);
@@ -108,7 +123,7 @@ fn prepare(begin: &Begin, account: &Account, folder: &Path) -> Result<Command, R
     if let Some(terminal) = &begin.pty {
         command.env("TERM", &terminal.term);
     }
-    command.envs(environment::read());
+    command.envs(variables);
     for (name, value) in &begin.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(Refusal::of(NOT_BEGUN, name, "not an environment variable"));
@@ -118,8 +133,20 @@ fn prepare(begin: &Begin, account: &Account, folder: &Path) -> Result<Command, R
     Ok(command)
 }
 
-fn variable<'a>(begin: &'a Begin, wanted: &str) -> Option<&'a str> {
-    begin.env.iter().rev().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+fn variable<'a>(variables: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
+    variables.iter().rev().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+}
+
+/// Whoever gives up root's groups with root's uid needs them set before: the agent itself does that in
+/// another process, which then becomes the program.
+fn as_user(command: &Command, words: &[Vec<u8>], account: &Account) -> Command {
+    let program = Path::new(command.get_program());
+    let typed = words.first().map(|word| Path::new(OsStr::from_bytes(word)));
+    // What it is called beside its file (execve(2)): as typed, unless its interpreter is what runs.
+    let name = typed.filter(|typed| typed.file_name() == program.file_name()).unwrap_or(program);
+    let mut other = Command::new(SELF);
+    other.arg0("banger-agent").args(user::words(account)).arg(program).arg(name).args(command.get_args());
+    other
 }
 
 /// A login shell's own name begins with `-` (login(1)).
@@ -203,12 +230,15 @@ fn on_pipes(command: &mut Command) -> io::Result<Started> {
     Ok(Started { child, pidfd, stdin, stdout, stderr, terminal: None })
 }
 
-fn on_terminal(command: &mut Command, terminal: &Terminal) -> io::Result<Started> {
+fn on_terminal(command: &mut Command, terminal: &Terminal, uid: u32) -> io::Result<Started> {
     let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     rustix::pty::grantpt(&master)?;
     rustix::pty::unlockpt(&master)?;
     let name = rustix::pty::ptsname(&master, Vec::new())?;
     let slave = rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    if uid != 0 {
+        rustix::fs::fchown(&slave, Some(rustix::process::Uid::from_raw(uid)), None)?;
+    }
     resize(&master, terminal.cols, terminal.rows)?;
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
     let stdin = unblocked(master.try_clone()?)?;

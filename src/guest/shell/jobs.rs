@@ -410,7 +410,7 @@ pub fn list() -> io::Result<()> {
 
 fn words_of(begin: &Begin) -> String {
     let text = match &begin.program {
-        Program::Argv(words) => String::from_utf8_lossy(&words.join(&b' ')).into_owned(),
+        Program::Argv(words) | Program::As { words, .. } => String::from_utf8_lossy(&words.join(&b' ')).into_owned(),
         Program::Login => "(login shell)".to_owned(),
         Program::Tool(_) => "(tool)".to_owned(),
     };

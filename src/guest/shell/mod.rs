@@ -14,5 +14,7 @@ pub mod jobs;
 pub mod session;
 /// What the agent can do by itself.
 pub mod tools;
+/// Becoming another user.
+pub mod user;
 /// One channel's bytes.
 pub mod wire;

@@ -3,6 +3,7 @@
 mod exchange;
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
@@ -77,14 +78,17 @@ impl GuestShell for AgentShell {
 /// The command in the guest's language, once it is known to fit.
 pub fn begin(command: &Command) -> Result<Begin, ShellError> {
     let refused = |why: &str| ShellError::Command(why.into());
-    let program = match &command.program {
-        Program::Login => shell::Program::Login,
-        Program::Argv(words) if words.is_empty() => return Err(refused("the command is empty")),
-        Program::Argv(words) => shell::Program::Argv(words.iter().map(|w| w.clone().into_vec()).collect()),
-        Program::Tool(tool) => shell::Program::Tool(tool.clone()),
+    let bytes = |words: &[OsString]| words.iter().map(|w| w.clone().into_vec()).collect::<Vec<_>>();
+    let program = match (&command.program, &command.user) {
+        (Program::Argv(words), _) if words.is_empty() => return Err(refused("the command is empty")),
+        (Program::Argv(words), Some(user)) => shell::Program::As { user: user.clone(), words: bytes(words) },
+        (Program::Argv(words), None) => shell::Program::Argv(bytes(words)),
+        (Program::Login | Program::Tool(_), Some(_)) => return Err(refused("only a program runs as another user")),
+        (Program::Login, None) => shell::Program::Login,
+        (Program::Tool(tool), None) => shell::Program::Tool(tool.clone()),
     };
     let words = match &program {
-        shell::Program::Argv(words) => words.iter().map(Vec::len).sum(),
+        shell::Program::Argv(words) | shell::Program::As { words, .. } => words.iter().map(Vec::len).sum(),
         shell::Program::Login | shell::Program::Tool(_) => 0usize,
     };
     let size = words + command.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
