@@ -26,6 +26,8 @@ mod kernel;
 mod meter;
 /// Which modules a guest needs, in which order.
 mod modules;
+/// Images of registries and archives.
+pub mod oci;
 /// Archives, entry by entry.
 mod tar_entries;
 /// Names in archives.

@@ -41,3 +41,18 @@ pub struct KernelRecord {
     /// Unix seconds.
     pub created_at: u64,
 }
+
+/// How an image wants its programs run (OCI image spec, config.md, "config").
+#[derive(Debug, Clone, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct ImageConfig {
+    /// `NAME=VALUE`, in the image's order.
+    pub env: Vec<String>,
+    /// What stands before the command.
+    pub entrypoint: Vec<String>,
+    /// The command, or what follows the entry point.
+    pub cmd: Vec<String>,
+    /// The folder that they begin in; empty for the root.
+    pub folder: String,
+    /// `USER[:GROUP]`, names or numbers; empty for root.
+    pub user: String,
+}
