@@ -1,6 +1,6 @@
 //! High arguments: what was typed, completed by what the machine says.
 
-use super::args::{Allow, EgressFlags, VmFlags};
+use super::args::{Allow, EgressFlags, ImageWish, VmFlags};
 use super::report::Failure;
 use super::{environment, names, secrets};
 use crate::host::choose::{self, DEFAULT_IMAGE, DEFAULT_KERNEL};
@@ -69,7 +69,11 @@ fn no_set(name: &str, config: &Config) -> Failure {
 pub fn spec(flags: &VmFlags, defaults: &VmDefaults, config: &Config) -> Result<VmSpec, Failure> {
     let spec = VmSpec {
         name: flags.name.clone().map_or_else(generated_name, Ok)?,
-        image: flags.image.clone().unwrap_or_else(|| defaults.image.clone()),
+        image: match &flags.image {
+            Some(ImageWish::Name(name) | ImageWish::Pinned(name, _)) => name.clone(),
+            // Its local name is known once it is here.
+            Some(ImageWish::Reference(_)) | None => defaults.image.clone(),
+        },
         kernel: flags.kernel.clone().unwrap_or_else(|| defaults.kernel.clone()),
         vcpus: flags.vcpu.unwrap_or(defaults.vcpus),
         memory: flags.memory.unwrap_or(defaults.memory),

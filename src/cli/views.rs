@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use crate::model::image::{ImageRecord, KernelRecord};
-use crate::model::{InitMode, ObjectId, Reach, Secret, VmRecord, VmState, Workspace};
+use crate::model::{InitMode, KernelName, ObjectId, Reach, Secret, VmRecord, VmState, Workspace};
 use crate::os::logger::timestamp;
 use crate::protocol::owner::Overview;
 
@@ -121,6 +121,14 @@ pub struct ImageView<'a> {
     source: &'a str,
     init: InitMode,
     created_at: String,
+    reference: Option<&'a str>,
+    env: &'a [String],
+    entrypoint: &'a [String],
+    cmd: &'a [String],
+    folder: &'a str,
+    user: &'a str,
+    kernel: Option<&'a str>,
+    file: Option<&'a str>,
 }
 
 impl<'a> From<&'a ImageRecord> for ImageView<'a> {
@@ -133,6 +141,14 @@ impl<'a> From<&'a ImageRecord> for ImageView<'a> {
             source: &image.source,
             init: image.init,
             created_at: timestamp(image.created_at),
+            reference: image.reference.as_deref(),
+            env: &image.config.env,
+            entrypoint: &image.config.entrypoint,
+            cmd: &image.config.cmd,
+            folder: &image.config.folder,
+            user: &image.config.user,
+            kernel: image.kernel.as_ref().map(KernelName::as_str),
+            file: image.place.as_ref().map(|place| place.path.as_str()),
         }
     }
 }

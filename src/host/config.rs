@@ -67,6 +67,16 @@ pub struct Config {
     pub firecracker: FirecrackerSetting,
     /// Files of the owner's home that every new guest gets.
     pub file_sync: Vec<FileSync>,
+    /// Where images come from.
+    pub registries: RegistriesSetting,
+}
+
+/// `[registries]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistriesSetting {
+    /// Registries, `HOST` or `HOST:PORT`, that may be spoken to without TLS. This machine always may.
+    pub insecure: Vec<String>,
 }
 
 /// One `[[file_sync]]`.

@@ -37,6 +37,11 @@ impl<W: Write> LayerWriter<W> {
         }
     }
 
+    /// Where it writes to.
+    pub fn out(&mut self) -> &mut W {
+        &mut self.0
+    }
+
     /// Says that these are all layers, and that each is what it should be.
     pub fn finish(mut self) -> io::Result<()> {
         self.0.write_all(&END.to_le_bytes())?;

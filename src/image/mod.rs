@@ -26,6 +26,8 @@ mod layers;
 mod meter;
 /// Which modules a guest needs, in which order.
 mod modules;
+/// Images of registries and archives.
+pub mod oci;
 /// tar streams → ext4 file.
 mod rootfs;
 /// Archives, entry by entry.

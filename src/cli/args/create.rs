@@ -7,16 +7,17 @@ use argh::{ArgsInfo, FromArgs};
 use super::egress::{Allow, EgressFlags};
 use super::secret::AskedSecret;
 use super::usage::Usage;
+use super::wish::ImageWish;
 use crate::cli::environment::{AskedEnvironment, AskedVariable};
 use crate::model::launch::FakeFailure;
-use crate::model::{ImageName, InitMode, KernelName, Mib, PublishedPort, TimeSpan, VmName, VmSpec};
+use crate::model::{InitMode, KernelName, Mib, PublishedPort, TimeSpan, VmName, VmSpec};
 use crate::workspace::Wishes;
 
 /// How the VM of `run` and `create` shall be.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct VmFlags {
     pub name: Option<VmName>,
-    pub image: Option<ImageName>,
+    pub image: Option<ImageWish>,
     pub kernel: Option<KernelName>,
     pub vcpu: Option<u8>,
     pub memory: Option<Mib>,
@@ -63,9 +64,9 @@ pub struct VmRun {
     /// its name: a-z, 0-9, '-' (default: made up)
     #[argh(option, arg_name = "name")]
     pub name: Option<VmName>,
-    /// the image its disk starts from
+    /// the image its disk starts from: a name, or a reference as in python:3.12
     #[argh(option, arg_name = "image")]
-    pub image: Option<ImageName>,
+    pub image: Option<ImageWish>,
     /// the kernel it boots
     #[argh(option, arg_name = "kernel")]
     pub kernel: Option<KernelName>,
@@ -81,6 +82,9 @@ pub struct VmRun {
     /// pid 1: the image's own (image) or banger's small one (minimal)
     #[argh(option, arg_name = "which")]
     pub init: Option<InitMode>,
+    /// run the image's own entrypoint; CMD are its arguments, or the image's own without
+    #[argh(switch)]
+    pub entrypoint: bool,
     /// let it reach the internet
     #[argh(switch)]
     pub nat: bool,
@@ -164,6 +168,9 @@ impl VmRun {
         if self.detach && self.rm {
             return refused("-d leaves the VM, --rm removes it");
         }
+        if self.detach && self.entrypoint {
+            return refused("-d runs no command, and --entrypoint is one");
+        }
         if self.detach && has_command {
             let usage = Usage::new("-d runs no command: leave one behind with `vm exec -d`", &["vm", "run"]);
             return Err(usage.hint("banger vm run -d --name box ... && banger vm exec -d box -- CMD"));
@@ -229,9 +236,9 @@ pub struct VmCreate {
     /// its name: a-z, 0-9, '-' (default: made up)
     #[argh(option, arg_name = "name")]
     pub name: Option<VmName>,
-    /// the image its disk starts from
+    /// the image its disk starts from: a name, or a reference as in python:3.12
     #[argh(option, arg_name = "image")]
-    pub image: Option<ImageName>,
+    pub image: Option<ImageWish>,
     /// the kernel it boots
     #[argh(option, arg_name = "kernel")]
     pub kernel: Option<KernelName>,

@@ -2,6 +2,8 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::wish::PullSource;
+use crate::image::oci::Platform;
 use crate::model::{ImageName, Mib};
 
 /// Commands of `banger image`.
@@ -11,6 +13,7 @@ pub enum ImageCommand {
     List(ImageList),
     Show(ImageShow),
     Pull(ImagePull),
+    Cache(ImageCache),
     Delete(ImageDelete),
 }
 
@@ -57,22 +60,65 @@ pub struct ImageShow {
 #[argh(
     subcommand,
     name = "pull",
-    description = "make an image of the catalogue available",
-    usage = "NAME [--name LOCAL] [--size SIZE]",
+    description = "make an image available: of the catalogue, of a registry, of an archive",
+    usage = "SOURCE [--name LOCAL] [--size SIZE] [--platform OS/ARCH]",
     help_triggers("-h", "--help"),
-    example = "banger image pull debian-bookworm\nbanger vm run --image debian-bookworm",
-    note = "An image that is there already is left as it is. To make it anew:\n  banger image delete NAME && banger image pull NAME"
+    example = "banger image pull debian-bookworm\nbanger image pull python:3.12\nbanger vm run --rm --image python:3.12 -- python -V\ndocker save my/image | banger image pull - --name mine\nbanger image pull oci-archive:image.tar --name mine",
+    note = "SOURCE is a name of the catalogue (`banger image list` shows them), a reference of\na registry, which has a tag, a path or a digest in it (python:3.12, ghcr.io/a/b,\nname@sha256:...), oci-archive:FILE, docker-archive:FILE, or - for what\n`docker save` writes to standard input.",
+    note = "Credentials are those of docker and podman. Plain HTTP is spoken to this machine\nalone and to [registries] insecure = [\"host:port\"] in config.toml.",
+    note = "A tag that means something else now is pulled beside what is here; `--image`\nthen takes the newer one. An image of the catalogue that is there already is\nleft as it is: banger image delete NAME && banger image pull NAME"
 )]
 pub struct ImagePull {
-    /// a name of the catalogue
-    #[argh(positional, arg_name = "name")]
-    pub source: ImageName,
-    /// local name (default: the catalogue's)
+    /// what to pull
+    #[argh(positional, arg_name = "source")]
+    pub source: PullSource,
+    /// local name (default: made of SOURCE)
     #[argh(option, arg_name = "local")]
     pub name: Option<ImageName>,
     /// size of its filesystem (default: its content and room to work)
     #[argh(option, arg_name = "size")]
     pub size: Option<Mib>,
+    /// the platform to choose, as in linux/arm64 (default: this machine's)
+    #[argh(option, arg_name = "platform")]
+    pub platform: Option<Platform>,
+}
+
+/// `image cache`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "cache",
+    description = "the cache of what was downloaded",
+    help_triggers("-h", "--help"),
+    example = "banger image cache prune"
+)]
+pub struct ImageCache {
+    #[argh(subcommand)]
+    pub command: CacheCommand,
+}
+
+/// Commands of `banger image cache`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(subcommand)]
+pub enum CacheCommand {
+    Prune(CachePrune),
+}
+
+/// `image cache prune`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "prune",
+    description = "remove layers that were downloaded; images stay",
+    usage = "[--dry-run]",
+    help_triggers("-h", "--help"),
+    example = "banger image cache prune --dry-run\nbanger image cache prune",
+    note = "What a pull that is under way uses is left alone."
+)]
+pub struct CachePrune {
+    /// only say what would be freed
+    #[argh(switch)]
+    pub dry_run: bool,
 }
 
 /// `image delete`.

@@ -15,6 +15,7 @@ mod rewrite;
 mod secret;
 mod usage;
 mod vm;
+mod wish;
 mod workspace;
 
 use std::ffi::OsString;
@@ -24,12 +25,13 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 pub use create::{VmFlags, VmRun};
 pub use daemon::DaemonCommand;
 pub use egress::{Allow, EgressFlags};
-pub use image::{ImageCommand, ImagePull};
+pub use image::{CacheCommand, ImageCommand, ImagePull};
 pub use kernel::{KernelCommand, KernelImport};
 pub use lifecycle::VmSet;
 pub use secret::{AskedSecret, Source};
 pub use usage::Usage;
 pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
+pub use wish::{ImageWish, PullSource};
 pub use workspace::{WorkspaceCommand, WorkspaceExport, WorkspacePrepare};
 
 /// A whole command line, understood.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::super::args::{Usage, VmAttach, VmExec};
 use super::super::report::Failure;
 use super::super::{autostart, render};
-use super::{session, toolbox, workspace};
+use super::{program, session, toolbox, workspace};
 use crate::host::paths::Paths;
 use crate::model::VmName;
 use crate::protocol::owner::{Carrier, OwnerRequest};
@@ -33,11 +33,12 @@ pub fn exec(asked: &VmExec, command: Option<Vec<OsString>>) -> Result<u8, Failur
         None if asked.auto_prepare => return Err(workspace::none_in(&asked.name)),
         None => None,
     };
+    let image = program::config(&mut client, &vm.spec.image)?;
     let way = session::open(&mut client, &asked.name, carriers)?;
     drop(client);
     let command = match &place {
         Some(brought) => toolbox::command_in(brought, command),
-        None => Command::new(command),
+        None => program::command(&image, command),
     };
     if asked.detach {
         let job = left_behind(way, &command)?;

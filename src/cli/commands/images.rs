@@ -1,13 +1,17 @@
 //! `image list|show|pull|delete`.
 
-use super::super::args::ImagePull;
+use std::time::Instant;
+
+use super::super::args::{ImagePull, ImageWish, PullSource, Usage};
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::views::ImageView;
-use super::super::{autostart, render};
-use super::{for_each, pull};
+use super::super::{autostart, render, resolve};
+use super::oci::How;
+use super::{for_each, oci, pull};
 use crate::host::paths::Paths;
+use crate::image::oci::{Blobs, Digest, Reference};
 use crate::model::image::ImageRecord;
 use crate::model::size::human;
 use crate::model::{ImageName, InitMode};
@@ -55,10 +59,7 @@ pub fn list(quiet: bool, json: bool) -> Result<(), Failure> {
 /// `image show`.
 pub fn show(name: &ImageName, json: bool) -> Result<(), Failure> {
     let images = all(&mut autostart::connect(&Paths::current())?)?;
-    let Some(image) = images.iter().find(|i| i.name == *name) else {
-        let fault = Fault::new(FaultKind::NotFound, format!("image '{name}' not found"));
-        return Err(fault.hint("banger image list").into());
-    };
+    let image = show_one(&images, name)?;
     if json {
         return render::json(&ImageView::from(image));
     }
@@ -70,18 +71,99 @@ pub fn show(name: &ImageName, json: bool) -> Result<(), Failure> {
         ("digest", image.digest.clone()),
         ("source", image.source.clone()),
         ("created", timestamp(image.created_at)),
+        ("entrypoint", image.config.entrypoint.join(" ")),
+        ("command", image.config.cmd.join(" ")),
+        ("folder", image.config.folder.clone()),
+        ("user", image.config.user.clone()),
+        ("environment", image.config.env.join(" ")),
     ]))
 }
 
 /// `image pull`: prints the name.
 pub fn pull(asked: ImagePull) -> Result<(), Failure> {
     let paths = Paths::current();
+    let config = resolve::config(&paths)?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
-    let name = asked.name.unwrap_or_else(|| asked.source.clone());
-    let done = pull::image(&mut client, &paths, &asked.source, &name, asked.size, &mut progress)?;
+    let How { name, size, platform } = How { name: asked.name, size: asked.size, platform: asked.platform };
+    let (is_oci, file) = match asked.source {
+        PullSource::Image(ImageWish::Name(source)) => {
+            if platform.is_some() {
+                return Err(Usage::new("--platform is for images of registries", &["image", "pull"]).into());
+            }
+            let name = name.unwrap_or_else(|| source.clone());
+            let done = pull::image(&mut client, &paths, &source, &name, size, &mut progress)?;
+            progress.clear();
+            return done.say("image", name.as_str());
+        }
+        PullSource::Image(ImageWish::Pinned(source, digest)) => {
+            let reference = pinned(&source, &digest)?;
+            let how = How { name, size, platform };
+            let (made, image) = oci::pull(&mut client, &paths, &config, &reference, &how, &mut progress)?;
+            progress.clear();
+            return oci::say(made, &image);
+        }
+        PullSource::Image(ImageWish::Reference(reference)) => {
+            let how = How { name, size, platform };
+            let (made, image) = oci::pull(&mut client, &paths, &config, &reference, &how, &mut progress)?;
+            progress.clear();
+            return oci::say(made, &image);
+        }
+        PullSource::OciArchive(file) => (true, file),
+        PullSource::DockerArchive(file) => (false, file),
+    };
+    let how = How { name, size, platform };
+    let (made, image) = oci::of_archive(&mut client, &paths, &config, (is_oci, file.as_deref()), &how, &mut progress)?;
     progress.clear();
-    done.say("image", name.as_str())
+    oci::say(made, &image)
+}
+
+/// The reference of a pinned name.
+fn pinned(name: &ImageName, digest: &Digest) -> Result<Reference, Failure> {
+    format!("{name}@{digest}").parse().map_err(|e| oci::fault(&e).into())
+}
+
+/// Makes the image that `wish` means available for a VM.
+pub fn ensure(
+    client: &mut Client,
+    paths: &Paths,
+    wish: &ImageWish,
+    progress: &mut Progress,
+) -> Result<ImageRecord, Failure> {
+    let config = resolve::config(paths)?;
+    let reference = match wish {
+        ImageWish::Name(name) => {
+            pull::ensure_image(client, paths, name, progress)?;
+            return show_one(&all(client)?, name).cloned();
+        }
+        ImageWish::Pinned(name, digest) => {
+            if let Some(image) = all(client)?.iter().find(|image| image.name == *name) {
+                return oci::check_pin(image, digest).map(|()| image.clone());
+            }
+            pinned(name, digest)?
+        }
+        ImageWish::Reference(reference) => reference.clone(),
+    };
+    oci::ensure(client, paths, &config, &reference, progress)
+}
+
+/// `image cache prune`.
+pub fn prune_cache(dry_run: bool) -> Result<(), Failure> {
+    let (begun, folder) = (Instant::now(), oci::cache(&Paths::current()));
+    let pruned = Blobs::open(&folder).map_err(|e| Fault::failed("cannot open the cache", &e))?.prune(dry_run);
+    let pruned = pruned.map_err(|e| oci::fault(&e))?;
+    let (bytes, blobs, took) = (human(pruned.bytes), pruned.blobs, begun.elapsed().as_secs_f64());
+    match dry_run {
+        true => render::line(&format!("would free {bytes} across {blobs} blobs")),
+        false => render::line(&format!("freed {bytes} across {blobs} blobs in {took:.1}s")),
+    }
+}
+
+fn show_one<'i>(images: &'i [ImageRecord], name: &ImageName) -> Result<&'i ImageRecord, Failure> {
+    images.iter().find(|image| image.name == *name).ok_or_else(|| {
+        let fault = Fault::new(FaultKind::NotFound, format!("image '{name}' not found"));
+        fault.hint("banger image list").into()
+    })
 }
 
 /// `image delete`.

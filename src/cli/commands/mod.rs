@@ -10,8 +10,10 @@ mod images;
 mod kernels;
 mod list;
 mod logs;
+mod oci;
 mod outcome;
 mod patch;
+mod program;
 mod prune;
 mod pull;
 mod run;
@@ -25,7 +27,7 @@ mod wait;
 pub mod way;
 mod workspace;
 
-use super::args::{Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
+use super::args::{CacheCommand, Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
 use super::args::{ListFlags, Usage, VmQuestion, WorkspaceCommand};
 use super::report::Failure;
 use crate::protocol::owner::AgentQuestion;
@@ -83,6 +85,9 @@ fn image(command: ImageCommand) -> Result<(), Failure> {
         ImageCommand::List(list) => images::list(list.quiet, list.json),
         ImageCommand::Show(show) => images::show(&show.name, show.json),
         ImageCommand::Pull(pull) => images::pull(pull),
+        ImageCommand::Cache(cache) => match cache.command {
+            CacheCommand::Prune(prune) => images::prune_cache(prune.dry_run),
+        },
         ImageCommand::Delete(delete) => images::delete(delete.names),
     }
 }

@@ -128,7 +128,7 @@ pub fn import_kernel(
 }
 
 /// Held by the one command that makes something; the others wait for it.
-fn lock(paths: &Paths, file: &str, progress: &mut Progress) -> Result<Lock, Failure> {
+pub fn lock(paths: &Paths, file: &str, progress: &mut Progress) -> Result<Lock, Failure> {
     let failed = |e: io::Error| Failure::from(Fault::failed("cannot lock the cache", &e));
     ensure_dir(&paths.cache, 0o700).map_err(failed)?;
     let path = paths.cache.join(file);

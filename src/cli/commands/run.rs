@@ -15,14 +15,14 @@ use super::egress::summarize;
 use super::outcome::{Phase, Protocol};
 use super::session::Ended;
 use super::way::Way;
-use super::{patch, session, toolbox, vms, workspace};
+use super::{patch, program, session, toolbox, vms, workspace};
 use crate::host::config::Config;
 use crate::host::paths::Paths;
+use crate::model::image::ImageConfig;
 use crate::model::{SecretValue, VmName, VmSpec, Workspace};
 use crate::os::process;
 use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
-use crate::shell::Command;
 use crate::workspace::{From, Intake, Tools};
 
 /// Runs `command`, or a shell, in a new VM; returns its exit code.
@@ -52,12 +52,19 @@ fn in_new_vm(
     };
     let config = resolve::config(&paths)?;
     let values = secrets::values(&flags.secrets)?;
-    let carriers = session::carriers(&paths, command.as_deref())?;
+    // An entrypoint is a command as well.
+    let words = command.as_deref().or(asked.entrypoint.then_some(&[][..]));
+    let carriers = session::carriers(&paths, words)?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
     let spec = vms::prepare(&mut client, &paths, flags, &mut progress)?;
     let name = spec.name.clone();
     protocol.of_spec(&mut client, &spec);
+    let image = program::config(&mut client, &spec.image)?;
+    let command = match asked.entrypoint {
+        true => Some(program::behind_entrypoint(&spec.image, &image, command)?),
+        false => command,
+    };
     // Until here a signal just ends the process: nothing was made that would stay.
     let interrupts = Interrupts::take_over().map_err(|e| Fault::failed("cannot listen for signals", &e))?;
     let interrupts = Rc::new(interrupts);
@@ -69,7 +76,7 @@ fn in_new_vm(
     }
     protocol.reached(Phase::Ready);
     drop(progress);
-    let visit = Visit { asked, name: &name, intake, tools: &tools, config: &config, cleaner: &cleaner };
+    let visit = Visit { asked, name: &name, intake, tools: &tools, config: &config, image: &image, cleaner: &cleaner };
     drop(client);
     let ended = visit.pay(command, carriers, protocol);
     if ended.is_ok()
@@ -110,6 +117,7 @@ struct Visit<'v> {
     intake: Option<&'v Intake>,
     tools: &'v Tools,
     config: &'v Config,
+    image: &'v ImageConfig,
     cleaner: &'v Cleaner,
 }
 
@@ -140,7 +148,7 @@ impl Visit<'_> {
         let folder = brought.as_ref().map(|workspace| &workspace.runs_in);
         let command = command.map(|words| match &brought {
             Some(workspace) => toolbox::command_in(workspace, words),
-            None => Command::new(words),
+            None => program::command(self.image, words),
         });
         let ended = opened.and_then(|way| session::run(way, command, folder, self.asked.timeout));
         protocol.reached(Phase::Command);

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::super::args::{Usage, VmFlags, VmSet};
+use super::super::args::{ImageWish, Usage, VmFlags, VmSet};
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::{file_sync, render, resolve, secrets};
-use super::{for_each, pull, workspace};
+use super::{for_each, images, pull, workspace};
 use crate::host::paths::Paths;
 use crate::model::{VmChange, VmName, VmSpec, VmState};
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
@@ -49,9 +49,14 @@ pub fn prepare(
         OwnerReply::Overview(overview) => overview,
         other => return Err(unexpected(&other)),
     };
-    let spec = resolve::spec(flags, &overview.defaults, &resolve::config(paths)?)?;
+    let mut spec = resolve::spec(flags, &overview.defaults, &resolve::config(paths)?)?;
+    let wish = flags.image.clone().unwrap_or_else(|| ImageWish::Name(spec.image.clone()));
+    let image = images::ensure(client, paths, &wish, progress)?;
+    spec.image = image.name;
+    if let (None, Some(kernel)) = (&flags.kernel, image.kernel) {
+        spec.kernel = kernel;
+    }
     pull::ensure_kernel(client, paths, &spec.kernel, progress)?;
-    pull::ensure_image(client, paths, &spec.image, progress)?;
     progress.note(&resolve::spec_line(&spec, &overview.vmm));
     Ok(spec)
 }

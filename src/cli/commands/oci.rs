@@ -1,0 +1,370 @@
+//! Images of registries and archives: fetched here, as the person who asked; their layers go to the daemon
+//! through a pipe, whose end says that all of them were verified.
+
+use std::io::{self, PipeWriter, Write};
+use std::path::Path;
+
+use super::super::client::{Client, unexpected};
+use super::super::progress::Progress;
+use super::super::render;
+use super::super::report::Failure;
+use super::images;
+use super::pull::{Made, lock};
+use crate::host::config::Config;
+use crate::host::paths::Paths;
+use crate::image::LayerWriter;
+use crate::image::oci::{self, Digest, Input, OciError, Opened, Platform, Reference, Settings, Source};
+use crate::model::image::{ImageConfig, ImageRecord};
+use crate::model::{ImageName, Mib};
+use crate::protocol::owner::{NewLayers, OwnerReply, OwnerRequest};
+use crate::protocol::{Event, Fault, FaultKind};
+
+/// Most characters of the name that a reference is given here: room is left for a part of its digest.
+const MOST_NAME: usize = 110;
+
+/// How an image shall be pulled.
+#[derive(Debug, Clone, Default)]
+pub struct How {
+    /// Its local name.
+    pub name: Option<ImageName>,
+    /// Size of its filesystem.
+    pub size: Option<Mib>,
+    /// Of which platform.
+    pub platform: Option<Platform>,
+}
+
+/// The image here that `reference` means: by digest where it has one, else the last one pulled by it.
+pub fn find<'i>(images: &'i [ImageRecord], reference: &Reference) -> Option<&'i ImageRecord> {
+    let repository = format!("{}/{}", reference.registry(), reference.repository());
+    let is_of_repository = |image: &&ImageRecord| {
+        let known = image.reference.as_deref().and_then(|known| known.strip_prefix(&repository));
+        known.is_some_and(|rest| rest.starts_with([':', '@']))
+    };
+    let wanted = reference.to_string();
+    images
+        .iter()
+        .filter(is_of_repository)
+        .filter(|image| match reference.digest() {
+            Some(digest) => image.digest == digest.as_str(),
+            None => image.reference.as_deref() == Some(&wanted),
+        })
+        .max_by_key(|image| image.created_at)
+}
+
+/// Makes the image that `reference` means available for a VM; one that is here is taken as it is.
+pub fn ensure(
+    client: &mut Client,
+    paths: &Paths,
+    config: &Config,
+    reference: &Reference,
+    progress: &mut Progress,
+) -> Result<ImageRecord, Failure> {
+    if let Some(image) = find(&images::all(client)?, reference) {
+        return Ok(image.clone());
+    }
+    pull(client, paths, config, reference, &How::default(), progress).map(|(_, image)| image)
+}
+
+/// Pulls what `reference` means now, unless just that is here.
+pub fn pull(
+    client: &mut Client,
+    paths: &Paths,
+    config: &Config,
+    reference: &Reference,
+    how: &How,
+    progress: &mut Progress,
+) -> Result<(Made, ImageRecord), Failure> {
+    let words = format!("registry {}", reference.registry());
+    take(client, paths, config, (Source::Registry(reference.clone()), Some(reference), &words), how, progress)
+}
+
+/// Makes an image of an archive.
+pub fn of_archive(
+    client: &mut Client,
+    paths: &Paths,
+    config: &Config,
+    (is_oci, file): (bool, Option<&Path>),
+    how: &How,
+    progress: &mut Progress,
+) -> Result<(Made, ImageRecord), Failure> {
+    let input = match file {
+        Some(path) => Input::File(path.to_owned()),
+        None => Input::Stream(Box::new(io::stdin())),
+    };
+    let source = if is_oci { Source::OciArchive(input) } else { Source::DockerArchive(input) };
+    let words = file.map_or_else(|| "standard input".to_owned(), |path| format!("file {}", path.display()));
+    take(client, paths, config, (source, None, &words), how, progress)
+}
+
+/// The folder of the cache of blobs.
+pub fn cache(paths: &Paths) -> std::path::PathBuf {
+    paths.cache.join("blobs")
+}
+
+fn take(
+    client: &mut Client,
+    paths: &Paths,
+    config: &Config,
+    (source, reference, words): (Source, Option<&Reference>, &str),
+    how: &How,
+    progress: &mut Progress,
+) -> Result<(Made, ImageRecord), Failure> {
+    let settings = Settings { insecure: config.registries.insecure.clone(), ..Settings::new(cache(paths)) };
+    crate::os::files::ensure_dir(&paths.cache, 0o700).map_err(|e| Fault::failed("cannot make the cache", &e))?;
+    let opened = oci::open(source, how.platform.as_ref(), &settings, &mut |stage| progress.stage(stage));
+    let opened = opened.map_err(|e| fault(&e))?;
+    let known = images::all(client)?;
+    if let Some(image) = known.iter().find(|image| is_same(image, &opened, reference, how)) {
+        return Ok((Made::Before, image.clone()));
+    }
+    let name = match &how.name {
+        Some(name) => name.clone(),
+        None => local_name(&opened, reference, &known)?,
+    };
+    let _lock = lock(paths, &format!("image-{name}.lock"), progress)?;
+    // Another command may have made it while this one waited.
+    if let Some(image) = images::all(client)?.iter().find(|image| image.name == name) {
+        let is_it = image.digest == opened.digest();
+        return if is_it { Ok((Made::Before, image.clone())) } else { Err(taken(&name)) };
+    }
+    let source = format!("{words}, {}", opened.reference()).chars().take(120).collect();
+    let new = NewLayers {
+        name,
+        size: how.size,
+        digest: opened.digest().to_owned(),
+        reference: reference.map(ToString::to_string),
+        config: fitting(opened.config(), progress)?,
+        source,
+    };
+    import(client, new, opened, progress).map(|image| (Made::Now, image))
+}
+
+fn taken(name: &ImageName) -> Failure {
+    let fault = Fault::new(FaultKind::AlreadyExists, format!("image '{name}' exists already, made of something else"));
+    fault.hint(format!("banger image delete {name}")).hint("--name gives the new one another name").into()
+}
+
+/// Whether `image` is what was opened, under the name that is wanted for it.
+fn is_same(image: &ImageRecord, opened: &Opened, reference: Option<&Reference>, how: &How) -> bool {
+    let has_name = how.name.as_ref().is_none_or(|name| image.name == *name);
+    let has_reference = match (&image.reference, reference) {
+        (Some(known), Some(wanted)) => *known == wanted.to_string(),
+        (None, None) => true,
+        _ => how.name.is_some(),
+    };
+    image.digest == opened.digest() && has_name && has_reference
+}
+
+/// A name for what has none: `docker.io/library/python:3.12` is `python-3.12`. Where another image has it
+/// already, a part of the digest is added.
+fn local_name(opened: &Opened, reference: Option<&Reference>, known: &[ImageRecord]) -> Result<ImageName, Failure> {
+    let digest = opened.digest().rsplit(':').next().unwrap_or_default();
+    let short: String = digest.chars().take(12).collect();
+    let text = match reference {
+        Some(reference) => name_of(reference),
+        None => format!("image-{short}"),
+    };
+    let parsed = |text: &str| {
+        text.parse::<ImageName>().map_err(|e| {
+            Failure::from(Fault::of(FaultKind::BadRequest, &e)).hint("--name gives it a name of your choice")
+        })
+    };
+    let name = parsed(&text)?;
+    if known.iter().any(|image| image.name == name) { parsed(&format!("{text}-{short}")) } else { Ok(name) }
+}
+
+fn name_of(reference: &Reference) -> String {
+    let repository = match reference.registry() {
+        "docker.io" => reference.repository().strip_prefix("library/").unwrap_or(reference.repository()).to_owned(),
+        registry => format!("{registry}/{}", reference.repository()),
+    };
+    let tag = match (reference.tag(), reference.digest()) {
+        (Some("latest"), _) | (None, None) => String::new(),
+        (Some(tag), _) => format!("-{tag}"),
+        (None, Some(digest)) => format!("-{}", &digest.hex()[..12]),
+    };
+    let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c) { c } else { '-' };
+    let text: String = format!("{repository}{tag}").to_ascii_lowercase().chars().map(plain).take(MOST_NAME).collect();
+    text.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+}
+
+/// What of an image's configuration a guest can be told; variables of several lines cannot.
+fn fitting(config: &ImageConfig, progress: &Progress) -> Result<ImageConfig, Failure> {
+    let (env, left): (Vec<String>, Vec<String>) =
+        config.env.iter().cloned().partition(|text| !text.contains(['\n', '\r', '\0']));
+    for text in left {
+        let name = text.split('=').next().unwrap_or_default();
+        progress.note(&format!("banger: warning: variable {name:?} of the image has several lines: left out"));
+    }
+    let config = ImageConfig { env, ..config.clone() };
+    if config.bytes() > ImageConfig::MAX_BYTES {
+        let message = format!("the image's configuration has {} bytes: too many", config.bytes());
+        return Err(Failure::new(FaultKind::OperationFailed, message));
+    }
+    Ok(config)
+}
+
+fn import(
+    client: &mut Client,
+    new: NewLayers,
+    opened: Opened,
+    progress: &mut Progress,
+) -> Result<ImageRecord, Failure> {
+    let (reader, writer) = io::pipe().map_err(|e| Fault::failed("cannot make a pipe", &e))?;
+    // Fewer turns between the two processes; an ordinary pipe will do as well.
+    let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
+    let (name, far) = (new.name.clone(), opened.progress());
+    let pump = std::thread::spawn(move || pump(opened, writer));
+    progress.stage(&format!("pulling image '{name}'"));
+    let replied = client.call(OwnerRequest::ImportLayers(Box::new(new)), vec![reader.into()], &mut |event| {
+        match event {
+            // What a person waits for is the download.
+            Event::Progress { .. } => {
+                progress.show(&Event::Progress { done: far.done_bytes(), total: Some(far.total_bytes()) });
+            }
+            // It writes while layers come: one stage is enough.
+            Event::Stage { .. } => {}
+            Event::Line { .. } | Event::Warning { .. } => progress.show(event),
+        }
+    });
+    match (pump.join(), replied) {
+        (Ok(Ok(())), Ok((OwnerReply::Image(image), _))) => Ok(*image),
+        (Ok(Ok(())), Ok((other, _))) => Err(unexpected(&other)),
+        // A layer's words explain more than the daemon's, who only saw a stream that was cut.
+        (Ok(Err(PumpError::Layer(fault))), _) => Err((*fault).into()),
+        (_, Err(failure)) => Err(failure),
+        (Ok(Err(PumpError::Pipe(e))), Ok(_)) => Err(Fault::failed("cannot pass the layers to the daemon", &e).into()),
+        (Err(_), Ok(_)) => Err(Failure::new(FaultKind::OperationFailed, "the thread that passes layers on ended")),
+    }
+}
+
+enum PumpError {
+    Layer(Box<Fault>),
+    Pipe(io::Error),
+}
+
+/// Passes all layers on, and that they are all once each was verified.
+fn pump(mut opened: Opened, pipe: PipeWriter) -> Result<(), PumpError> {
+    let mut writer = LayerWriter::new(Sink { pipe, error: None });
+    while let Some(mut layer) = opened.next_layer() {
+        if let Err(error) = writer.layer(&mut layer) {
+            return Err(match writer.out().error.take() {
+                Some(of_pipe) => PumpError::Pipe(of_pipe),
+                None => PumpError::Layer(Box::new(of_layer(error))),
+            });
+        }
+    }
+    writer.finish().map_err(PumpError::Pipe)
+}
+
+/// Tells errors of the pipe from those of a layer.
+struct Sink {
+    pipe: PipeWriter,
+    error: Option<io::Error>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.pipe.write(buffer).inspect_err(|e| self.error = Some(e.kind().into()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pipe.flush()
+    }
+}
+
+fn of_layer(error: io::Error) -> Fault {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<OciError>()) {
+        Some(inner) => fault(inner),
+        None => Fault::failed("cannot read a layer", &error),
+    }
+}
+
+/// What a registry's or an archive's failure is to whoever asked.
+pub fn fault(error: &OciError) -> Fault {
+    let kind = match error {
+        OciError::Reference { .. } | OciError::Platform(_) | OciError::DigestForm(_) => FaultKind::BadRequest,
+        OciError::NotFound(_) | OciError::NoPlatform { .. } => FaultKind::NotFound,
+        OciError::Denied { .. } | OciError::Plain { .. } => FaultKind::Refused,
+        OciError::Cancelled => FaultKind::Cancelled,
+        OciError::Shared(inner) => return fault(inner),
+        _ => FaultKind::OperationFailed,
+    };
+    let fault = Fault::of(kind, error);
+    match error {
+        OciError::Plain { host } => fault.hint(format!("[registries] insecure = [{host:?}] in config.toml allows it")),
+        _ => fault,
+    }
+}
+
+/// Says which digest an image has that was to have another.
+pub fn check_pin(image: &ImageRecord, digest: &Digest) -> Result<(), Failure> {
+    if image.digest == digest.as_str() {
+        return Ok(());
+    }
+    let message = format!("image '{}' is {}, not {digest}", image.name, image.digest);
+    Err(Failure::new(FaultKind::AlreadyExists, message).hint(format!("banger image show {}", image.name)))
+}
+
+/// Says what a pull has come to.
+pub fn say(made: Made, image: &ImageRecord) -> Result<(), Failure> {
+    if made == Made::Before {
+        render::note(&format!("image '{}' is up to date: {}", image.name, image.digest));
+    }
+    render::line(image.name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(text: &str) -> Reference {
+        text.parse().expect("a reference")
+    }
+
+    #[test]
+    fn a_reference_has_a_name_of_its_own_here() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        for (text, name) in [
+            ("python:3.12", "python-3.12"),
+            ("alpine:latest", "alpine"),
+            ("ghcr.io/Owner/x", ""),
+            ("ghcr.io/owner/a_b:v1", "ghcr.io-owner-a-b-v1"),
+            ("localhost:5000/x:1", "localhost-5000-x-1"),
+            (&format!("alpine@{digest}"), "alpine-abababababab"),
+            ("x:UPPER_", "x-upper"),
+        ] {
+            if let Ok(reference) = text.parse() {
+                assert_eq!(name_of(&reference), name, "{text}");
+                assert!(name.parse::<ImageName>().is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn the_newest_image_of_a_reference_is_meant_and_a_digest_means_one() {
+        let image = |name: &str, reference: &str, digest: char, created_at| ImageRecord {
+            name: name.parse().expect("a name"),
+            size: Mib(1),
+            used_bytes: 0,
+            digest: format!("sha256:{}", digest.to_string().repeat(64)),
+            source: String::new(),
+            init: crate::model::InitMode::Minimal,
+            created_at,
+            reference: Some(reference.to_owned()),
+            config: ImageConfig::default(),
+            kernel: None,
+            place: None,
+        };
+        let images = [
+            image("old", "docker.io/library/a:1", 'a', 1),
+            image("new", "docker.io/library/a:1", 'b', 2),
+            image("other", "docker.io/library/ab:1", 'c', 3),
+        ];
+        let found = |text: &str| find(&images, &reference(text)).map(|image| image.name.to_string());
+        assert_eq!(found("a:1").as_deref(), Some("new"));
+        assert_eq!(found("a:2"), None);
+        assert_eq!(found(&format!("a@sha256:{}", "a".repeat(64))).as_deref(), Some("old"));
+        assert_eq!(found(&format!("a@sha256:{}", "c".repeat(64))), None);
+    }
+}

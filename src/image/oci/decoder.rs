@@ -1,0 +1,111 @@
+//! gzip, zstd or neither, by the first bytes: registries and tools get the media type wrong, and the digest
+//! of the result decides anyway.
+
+use std::io::{self, BufRead, Read};
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::zstd::ZstdReader;
+
+/// What a stream decompresses to.
+pub(super) enum Decoder<R> {
+    /// Nothing was read yet.
+    Unknown(Option<R>),
+    Plain(R),
+    Gzip(Box<MultiGzDecoder<R>>),
+    Zstd(Box<ZstdReader<R>>),
+}
+
+impl<R: BufRead> Decoder<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self::Unknown(Some(source))
+    }
+
+    fn detect(mut source: R) -> io::Result<Self> {
+        let start = source.fill_buf()?;
+        // Frames to skip begin with 50 to 5f (RFC 8878 section 3.1.2).
+        let skippable = start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
+        Ok(if start.starts_with(b"\x1f\x8b") {
+            Self::Gzip(Box::new(MultiGzDecoder::new(source)))
+        } else if start.starts_with(b"\x28\xb5\x2f\xfd") || skippable {
+            Self::Zstd(Box::new(ZstdReader::new(source)))
+        } else {
+            Self::Plain(source)
+        })
+    }
+
+    /// Whether it is compressed, as far as something was read.
+    pub(super) fn is_compressed(&self) -> bool {
+        matches!(self, Self::Gzip(_) | Self::Zstd(_))
+    }
+
+    /// The compressed side; `None` when finding out about it failed.
+    pub(super) fn source(&mut self) -> Option<&mut R> {
+        match self {
+            Self::Unknown(source) => source.as_mut(),
+            Self::Plain(source) => Some(source),
+            Self::Gzip(decoder) => Some(decoder.get_mut()),
+            Self::Zstd(decoder) => Some(&mut decoder.source),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Decoder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Self::Unknown(source) = self
+            && let Some(source) = source.take()
+        {
+            *self = Self::detect(source)?;
+        }
+        match self {
+            Self::Unknown(_) => Ok(0),
+            Self::Plain(source) => source.read(buffer),
+            Self::Gzip(decoder) => decoder.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn decoded(bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        Decoder::new(bytes).read_to_end(&mut out).map(|_| out)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).expect("compresses");
+        encoder.finish().expect("compresses")
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    #[test]
+    fn each_compression_is_seen_and_members_follow_each_other() {
+        assert_eq!(decoded(b"plain").expect("plain"), b"plain");
+        assert_eq!(decoded(b"").expect("empty"), b"");
+        assert_eq!(decoded(&[gzip(b"one "), gzip(b"two")].concat()).expect("gzip"), b"one two");
+        let skip: &[u8] = &[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+        assert_eq!(decoded(&[skip, &zstd(b"one "), skip, &zstd(b"two"), skip].concat()).expect("zstd"), b"one two");
+        let large: Vec<u8> = (0..3_000_000u32).map(|n| (n / 7) as u8).collect();
+        assert_eq!(decoded(&zstd(&large)).expect("zstd"), large);
+    }
+
+    #[test]
+    fn what_is_cut_or_damaged_is_an_error() {
+        for whole in [gzip(b"something to compress"), zstd(b"something to compress")] {
+            for length in 4..whole.len() {
+                assert!(decoded(&whole[..length]).is_err(), "{length} of {}", whole.len());
+            }
+        }
+        assert!(decoded(&[&[0x50, 0x2a, 0x4d, 0x18][..], &[255; 4]].concat()).is_err());
+        // A window of 1 GiB: frame header descriptor without single segment, window descriptor 20 << 3.
+        assert!(decoded(&[0x28, 0xb5, 0x2f, 0xfd, 0, 20 << 3, 1, 0, 0]).is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! What others wrote, through each parser of this room; the fuzzer has no other way in.
+
+use super::reference::Reference;
+use super::{challenge, config, manifest, url};
+
+/// A reference that parses is shown as one that parses to the same.
+pub fn reference(text: &str) {
+    if let Ok(reference) = text.parse::<Reference>() {
+        assert_eq!(reference.to_string().parse::<Reference>().ok().as_ref(), Some(&reference));
+        assert!(!reference.repository().contains(".."), "{reference}");
+    }
+}
+
+/// Manifests, indexes and configurations.
+pub fn documents(bytes: &[u8]) {
+    let platform = super::Platform::of_this_machine();
+    if let Ok(manifest::Document::Index(images)) = manifest::parse(bytes, None) {
+        // Either way is fine: it must only end.
+        let _ = platform.choose(&images);
+    }
+    for layers in 0..3 {
+        if let Ok(configuration) = config::parse(bytes, layers) {
+            assert_eq!(configuration.diff_ids.len(), layers);
+        }
+    }
+}
+
+/// Headers: challenges, and where a server sends to.
+pub fn headers(text: &str) {
+    let _ = challenge::parse(text);
+    let here = url::Url::new(true, "registry.example", "/v2/a/blobs/b?c=d");
+    if let Ok(there) = here.join(text) {
+        assert_eq!(url::Url::parse(&there.to_string()).ok().as_ref(), Some(&there), "{text}");
+    }
+}
