@@ -72,7 +72,9 @@ impl Blobs {
                 return Ok(Claim::Whole(Arc::new(file)));
             }
             let file = open_part(&path)?;
-            flock(&file, FlockOperation::LockExclusive).map_err(io::Error::from).map_err(named("lock", &path))?;
+            if !lock_or_wait(&file).map_err(named("lock", &path))? {
+                continue;
+            }
             // Whoever had it before may have finished it or thrown it away.
             if is_at(&file, &path)? {
                 let part = Part { file: Arc::new(file), whole: self.path(digest), path, digest: digest.clone(), size };
@@ -104,6 +106,21 @@ impl Blobs {
                 part.keep()
             }
         }
+    }
+}
+
+/// True with the exclusive lock; false when whoever had it is done with it.
+///
+/// What is waited for is a shared lock, which a writer that has finished lets others have while it keeps its own:
+/// two pulls of which each waited for the other to be done with a finished blob would wait for ever.
+fn lock_or_wait(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            flock(file, FlockOperation::LockShared)?;
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -168,6 +185,12 @@ impl Part {
         Ok(())
     }
 
+    /// Lets others have it: here it failed.
+    pub(super) fn release(&self) {
+        // Gone with the file anyway, which whoever follows it may hold for a while.
+        let _ = flock(&*self.file, FlockOperation::Unlock);
+    }
+
     /// Removes it: what is in it is wrong.
     pub(super) fn discard(&self) -> io::Result<()> {
         crate::os::files::remove_file(&self.path)
@@ -208,7 +231,7 @@ mod tests {
             let second = scope.spawn(|| matches!(blobs.claim(&digest, 5).expect("claimed"), Claim::Whole(_)));
             part.write(b"hello", 0).expect("written");
             part.keep().expect("kept");
-            drop(part);
+            // The first goes on using it.
             assert!(second.join().expect("no panic"));
         });
     }

@@ -157,8 +157,6 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_ended() {
-        let error = run(Path::new("/bin/cat"), "", Duration::from_millis(200));
-        assert!(error.is_err() || error == Ok(None));
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("hang");
         std::fs::write(&path, "#!/bin/sh\nsleep 100\n").expect("written");

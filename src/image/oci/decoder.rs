@@ -21,17 +21,25 @@ impl<R: BufRead> Decoder<R> {
         Self::Unknown(Some(source))
     }
 
-    fn detect(mut source: R) -> io::Result<Self> {
-        let start = source.fill_buf()?;
+    /// A source that cannot be read stays where it is: it is asked why.
+    fn detect(&mut self) -> io::Result<()> {
+        let Self::Unknown(unknown) = self else { return Ok(()) };
+        let start = match unknown {
+            Some(source) => source.fill_buf()?,
+            None => return Ok(()),
+        };
         // Frames to skip begin with 50 to 5f (RFC 8878 section 3.1.2).
         let skippable = start.len() >= 4 && start[0] & 0xf0 == 0x50 && start[1..4] == [0x2a, 0x4d, 0x18];
-        Ok(if start.starts_with(b"\x1f\x8b") {
-            Self::Gzip(Box::new(MultiGzDecoder::new(source)))
-        } else if start.starts_with(b"\x28\xb5\x2f\xfd") || skippable {
-            Self::Zstd(Box::new(ZstdReader::new(source)))
-        } else {
-            Self::Plain(source)
-        })
+        let gzip = start.starts_with(b"\x1f\x8b");
+        let zstd = start.starts_with(b"\x28\xb5\x2f\xfd") || skippable;
+        if let Some(source) = unknown.take() {
+            *self = match (gzip, zstd) {
+                (true, _) => Self::Gzip(Box::new(MultiGzDecoder::new(source))),
+                (_, true) => Self::Zstd(Box::new(ZstdReader::new(source))),
+                _ => Self::Plain(source),
+            };
+        }
+        Ok(())
     }
 
     /// Whether it is compressed, as far as something was read.
@@ -39,7 +47,7 @@ impl<R: BufRead> Decoder<R> {
         matches!(self, Self::Gzip(_) | Self::Zstd(_))
     }
 
-    /// The compressed side; `None` when finding out about it failed.
+    /// The compressed side.
     pub(super) fn source(&mut self) -> Option<&mut R> {
         match self {
             Self::Unknown(source) => source.as_mut(),
@@ -52,11 +60,7 @@ impl<R: BufRead> Decoder<R> {
 
 impl<R: BufRead> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Self::Unknown(source) = self
-            && let Some(source) = source.take()
-        {
-            *self = Self::detect(source)?;
-        }
+        self.detect()?;
         match self {
             Self::Unknown(_) => Ok(0),
             Self::Plain(source) => source.read(buffer),

@@ -41,14 +41,15 @@ fn claim(flow: &Flow, registry: &Registry, blobs: &Blobs) -> Result<(), OciError
     debug!("{}: {at} of {} bytes are there", flow.what, flow.size);
     flow.begin(Arc::clone(&part.file), at);
     let mut download = Download { flow, registry, part, at, hasher, foreign: at > 0 };
-    match download.run() {
-        // What is wrong now is wrong the next time, too.
-        Err(e @ (OciError::Digest { .. } | OciError::Endless { .. })) => {
-            download.part.discard()?;
-            Err(e)
-        }
-        other => other,
+    let result = download.run();
+    // What is wrong now is wrong the next time, too.
+    if matches!(result, Err(OciError::Digest { .. } | OciError::Endless { .. })) {
+        download.part.discard()?;
     }
+    if result.is_err() {
+        download.part.release();
+    }
+    result
 }
 
 struct Download<'a> {
