@@ -152,7 +152,7 @@ fn look_up(file: &AuthFile, reference: &Reference) -> Place {
     let auths = file.auths.iter().flatten();
     let auths: Vec<(&str, &Entry)> = auths.map(|(key, entry)| (plain_name(key), entry)).collect();
     let filled = |e: &&Entry| e.auth.is_some() || e.identitytoken.is_some() || e.username.is_some();
-    let found = names.iter().find_map(|name| auths.iter().find(|(key, e)| key == name && filled(&e)).map(|(_, e)| *e));
+    let found = names.iter().find_map(|name| auths.iter().find(|(key, e)| key == name && filled(e)).map(|(_, e)| *e));
     match (found, &file.creds_store) {
         (Some(entry), _) => credential(entry).map_or(Place::Broken, Place::There),
         (None, Some(name)) if !name.is_empty() => Place::Program { name: name.clone(), server: server() },
