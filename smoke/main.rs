@@ -105,6 +105,15 @@ mod tools;
 /// Repositories in, patches out.
 mod workspaces;
 
+/// Interrupted pulls, and how fast they are.
+mod pulls;
+/// A real registry.
+mod registry;
+/// Trees as text.
+mod tree;
+/// Images that are hard to get right.
+mod tricky;
+
 use runner::Scenario;
 
 /// In the order they are played: what is quick and basic first.
@@ -160,6 +169,9 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("workspace_ctrl_c", 400, interrupted::by_ctrl_c),
     Scenario::new("workspace_dead_daemon", 400, interrupted::by_a_dead_daemon),
     Scenario::new("workspace_speed", 600, speed::beside_rsync_and_tar),
+    Scenario::new("image_trees", 900, tricky::are_as_umoci_unpacks_them),
+    Scenario::new("image_pulls_interrupted", 400, pulls::survive_cuts_and_kills),
+    Scenario::new("image_pull_speed", 600, pulls::beside_skopeo_umoci_and_mkfs),
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),
@@ -184,6 +196,8 @@ fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("--one") => runner::play_here(SCENARIOS, arguments.get(1).map_or("", String::as_str)),
+        Some(tree::FLAG) => tree::print(std::path::Path::new(arguments.get(1).map_or("/", String::as_str))),
+        Some(registry::CUTTER) => registry::cut_after(&arguments[1..]),
         Some("--list") => runner::list(SCENARIOS),
         Some(_) | None => runner::run(SCENARIOS, &arguments),
     }

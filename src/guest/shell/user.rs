@@ -10,7 +10,7 @@ use rustix::process::{Gid, Uid};
 use crate::os::accounts::{self, Account};
 
 /// Before uid, gid and groups; then come the program's file, its name and its arguments.
-pub const FLAG: &str = "--as";
+pub const FLAG: &str = "--user";
 
 /// The words that have the agent become `account`.
 pub fn words(account: &Account) -> [String; 4] {
