@@ -169,7 +169,7 @@ fn opened(
     let pending = pending.collect();
     let progress = Progress { total, flows: Arc::default(), read };
     let guard = Arc::new(Guard(Arc::new(Cancel::default())));
-    Opened { digest, reference, config: configuration.run, layers: count, pending, progress, guard }
+    Opened { digest, reference, config: configuration.run, layers: count, pending, start: None, progress, guard }
 }
 
 /// A layer that is there, read for the first time.

@@ -33,3 +33,24 @@ pub fn headers(text: &str) {
         assert_eq!(url::Url::parse(&there.to_string()).ok().as_ref(), Some(&there), "{text}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_others_write_is_read_or_refused(
+            any in "\\PC{0,200}",
+            near in "[a-zA-Z0-9:/@._\\[\\]-]{0,80}(@sha256:[0-9a-f]{64})?",
+            header in "(Bearer|Basic|,| |=|\"|\\\\|realm|x){0,30}",
+            location in "(https?://|//|/|\\?|#|[a-z.:]|%2f){0,20}",
+        ) {
+            for text in [&any, &near, &header, &location] {
+                super::reference(text);
+                super::headers(text);
+                super::documents(text.as_bytes());
+            }
+        }
+    }
+}

@@ -126,7 +126,8 @@ pub enum Input {
     Stream(Box<dyn Read + Send>),
 }
 
-/// Finds the image of `source` for `platform` (this machine's unless given), and begins to fetch its layers.
+/// Finds the image of `source` for `platform` (this machine's unless given). Its layers are fetched from when the
+/// first of them is asked for.
 ///
 /// `on_stage` is told, in a few words, what takes a while next.
 pub fn open(
@@ -150,7 +151,7 @@ pub fn open(
     }
 }
 
-/// An image whose layers come. Dropping it, and the layers taken from it, ends the downloads; what has come
+/// An image whose layers can be had. Dropping it, and the layers taken from it, ends the downloads; what has come
 /// stays in the cache and is not fetched again.
 pub struct Opened {
     digest: Digest,
@@ -158,6 +159,7 @@ pub struct Opened {
     config: ImageConfig,
     layers: usize,
     pending: VecDeque<Pending>,
+    start: Option<Box<dyn FnOnce() + Send>>,
     progress: Progress,
     guard: Arc<Guard>,
 }
@@ -199,6 +201,9 @@ impl Opened {
     /// The next layer, lowest first; `None` after the last. Each is to be read to its end: what is not read was
     /// not verified.
     pub fn next_layer(&mut self) -> Option<LayerReader> {
+        if let Some(start) = self.start.take() {
+            start();
+        }
         let Pending { source, diff_id, what } = self.pending.pop_front()?;
         Some(LayerReader::new(source, diff_id, what, Arc::clone(&self.guard)))
     }

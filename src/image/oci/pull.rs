@@ -24,7 +24,7 @@ const THREADS: usize = 3;
 /// Indexes that may lie in each other.
 const MOST_NESTED: usize = 3;
 
-/// Finds the image and begins to fetch its layers.
+/// Finds the image.
 pub(super) fn open(
     reference: &Reference,
     platform: &Platform,
@@ -39,10 +39,8 @@ pub(super) fn open(
     let (digest, manifest) = pull.resolve(reference, platform)?;
     let configuration = pull.configuration(&manifest)?;
     configuration.check_platform(platform)?;
-    on_stage(&format!("fetching {} layers", manifest.layers.len()));
     let flows = flows_of(&manifest)?;
     let guard = Arc::new(Guard(Arc::clone(&pull.cancel)));
-    pull.start(&flows.each)?;
     Ok(pull.opened(reference, digest, configuration, flows, guard))
 }
 
@@ -114,24 +112,28 @@ impl Pull {
 
     /// Threads that take one blob after the other. They are not waited for: one that waits for the network or for
     /// another process sees at its next step that nobody wants it any more.
-    fn start(&self, flows: &Arc<Vec<Arc<Flow>>>) -> Result<(), OciError> {
+    fn start(&self, flows: &Arc<Vec<Arc<Flow>>>) {
         let next = Arc::new(AtomicUsize::new(0));
         for number in 0..THREADS.min(flows.len()) {
             let (registry, blobs) = (Arc::clone(&self.registry), self.blobs.clone());
-            let (flows, next) = (Arc::clone(flows), Arc::clone(&next));
+            let (all, next) = (Arc::clone(flows), Arc::clone(&next));
             let work = move || {
-                while let Some(flow) = flows.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(flow) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     download::fetch(flow, &registry, &blobs);
                 }
             };
-            let thread = std::thread::Builder::new().name(format!("layers-{number}"));
-            thread.spawn(work).map_err(crate::os::files::named("start a thread for", &self.blobs.folder))?;
+            let begun = std::thread::Builder::new().name(format!("layers-{number}")).spawn(work);
+            // One thread does it all, only later.
+            if let (0, Err(e)) = (number, begun) {
+                let error = Arc::new(OciError::File(e));
+                flows.iter().for_each(|flow| flow.end(Err(OciError::Shared(Arc::clone(&error)))));
+                return;
+            }
         }
-        Ok(())
     }
 
     fn opened(
-        &self,
+        self,
         reference: &Reference,
         digest: Digest,
         configuration: Configuration,
@@ -145,9 +147,11 @@ impl Pull {
         };
         let pending: VecDeque<_> = flows.layers.iter().zip(configuration.diff_ids).map(follow).collect();
         let total = flows.each.iter().map(|flow| flow.size).sum();
+        let each = Arc::clone(&flows.each);
         let progress = Progress { total, flows: flows.each, read: Arc::new(AtomicU64::new(0)) };
         let (config, reference) = (configuration.run, reference.to_string());
-        Opened { digest, reference, config, layers: pending.len(), pending, progress, guard }
+        let start: Option<Box<dyn FnOnce() + Send>> = Some(Box::new(move || self.start(&each)));
+        Opened { digest, reference, config, layers: pending.len(), pending, start, progress, guard }
     }
 }
 

@@ -173,6 +173,10 @@ fn an_image_is_pulled_once_and_then_from_the_cache() {
     assert_eq!(opened.digest(), Digest::of(&image.manifest).as_str());
     assert_eq!(opened.reference(), format!("{}/a/b:t", server.authority));
     assert_eq!((opened.layers(), opened.config().env.as_slice()), (3, &["A=b".to_owned()][..]));
+    let other = tempfile::tempdir().expect("a folder");
+    let (source, settings) = (Source::Registry(reference(&server)), self::settings(other.path()));
+    drop(open(source, Some(&amd64()), &settings, &mut |_| {}).expect("opened"));
+    assert_eq!((server.count("/blobs/"), cached(other.path())), (5, (2, 0)), "layers that nobody asks for");
 }
 
 #[test]
