@@ -39,7 +39,7 @@ run_needs="qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap nft:nftables
     depmod:kmod mkfs.ext4:e2fsprogs ssh:openssh-client xz:xz-utils zstd:zstd newuidmap:uidmap ps:procps"
 smoke_needs="qemu-img:qemu-utils setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils sshd:openssh-server lz4:lz4
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap strace:strace iptables:iptables dig:bind9-dnsutils
-    dnsperf:dnsperf rsync:rsync"
+    dnsperf:dnsperf rsync:rsync busybox:busybox-static"
 
 # missing NEED...: the packages of those programs and files that are not there.
 missing() {
