@@ -85,6 +85,8 @@ mod resolved;
 mod rules;
 /// Secrets that stay out of the guest.
 mod secrets;
+/// Images with next to nothing in them.
+mod small_images;
 /// Disks in a guest whose kernel has device-mapper.
 mod snapshots;
 /// Hostile bytes at both sockets.
@@ -175,6 +177,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("tmp_survives_systemd", 240, guests::tmp_survives_systemd),
     Scenario::new("life_of_a_vm", 240, guests::stop_start_delete),
     Scenario::new("minimal_init", 180, guests::minimal_init),
+    Scenario::new("image_of_busybox", 180, small_images::busybox_only),
+    Scenario::new("image_of_one_program", 180, small_images::one_program_only),
     Scenario::new("grows_for_real", 300, lifecycle::grows_for_real),
     Scenario::new("logs_bounded", 240, guests::serial_log_is_bounded),
     Scenario::new("guest_floods", 400, floods::are_bounded),

@@ -1,7 +1,8 @@
 //! The same tests over each carrier of the guest shell: what a command is, its streams, its signals.
 //!
 //! Only tests, and a room of its own, because nothing else may know both ends of a carrier. ssh talks
-//! to a real sshd over a socket pair, the agent's carrier to the guest's own end of it in a thread.
+//! to a real sshd over a socket pair and to the guest's own server, the agent's carrier to the guest's own end
+//! of it in a thread.
 
 mod commands;
 mod signals;
@@ -16,11 +17,12 @@ use std::time::Duration;
 
 use crate::guest::shell::session;
 use crate::guest::shell::wire::{Kind, Wire};
+use crate::guest::ssh::tests::connection_to_a_process;
 use crate::protocol::shell::Token;
 use crate::shell::{AgentShell, GuestShell, Timeouts};
-use crate::ssh::SshShell;
-use crate::ssh::tests::server::{Server, timeouts};
+use crate::ssh::tests::server::{Server, login_name, timeouts};
 use crate::ssh::tests::{output, script};
+use crate::ssh::{Access, KeyPair, SshShell, generate};
 
 /// Something to run commands in.
 trait Guest {
@@ -41,6 +43,32 @@ impl Guest for OverSsh {
 
     fn cut_after(&self, time: Duration) {
         cut(self.1.take(), time);
+    }
+}
+
+/// The guest's own ssh server, for images without one: its private key and the client's public one, and
+/// what the client knows.
+struct OverOwn(KeyPair, Access, RefCell<Option<UnixStream>>);
+
+impl OverOwn {
+    fn start() -> Self {
+        signals_as_in_a_guest();
+        let (host, user) = (generate().expect("a key"), generate().expect("a key"));
+        let (private_key, host_key) = (user.private.clone(), host.public.clone());
+        let access = Access { name: "box".into(), user: login_name(), private_key, host_key };
+        Self(KeyPair { public: user.public, private: host.private }, access, RefCell::default())
+    }
+}
+
+impl Guest for OverOwn {
+    fn shell(&self) -> Box<dyn GuestShell> {
+        let socket = UnixStream::from(connection_to_a_process(&self.0.private, &self.0.public));
+        *self.2.borrow_mut() = Some(socket.try_clone().expect("a copy"));
+        Box::new(SshShell::connect(socket.into(), &self.1, timeouts(), None).expect("a session"))
+    }
+
+    fn cut_after(&self, time: Duration) {
+        cut(self.2.take(), time);
     }
 }
 
@@ -85,8 +113,8 @@ fn cut(socket: Option<UnixStream>, time: Duration) {
     });
 }
 
-/// Each of the tests over both carriers.
-macro_rules! over_both {
+/// Each of the tests over both carriers, and over ssh to both servers.
+macro_rules! over_all {
     ($($room:ident::$test:ident,)*) => {
         mod ssh {
             $(#[test]
@@ -94,6 +122,12 @@ macro_rules! over_both {
                 if let Some(server) = super::Server::start() {
                     super::$room::$test(&super::OverSsh(server, Default::default()));
                 }
+            })*
+        }
+        mod own {
+            $(#[test]
+            fn $test() {
+                super::$room::$test(&super::OverOwn::start());
             })*
         }
         mod agent {
@@ -105,7 +139,7 @@ macro_rules! over_both {
     };
 }
 
-over_both! {
+over_all! {
     commands::exit_codes_come_back_as_they_are,
     commands::arguments_arrive_byte_for_byte,
     commands::folder_and_environment_are_as_asked,

@@ -22,6 +22,8 @@ mod init;
 mod power;
 /// Running what the host says.
 pub mod shell;
+/// An ssh server for images without one.
+pub mod ssh;
 /// The few calls that no safe crate offers.
 #[allow(unsafe_code)]
 mod sys;

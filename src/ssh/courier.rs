@@ -19,7 +19,7 @@ use crate::shell::signal_name;
 /// An orphan's parent is pid 1, whose children are all the guest's services: when the connection
 /// has just ended there must be nothing to signal, so the parent has to be an ssh server.
 const SCRIPT: &str = r#"read -r c 2>/dev/null < "/proc/$PPID/comm" || exit 0
-case $PPID:$c in 1:*) exit 0 ;; *:sshd*|*:dropbear*) ;; *) exit 0 ;; esac
+case $PPID:$c in 1:*) exit 0 ;; *:sshd*|*:dropbear*|*:banger-sshd) ;; *) exit 0 ;; esac
 for s in /proc/[0-9]*/stat; do
 { read -r l < "$s"; } 2>/dev/null || continue
 p=${s#/proc/}; p=${p%/stat}; set -- ${l##*) }

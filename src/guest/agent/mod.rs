@@ -24,7 +24,7 @@ pub mod serve;
 /// Telling pid 1 to end this guest.
 mod shutdown;
 /// ssh without waiting for sshd.
-mod sshd;
+pub mod sshd;
 /// Numbers of the running system.
 mod stats;
 
@@ -44,6 +44,7 @@ use super::error::{Doing, GuestError, chain};
 use super::init::TROUBLES_PATH;
 use super::shell::channels::Channels;
 use super::shell::{jobs, tools, user};
+use super::ssh;
 use crate::protocol::guest::Announcement;
 
 /// Stack of a thread: none here is deep.
@@ -64,6 +65,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     match arguments {
         [word] if word == KEEPER => keeper::run(),
         [word] if word == GUEST => attend(),
+        [flag] if flag == ssh::FLAG => ssh::run(),
         [flag, word] if flag == tools::FLAG => tools::run(word),
         [flag, number] if flag == jobs::FLAG => keep_job(number),
         [flag, words @ ..] if flag == user::FLAG => user::run(words),
@@ -103,7 +105,7 @@ fn live() -> Result<(), GuestError> {
     let ssh = start_ssh(&mouth);
     let facts = Facts { ssh, troubles };
     mouth.announce(ready(ssh));
-    say(&format!("ready, ssh {}", if ssh { "answers" } else { "has no server in this image" }));
+    say(if ssh { "ready, ssh answers" } else { "ready, without ssh" });
     start("button", || button::watch(shutdown::begin));
     let worker = Worker::start(mouth.clone(), facts, Hands::Guest(Channels::default()));
     let talker = mouth.clone();
@@ -141,8 +143,10 @@ fn announce_troubles(mouth: &Mouth) -> Vec<String> {
 /// Whether ssh answers from now on.
 fn start_ssh(mouth: &Mouth) -> bool {
     match sshd::Server::open() {
-        Ok(Some(server)) => start("ssh", move || report("ssh", server.serve())),
-        Ok(None) => false,
+        Ok(server) => {
+            say(&format!("ssh: {}", server.describe()));
+            start("ssh", move || report("ssh", server.serve()))
+        }
         Err(error) => {
             let text = chain(&error);
             say(&format!("trouble: {text}"));

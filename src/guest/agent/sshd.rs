@@ -1,8 +1,8 @@
 //! ssh without waiting for sshd.
 //!
-//! The agent listens on port 22 and starts `sshd -i` for each connection, as inetd would. So ssh
-//! answers from the moment that `init` says ready, long before the image's init has started
-//! anything, and no unit of the image can stop, restart or reconfigure it away.
+//! The agent listens on port 22 and starts the image's `sshd -i` for each connection, as inetd would, or its
+//! own server where the image has none. So ssh answers from the moment that `init` says ready, long before the
+//! image's init has started anything, and no unit of the image can stop, restart or reconfigure it away.
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,10 +18,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::start;
+use super::{SELF, start};
 use crate::guest::console::{self, say};
 use crate::guest::environment;
 use crate::guest::error::{Doing, GuestError};
+use crate::guest::ssh::{self, keys};
 use crate::os::files;
 
 /// Most connections at once.
@@ -46,18 +47,42 @@ const OPTIONS: [&str; 5] = [
     "PidFile=none",
 ];
 
+/// What is started for each connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Program {
+    /// The image's.
+    Image(PathBuf),
+    /// This very binary (`guest::ssh`).
+    Own,
+}
+
 /// Listens, and knows what to start.
 pub struct Server {
-    program: PathBuf,
+    program: Program,
     listener: TcpListener,
 }
 
+/// Whether the image brings an ssh server: then that one is used.
+pub fn is_in_image() -> bool {
+    find(&CANDIDATES).is_some()
+}
+
 impl Server {
-    /// `None` when the image has no ssh server.
-    pub fn open() -> Result<Option<Self>, GuestError> {
-        let Some(program) = find(&CANDIDATES) else { return Ok(None) };
+    /// Which server it is was decided by `init`, for this boot: it left keys for our own, or gave the image's
+    /// its own. One that is installed later has other keys than those that the host knows.
+    pub fn open() -> Result<Self, GuestError> {
+        let image = if keys::are_there() { None } else { find(&CANDIDATES) };
+        let program = image.map_or(Program::Own, Program::Image);
         let listener = listen().doing(|| "listen on port 22".into())?;
-        Ok(Some(Self { program, listener }))
+        Ok(Self { program, listener })
+    }
+
+    /// Whose server answers, in words.
+    pub fn describe(&self) -> String {
+        match &self.program {
+            Program::Image(path) => path.display().to_string(),
+            Program::Own => "banger's own server".to_owned(),
+        }
     }
 
     /// Accepts for ever.
@@ -81,15 +106,14 @@ impl Server {
         }
         match self.start_session(stream) {
             Ok(child) => watch(child, sessions.clone()),
-            Err(error) => say(&format!("trouble: cannot start {}: {error}", self.program.display())),
+            Err(error) => say(&format!("trouble: cannot start {}: {error}", self.describe())),
         }
     }
 
     fn start_session(&self, stream: TcpStream) -> io::Result<Child> {
-        files::ensure_dir(Path::new(PRIVILEGE_SEPARATION), 0o755)?;
         let output = OwnedFd::from(stream.try_clone()?);
-        let child = Command::new(&self.program)
-            .args(arguments())
+        let child = self
+            .command()?
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(OwnedFd::from(stream))
@@ -100,6 +124,22 @@ impl Server {
         // What a person runs is no more precious than anything else; the agent is.
         let _ = fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
         Ok(child)
+    }
+
+    fn command(&self) -> io::Result<Command> {
+        match &self.program {
+            Program::Image(path) => {
+                files::ensure_dir(Path::new(PRIVILEGE_SEPARATION), 0o755)?;
+                let mut command = Command::new(path);
+                command.args(arguments());
+                Ok(command)
+            }
+            Program::Own => {
+                let mut command = Command::new(SELF);
+                command.arg0("banger-agent").arg(ssh::FLAG).current_dir("/");
+                Ok(command)
+            }
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 
 /// The root disk: waiting for it, mounting, growing.
 mod disk;
+/// What every program expects to find.
+mod folders;
 /// Handing pid 1 to the image's own init.
 pub mod handover;
 /// Kernel modules of the initramfs.
@@ -147,6 +149,7 @@ fn settle(given: &Given) -> Vec<String> {
         }
     };
     step("filesystems", mounts::mount_late());
+    step("folders", folders::make());
     step("disk size", disk::grow());
     step("modules drive", given.release.as_deref().map_or(Ok(()), mounts::mount_modules));
     step("network", network::configure(identity));

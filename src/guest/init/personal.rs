@@ -12,7 +12,9 @@ use std::path::Path;
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::machine_id;
+use crate::guest::agent::sshd;
 use crate::guest::error::{Doing, GuestError};
+use crate::guest::ssh;
 use crate::model::identity::IdentityV1;
 use crate::os::clock;
 
@@ -27,6 +29,20 @@ pub fn write_all(identity: &IdentityV1) -> Vec<(&'static str, Result<(), GuestEr
         ("hosts", hosts(identity)),
         ("machine id", write("/etc/machine-id", &format!("{}\n", machine_id(&identity.id)), 0o444)),
         ("resolver", write("/etc/resolv.conf", &format!("nameserver {}\n", identity.gateway), 0o644)),
+    ]
+    .into_iter()
+    .chain(keys(identity))
+    .collect()
+}
+
+/// The keys of the image's ssh server where it has one, in the files that it reads; else those of ours, and
+/// nothing is written into the image.
+fn keys(identity: &IdentityV1) -> Vec<(&'static str, Result<(), GuestError>)> {
+    if !sshd::is_in_image() {
+        let written = ssh::keys::write(&identity.host_key, &identity.authorized_key);
+        return vec![("keys of banger's ssh server", written.doing(|| "write the keys of banger's ssh server".into()))];
+    }
+    vec![
         ("authorized key", authorized_key(&identity.authorized_key)),
         ("host key", write("/etc/ssh/ssh_host_ed25519_key", &with_newline(&identity.host_key), 0o600)),
         ("root's account", unlock_root()),

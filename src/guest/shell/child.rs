@@ -23,6 +23,9 @@ use crate::guest::{environment, sys};
 use crate::os::accounts::{self, Account};
 use crate::protocol::shell::{Begin, Program, Terminal};
 
+/// Where images keep a shell: the last one's is that of distroless images for debugging.
+const SHELLS: [&str; 5] = ["/bin/sh", "/bin/bash", "/bin/ash", "/usr/bin/sh", "/busybox/sh"];
+
 /// What a shell says of a program that is not there, and of one that is none.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
@@ -113,12 +116,13 @@ fn prepare(begin: &Begin, account: &Account, folder: &Path) -> Result<Command, R
     let variables = environment::read();
     let path = variable(&begin.env, "PATH").or_else(|| variable(&variables, "PATH"));
     let mut command = match &begin.program {
-        Program::Login => login(account),
+        Program::Login => login(account)?,
         Program::Argv(words) => of_words(words, path, folder)?,
         Program::As { words, .. } => as_user(&of_words(words, path, folder)?, words, account),
         Program::Tool(tool) => tools::command(tool),
     };
-    command.env_clear().env("PATH", PATH).env("HOME", &account.home).env("SHELL", &account.shell);
+    command.env_clear().env("PATH", PATH).env("HOME", &account.home);
+    command.env("SHELL", shell_of(account).unwrap_or_else(|| account.shell.clone()));
     command.env("USER", &account.name).env("LOGNAME", &account.name);
     if let Some(terminal) = &begin.pty {
         command.env("TERM", &terminal.term);
@@ -149,13 +153,33 @@ fn as_user(command: &Command, words: &[Vec<u8>], account: &Account) -> Command {
     other
 }
 
+/// Root's shell: what the database names, else what images call theirs. None in an image without any.
+pub fn login_shell() -> Option<PathBuf> {
+    shell_of(&accounts::of_uid(0).unwrap_or_else(root_of_no_database))
+}
+
+fn shell_of(account: &Account) -> Option<PathBuf> {
+    // What only says that nobody may log in is none.
+    let is_shell = |path: &PathBuf| path.file_name().is_some_and(|name| name != "nologin" && name != "false");
+    let own = Some(account.shell.clone()).filter(is_shell);
+    own.into_iter().chain(SHELLS.map(PathBuf::from)).find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+}
+
 /// A login shell's own name begins with `-` (login(1)).
-fn login(account: &Account) -> Command {
-    let mut command = Command::new(&account.shell);
+fn login(account: &Account) -> Result<Command, Refusal> {
+    let shell = shell_of(account).ok_or_else(|| Refusal {
+        code: NOT_FOUND,
+        text: "banger: this image has no shell: run a program with `banger vm exec NAME -- PROGRAM`\n".to_owned(),
+    })?;
     let mut name = OsString::from("-");
-    name.push(account.shell.file_name().unwrap_or(OsStr::new("sh")));
+    name.push(shell.file_name().unwrap_or(OsStr::new("sh")));
+    let mut command = Command::new(shell);
     command.arg0(name);
-    command
+    Ok(command)
 }
 
 fn of_words(words: &[Vec<u8>], path: Option<&str>, folder: &Path) -> Result<Command, Refusal> {
@@ -208,7 +232,7 @@ fn find(name: &[u8], path: &str) -> Result<PathBuf, u8> {
 fn is_script_without_interpreter(file: &Path) -> bool {
     use std::io::Read;
     // Before it is opened: a pipe would make that wait.
-    if !std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0) {
+    if !is_executable(file) {
         return false;
     }
     let mut beginning = Vec::new();

@@ -214,7 +214,7 @@ fn record(mut started: child::Started, log: &mut Log) -> io::Result<Ending> {
         }
         ended.iter().rev().for_each(|at| drop(sources.remove(*at)));
     }
-    Ok(super::session::ending_of(started.child.wait()?))
+    Ok(super::running::ending_of(started.child.wait()?))
 }
 
 /// A job's log, at its end.

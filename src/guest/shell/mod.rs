@@ -7,11 +7,15 @@
 /// Which channels are in use.
 pub mod channels;
 /// Starting a command.
-mod child;
+pub mod child;
 /// Commands that need nobody.
 pub mod jobs;
-/// One command's life.
+/// A command that runs.
+pub mod running;
+/// One command's life on a channel.
 pub mod session;
+/// Its streams.
+pub mod streams;
 /// What the agent can do by itself.
 pub mod tools;
 /// Becoming another user.
