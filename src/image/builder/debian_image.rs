@@ -10,38 +10,17 @@ use super::{apt, tool};
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.gpg", "/etc/apt/trusted.gpg.d/debian-archive-bookworm-stable.asc"];
 
-/// Beside Debian's essential packages: an init, ssh, and what a person expects of a shell.
-const PACKAGES: &str = "systemd,systemd-sysv,udev,dbus,libpam-systemd,kmod,openssh-server,sudo,git,ca-certificates,\
-                        curl,tmux,iproute2,iputils-ping,netbase,procps,less,vim-tiny,xz-utils";
+/// Beside Debian's essential packages: an init, ssh, and what a person expects of a shell. One a line; these
+/// three files are those of `release/image` too.
+const PACKAGES: &str = include_str!("debian/packages");
 
 /// Documentation is left out, copyright files are kept, as their licences ask.
-const DPKG_OPTIONS: [&str; 8] = [
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/info/*",
-    "path-exclude=/usr/share/doc/*",
-    "path-include=/usr/share/doc/*/copyright",
-    "path-exclude=/usr/share/locale/*",
-    "path-include=/usr/share/locale/locale.alias",
-    "path-exclude=/usr/share/lintian/*",
-    "force-unsafe-io",
-];
+const DPKG_OPTIONS: &str = include_str!("debian/dpkg-options");
 
 /// Takes out what would make all VMs the same machine, what came from this host, what would touch the
 /// network that `init` sets up, and timers, whose chores a machine that lives for minutes does not need.
 /// `$1` is the tree. Root has no password, but is not locked: sshd refuses keys for an account with `!`.
-const IMPERSONAL: &str = r#"set -e
-cd "$1"
-rm -f etc/ssh/ssh_host_* etc/apt/apt.conf.d/99mmdebstrap etc/resolv.conf var/lib/dbus/machine-id
-: > etc/machine-id
-: > etc/resolv.conf
-: > etc/fstab
-echo debian > etc/hostname
-printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n' > etc/hosts
-mkdir -p etc/default && echo LANG=C.UTF-8 > etc/default/locale
-sed -i 's/^root:[^:]*:/root:*:/' etc/shadow
-sed -i '/force-unsafe-io/d' etc/dpkg/dpkg.cfg.d/99mmdebstrap
-rm -f etc/systemd/system/*.wants/systemd-networkd* etc/systemd/system/*.wants/e2scrub* etc/systemd/system/timers.target.wants/*
-rm -rf var/cache/apt/*.bin var/cache/debconf/*-old var/lib/dpkg/*-old var/log/apt var/log/*.log"#;
+const IMPERSONAL: &str = include_str!("debian/impersonal.sh");
 
 /// Starts building the image; the stream is a tar of the whole tree. Runs as root or, with user
 /// namespaces, as anybody.
@@ -62,10 +41,10 @@ fn command(program: &std::path::Path, is_root: bool) -> Command {
     command
         .arg(if is_root { "--mode=root" } else { "--mode=unshare" })
         .args(["--variant=minbase", "--format=tar"])
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={}", PACKAGES.lines().collect::<Vec<_>>().join(",")))
         .args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""])
         .args(apt::reach().iter().map(|line| format!("--aptopt={line}")))
-        .args(DPKG_OPTIONS.iter().map(|option| format!("--dpkgopt={option}")))
+        .args(DPKG_OPTIONS.lines().map(|option| format!("--dpkgopt={option}")))
         .arg(format!("--customize-hook={IMPERSONAL}"))
         .args(["bookworm", "-"])
         .args(apt::bookworm_sources())

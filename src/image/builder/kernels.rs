@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,9 +21,12 @@ use super::tool;
 pub struct KernelBuild {
     /// Its stream.
     pub build: Build,
-    /// What `uname -r` says under it; empty without modules.
+    /// What `uname -r` says under it; empty where neither modules nor the file say it.
     pub release: String,
 }
+
+/// Where a bzImage's header and its texts are: before the kernel itself, at most 64 sectors.
+const SETUP_BYTES: usize = 64 << 9;
 
 /// Debian's packages that depend on the newest kernel, best first: `cloud` has what virtual machines
 /// have and no more.
@@ -66,10 +69,13 @@ pub fn host_kernel() -> Result<KernelBuild, ImageError> {
 }
 
 /// A kernel of files: `vmlinuz` or `vmlinux`, and a folder like `/lib/modules/RELEASE`, whose name says
-/// the release.
+/// the release; without one, a `vmlinuz` says it by itself.
 pub fn kernel_files(vmlinuz: &Path, modules: Option<&Path>) -> Result<KernelBuild, ImageError> {
     let kernel = File::open(vmlinuz).map_err(named("open", vmlinuz))?;
-    let Some(modules) = modules else { return stream(kernel, None, String::new(), None) };
+    let Some(modules) = modules else {
+        let release = release_of(&kernel).map_err(named("read", vmlinuz))?;
+        return stream(kernel, None, release.unwrap_or_default(), None);
+    };
     let folder = modules.canonicalize().map_err(named("open", modules))?;
     let release = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if folder.join("modules.dep").exists() {
@@ -80,6 +86,23 @@ pub fn kernel_files(vmlinuz: &Path, modules: Option<&Path>) -> Result<KernelBuil
     copy_tree(&folder, &copy)?;
     depmod(scratch.path(), &release)?;
     stream(kernel, Some(copy), release, Some(scratch))
+}
+
+/// The release that a bzImage names in its header; the file stays where it is read from
+/// (Documentation/arch/x86/boot.rst, `kernel_version`: an offset from 0x200 to a text that ends with a zero).
+fn release_of(kernel: &File) -> std::io::Result<Option<String>> {
+    let mut start = vec![0; SETUP_BYTES];
+    let length = kernel.read_at(&mut start, 0)?;
+    start.truncate(length);
+    let is_bzimage = start.get(0x202..0x206) == Some(b"HdrS");
+    let offset =
+        start.get(0x20e..0x210).filter(|_| is_bzimage).map(|two| usize::from(two[0]) | usize::from(two[1]) << 8);
+    let text = offset.filter(|offset| *offset != 0).and_then(|offset| start.get(0x200 + offset..));
+    let word = text.map(|text| text.split(|byte| matches!(byte, 0 | b' ')).next().unwrap_or_default());
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+~-".contains(byte);
+    let is_release =
+        |word: &&[u8]| word.len() <= 64 && word.first().is_some_and(u8::is_ascii_digit) && word.iter().all(plain);
+    Ok(word.filter(is_release).map(|word| String::from_utf8_lossy(word).into_owned()))
 }
 
 /// apt-get and apt-cache with options.
@@ -298,5 +321,25 @@ mod tests {
         let mut kernel = kernel_files(&vmlinuz, None).expect("starts");
         assert_eq!(kernel.release, "");
         assert_eq!(names(&mut kernel.build), ["vmlinuz"]);
+    }
+    #[test]
+    fn a_bzimage_says_its_release() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let vmlinuz = folder.path().join("vmlinuz");
+        let says = |text: &[u8], offset: u16| {
+            let mut image = vec![0; 0x1000];
+            image[0x202..0x206].copy_from_slice(b"HdrS");
+            image[0x20e..0x210].copy_from_slice(&offset.to_le_bytes());
+            image[0x500..0x500 + text.len()].copy_from_slice(text);
+            fs::write(&vmlinuz, image).expect("written");
+            let kernel = kernel_files(&vmlinuz, None).expect("starts");
+            kernel.release
+        };
+        assert_eq!(says(b"6.1.192-banger (who@where) #1", 0x300), "6.1.192-banger");
+        for (text, offset) in
+            [(&b"6.1"[..], 0), (b"6.1", 0xfff), (b"../6", 0x300), (b"6/..", 0x300), (b"", 0x300), (&[b'6'; 65], 0x300)]
+        {
+            assert_eq!(says(text, offset), "", "{text:?} {offset}");
+        }
     }
 }
