@@ -51,7 +51,7 @@ pub fn survive_cuts_and_kills(world: &World) {
         let cutter = cutter.limit(120).spawn();
         cutter.wait_for_output("listening");
         let cut = world.banger(&["image", "pull", &format!("{CUT}/noise:1")]).limit(120).output();
-        assert_eq!(cut.code(), Some(1), "{tenth}: {}", cut.stderr);
+        assert_eq!(cut.code, 1, "{tenth}: {}", cut.stderr);
         cutter.wait();
         nothing_half(world, tenth);
         completes(world, tenth);
