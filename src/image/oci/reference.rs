@@ -115,12 +115,10 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     Ok(Reference { registry, repository, tag: tag.map(str::to_owned), digest })
 }
 
-/// The part before the first slash is a registry when it cannot be a name: it has a dot, a colon or a
-/// capital, or is `localhost`.
+/// The part before the first slash is a registry when it has a dot or a colon, or is `localhost`. Docker takes one
+/// with a capital for one, too; written in small letters as hosts are, that would be a name of another registry.
 fn split_registry(text: &str) -> (String, &str) {
-    let looks_so = |first: &str| {
-        first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|b| b.is_ascii_uppercase())
-    };
+    let looks_so = |first: &str| first.eq_ignore_ascii_case("localhost") || first.contains(['.', ':']);
     match text.split_once('/') {
         Some((first, rest)) if looks_so(first) => {
             let registry = first.to_ascii_lowercase();
@@ -207,6 +205,7 @@ mod tests {
             ("docker.io/python", "docker.io/library/python:latest"),
             ("index.docker.io/a/b:c", "docker.io/a/b:c"),
             ("localhost/x", "localhost/x:latest"),
+            ("LocalHost/x", "localhost/x:latest"),
             ("localhost:5000/x:y", "localhost:5000/x:y"),
             ("127.0.0.1:5000/a/b/c", "127.0.0.1:5000/a/b/c:latest"),
             ("[::1]:5000/x", "[::1]:5000/x:latest"),
@@ -234,6 +233,7 @@ mod tests {
         for (text, why) in [
             ("", "lower-case"),
             ("Python", "capitals"),
+            ("GHCR/x", "capitals"),
             ("a//b", "lower-case"),
             ("a/", "lower-case"),
             ("/a", "lower-case"),
