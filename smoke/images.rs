@@ -27,6 +27,30 @@ pub fn is_clean_and_journalled(world: &World) {
     world.banger(&["kernel", "list"]).output().ok();
 }
 
+/// A file of somebody's is an image where it is, and then banger's own; a changed one is refused.
+pub fn registered_and_promoted(world: &World) {
+    let own = world.home().join("state/images").join(format!("{NAME}.ext4"));
+    let file = world.person().join("golden.ext4");
+    let (from, to) = (own.display().to_string(), file.display().to_string());
+    world.tool("cp", &["--sparse=always", &from, &to]).output().ok();
+    world.start();
+    world.banger(&["image", "register", "--rootfs", "golden.ext4", "--kernel-ref", NAME]).output().ok();
+    world.banger(&["image", "register", "--rootfs", "golden.ext4"]).output().ends(4).refuses(&["golden"]);
+    world.banger(&["image", "register", "--rootfs", "/etc/passwd"]).output().ends(2).refuses(&["ext4"]);
+    let run = ["vm", "run", "--rm", "--image", "golden", "--", "uname", "-s"];
+    assert_eq!(world.banger(&run).limit(BOOT).output().ok().text(), "Linux");
+    world.tool("touch", &["golden.ext4"]).output().ok();
+    world.banger(&run).output().ends(125).refuses(&["changed"]);
+    world.banger(&["image", "delete", "golden"]).output().ok();
+    assert!(file.exists(), "the file went with its image");
+    world.banger(&["image", "register", "--rootfs", "golden.ext4"]).output().ok();
+    world.banger(&["image", "promote", "golden"]).output().ok();
+    std::fs::remove_file(&file).expect("removed");
+    assert_eq!(world.banger(&run).limit(BOOT).output().ok().text(), "Linux");
+    world.banger(&["image", "promote", "golden"]).output().ok();
+    world.banger(&["image", "delete", "golden"]).output().ok();
+}
+
 /// A kernel from files, its modules out of a guest, with arguments of its own; a used one stays.
 pub fn kernel_from_files_boots(world: &World) {
     world.banger(&["vm", "create", "--name", "box"]).limit(BOOT).output().ok();

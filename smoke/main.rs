@@ -171,6 +171,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("workspace_ctrl_c", 400, interrupted::by_ctrl_c),
     Scenario::new("workspace_dead_daemon", 400, interrupted::by_a_dead_daemon),
     Scenario::new("workspace_speed", 600, speed::beside_rsync_and_tar),
+    Scenario::new("image_registered", 120, images::registered_and_promoted),
     Scenario::new("image_trees", 900, tricky::are_as_umoci_unpacks_them),
     Scenario::new("image_pulls_interrupted", 400, pulls::survive_cuts_and_kills),
     Scenario::new("image_pull_speed", 600, pulls::beside_skopeo_umoci_and_mkfs),

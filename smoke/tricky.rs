@@ -280,8 +280,8 @@ fn images(world: &World) -> Vec<(&'static str, Vec<Vec<u8>>)> {
 
 /// What GNU tar makes of a file with holes.
 fn sparse(world: &World, format: &str) -> Vec<u8> {
-    let script = "set -e; mkdir -p s/t; truncate -s 700M s/t/big; printf a | dd of=s/t/big conv=notrunc 2>&-; \
-                  printf b | dd of=s/t/big bs=1M seek=650 conv=notrunc 2>&-; truncate -s 5M s/t/hole; \
+    let script = "set -e; mkdir -p s/t; truncate -s 700M s/t/big; printf a | dd of=s/t/big conv=notrunc 2>/dev/null; \
+                  printf b | dd of=s/t/big bs=1M seek=650 conv=notrunc 2>/dev/null; truncate -s 5M s/t/hole; \
                   touch -d @1600000000 s/t/big s/t/hole s/t; tar -C s --sparse --sort=name --owner=0 --group=0";
     let script = format!("{script} --format={format} -cf - t");
     world.tool("sh", &["-c", &script]).limit(120).output().ok().stdout

@@ -13,7 +13,7 @@ use super::creation::{self, Asked};
 use super::operation::Op;
 use super::server::{Outcome, status};
 use super::vm_files::VmFiles;
-use super::{Daemon, change, disks, egress, lifecycle, reconcile, shells, stats};
+use super::{Daemon, change, disks, egress, lifecycle, reconcile, register, shells, stats};
 use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_sizes};
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
@@ -81,6 +81,13 @@ pub(super) async fn answer(
         OwnerRequest::ImportLayers(new) => {
             let image = catalogue::import_layers(d, &op, *new, only(&mut files)?).await?;
             plain(OwnerReply::Image(Box::new(image)))
+        }
+        OwnerRequest::RegisterImage(new) => {
+            let image = register::register(d, &op, new, only(&mut files)?).await?;
+            plain(OwnerReply::Image(Box::new(image)))
+        }
+        OwnerRequest::PromoteImage { name } => {
+            plain(OwnerReply::Image(Box::new(register::promote(d, &op, name).await?)))
         }
         OwnerRequest::ListKernels => plain(OwnerReply::Kernels(d.stored(|s| s.kernels()).await?)),
         OwnerRequest::DeleteKernel { name } => done(catalogue::delete_kernel(d, &op, name).await),

@@ -200,19 +200,19 @@ pub(super) async fn delete_kernel(daemon: &Arc<Daemon>, op: &Op, name: KernelNam
 }
 
 /// The lock of one image or kernel; whoever waits for it can give up.
-async fn take_turn(daemon: &Daemon, op: &Op, what: &str, name: &str) -> Result<MutexGuardArc<()>, Fault> {
+pub(super) async fn take_turn(daemon: &Daemon, op: &Op, what: &str, name: &str) -> Result<MutexGuardArc<()>, Fault> {
     let lock = daemon.making(format!("{what} {name}"));
     op.unless_cancelled(lock.lock_arc()).await.ok_or_else(Op::cancelled)
 }
 
-fn check_source(source: &str) -> Result<(), Fault> {
+pub(super) fn check_source(source: &str) -> Result<(), Fault> {
     let bad = source.chars().count() > MAX_SOURCE || source.chars().any(char::is_control);
     let refused =
         || Fault::new(FaultKind::BadRequest, "the source's description is too long or has control characters");
     if bad { Err(refused()) } else { Ok(()) }
 }
 
-fn refuse_taken(there: bool, what: &str, name: &str) -> Result<(), Fault> {
+pub(super) fn refuse_taken(there: bool, what: &str, name: &str) -> Result<(), Fault> {
     if !there {
         return Ok(());
     }
@@ -220,14 +220,14 @@ fn refuse_taken(there: bool, what: &str, name: &str) -> Result<(), Fault> {
         .hint(format!("banger {what} rm {name}")))
 }
 
-async fn begin(daemon: &Daemon, op: &Op, what: String) -> Result<(), Fault> {
+pub(super) async fn begin(daemon: &Daemon, op: &Op, what: String) -> Result<(), Fault> {
     info!("[{}] {what}", op.id);
     let record = OperationRecord { op: op.id, what, started_at: unix_seconds() };
     daemon.stored(move |s| s.begin_operation(&record)).await
 }
 
 /// Notes what was made, and the operation's end either way.
-async fn finish<R: Clone + Send + 'static>(
+pub(super) async fn finish<R: Clone + Send + 'static>(
     daemon: &Daemon,
     op: &Op,
     made: Result<R, Fault>,

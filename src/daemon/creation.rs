@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::blocking::unblock;
 use super::operation::Op;
-use super::{Daemon, calls, expiry, keeper, lifecycle, reconcile};
+use super::{Daemon, calls, expiry, keeper, lifecycle, reconcile, register};
 use crate::host::facts::Facts;
 use crate::model::choice::VmmKind;
 use crate::model::launch::FakeFailure;
@@ -81,6 +81,7 @@ async fn admitted(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecor
     refuse_taken_ports(daemon, op, &spec).await?;
     let image = spec.image.clone();
     let image = daemon.stored(move |s| s.image(&image)).await.map_err(|f| f.hint("banger image list"))?;
+    register::check(&image)?;
     spec.check_against_image(image.size).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     let created_at = unix_seconds();
     let id = VmId::from_random(crate::os::random::number());

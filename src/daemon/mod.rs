@@ -48,6 +48,8 @@ mod places;
 mod readiness;
 /// Finding everything again after a start.
 mod reconcile;
+/// Images that are somebody's files.
+mod register;
 /// Secrets that stay out of guests.
 mod secrets;
 /// Accepting and serving connections.

@@ -15,7 +15,7 @@ use super::operation::Op;
 use super::outward::Outward;
 use super::secrets::Vault;
 use super::vm_files::VmFiles;
-use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, secrets, shutdown, vsock};
+use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, register, secrets, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
 use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3, IdentityV4};
 use crate::model::image::ImageRecord;
@@ -202,6 +202,7 @@ pub(super) async fn ensure_network(daemon: &Daemon, op: &Op) -> Result<Subnet, F
 async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepared, Fault> {
     let (image, kernel) = (vm.spec.image.clone(), vm.spec.kernel.clone());
     let image = daemon.stored(move |s| s.image(&image)).await?;
+    register::check(&image)?;
     let kernel = daemon.stored(move |s| s.kernel(&kernel)).await?;
     let (monitor, paths, vm) = (monitor_of(vm), daemon.paths.clone(), vm.clone());
     let fail = daemon.machine(&vm.id).fail();

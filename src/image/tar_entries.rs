@@ -145,13 +145,18 @@ pub(super) fn meta(entry: &mut TarEntry) -> Result<Meta, ImageError> {
     let header = entry.header();
     let mut meta = Meta {
         mode: (number("mode", header.mode().map(u64::from))? & 0o7777) as u16,
-        uid: number("owner", header.uid())?,
-        gid: number("group", header.gid())?,
+        uid: if is_blank(&header.as_old().uid) { 0 } else { number("owner", header.uid())? },
+        gid: if is_blank(&header.as_old().gid) { 0 } else { number("group", header.gid())? },
         mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
         ..Meta::default()
     };
     add_pax_records(entry, &mut meta)?;
     Ok(meta)
+}
+
+/// A field that its writer left empty, as some do.
+fn is_blank(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, 0 | b' '))
 }
 
 /// Time and extended attributes, which GNU tar, bsdtar and star put into PAX records.

@@ -13,6 +13,8 @@ pub mod cgroup;
 pub mod checksum;
 /// Clocks.
 pub mod clock;
+/// One file's content into another.
+pub mod content;
 /// Failing on purpose, for the tests of crashes.
 pub mod fault_point;
 /// Files that are whole or not there.

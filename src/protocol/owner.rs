@@ -207,6 +207,24 @@ pub enum OwnerRequest {
     },
     /// Make an image of layers (one descriptor: their stream, as `image::LayerWriter` writes it).
     ImportLayers(Box<NewLayers>),
+    /// Make an image of a file that stays where it is (one descriptor: the file, open for reading).
+    RegisterImage(NewPlace),
+    /// Copy an image that is somebody's file into banger's own store.
+    PromoteImage {
+        /// Which.
+        name: ImageName,
+    },
+}
+
+/// A file that is to be an image where it is.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct NewPlace {
+    /// The image's name.
+    pub name: ImageName,
+    /// The file's absolute path.
+    pub path: String,
+    /// The kernel that its VMs boot unless asked otherwise.
+    pub kernel: Option<KernelName>,
 }
 
 /// An image of layers, the lowest first.
@@ -230,7 +248,7 @@ impl OwnerRequest {
     /// How many descriptors travel with it.
     pub fn files(&self) -> usize {
         match self {
-            Self::ImportImage { .. } | Self::ImportKernel { .. } | Self::ImportLayers(_) => 1,
+            Self::ImportImage { .. } | Self::ImportKernel { .. } | Self::ImportLayers(_) | Self::RegisterImage(_) => 1,
             Self::Status
             | Self::Shutdown { .. }
             | Self::Overview
@@ -257,6 +275,7 @@ impl OwnerRequest {
             | Self::Egress { .. }
             | Self::SetWorkspace { .. }
             | Self::NoteExit { .. }
+            | Self::PromoteImage { .. }
             | Self::DeleteKernel { .. } => 0,
         }
     }

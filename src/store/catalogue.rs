@@ -38,6 +38,17 @@ impl Store {
         })
     }
 
+    /// Writes the row of an image that is there and stays what it is for those who use it.
+    pub fn replace_image(&self, image: &ImageRecord) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let row = encode("images", &ImageRow::V2(image.clone()))?;
+            match tx.open_table(IMAGES)?.insert(image.name.as_str(), row.as_slice())? {
+                Some(_) => Ok(()),
+                None => Err(StoreError::NotFound { what: "image", name: image.name.to_string() }.into()),
+            }
+        })
+    }
+
     /// Removes an image's row, provided that no VM uses it.
     pub fn remove_image(&self, name: &ImageName) -> Result<(), StoreError> {
         self.write(|tx| {

@@ -1,10 +1,12 @@
 //! `banger image …`.
 
+use std::path::PathBuf;
+
 use argh::{ArgsInfo, FromArgs};
 
 use super::wish::PullSource;
 use crate::image::oci::Platform;
-use crate::model::{ImageName, Mib};
+use crate::model::{ImageName, KernelName, Mib};
 
 /// Commands of `banger image`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -13,6 +15,8 @@ pub enum ImageCommand {
     List(ImageList),
     Show(ImageShow),
     Pull(ImagePull),
+    Register(ImageRegister),
+    Promote(ImagePromote),
     Cache(ImageCache),
     Delete(ImageDelete),
 }
@@ -81,6 +85,45 @@ pub struct ImagePull {
     /// the platform to choose, as in linux/arm64 (default: this machine's)
     #[argh(option, arg_name = "platform")]
     pub platform: Option<Platform>,
+}
+
+/// `image register`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "register",
+    description = "make an image of a file, used where it is",
+    usage = "--rootfs FILE [--name NAME] [--kernel-ref KERNEL]",
+    help_triggers("-h", "--help"),
+    example = "banger image register --rootfs /srv/golden.ext4\nbanger vm run --image golden",
+    note = "FILE is a raw ext4 filesystem. It must not change while it is an image: VMs are\nrefused when it has. `banger image promote` copies it into banger's own store;\n`banger image delete` leaves it."
+)]
+pub struct ImageRegister {
+    /// the file
+    #[argh(option, arg_name = "file")]
+    pub rootfs: PathBuf,
+    /// the image's name (default: the file's, without its ending)
+    #[argh(option, arg_name = "name")]
+    pub name: Option<ImageName>,
+    /// the kernel that its VMs boot unless asked otherwise
+    #[argh(option, arg_name = "kernel")]
+    pub kernel_ref: Option<KernelName>,
+}
+
+/// `image promote`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "promote",
+    description = "copy an image that is a file of yours into banger's own store",
+    usage = "NAME",
+    help_triggers("-h", "--help"),
+    example = "banger image promote golden"
+)]
+pub struct ImagePromote {
+    /// the image
+    #[argh(positional, arg_name = "name")]
+    pub name: ImageName,
 }
 
 /// `image cache`.

@@ -25,7 +25,7 @@ use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 pub use create::{VmFlags, VmRun};
 pub use daemon::DaemonCommand;
 pub use egress::{Allow, EgressFlags};
-pub use image::{CacheCommand, ImageCommand, ImagePull};
+pub use image::{CacheCommand, ImageCommand, ImagePull, ImageRegister};
 pub use kernel::{KernelCommand, KernelImport};
 pub use lifecycle::VmSet;
 pub use secret::{AskedSecret, Source};

@@ -1,8 +1,10 @@
 //! `image list|show|pull|delete`.
 
+use std::fs::File;
+use std::io;
 use std::time::Instant;
 
-use super::super::args::{ImagePull, ImageWish, PullSource, Usage};
+use super::super::args::{ImagePull, ImageRegister, ImageWish, PullSource, Usage};
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
@@ -17,7 +19,7 @@ use crate::model::size::human;
 use crate::model::{ImageName, InitMode};
 use crate::os::clock::unix_seconds;
 use crate::os::logger::timestamp;
-use crate::protocol::owner::{OwnerReply, OwnerRequest};
+use crate::protocol::owner::{NewPlace, OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
 
 /// All images, by name.
@@ -70,6 +72,7 @@ pub fn show(name: &ImageName, json: bool) -> Result<(), Failure> {
         ("init", if image.init == InitMode::Image { "image" } else { "minimal" }.to_owned()),
         ("digest", image.digest.clone()),
         ("source", image.source.clone()),
+        ("kernel", image.kernel.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("created", timestamp(image.created_at)),
         ("entrypoint", image.config.entrypoint.join(" ")),
         ("command", image.config.cmd.join(" ")),
@@ -145,6 +148,36 @@ pub fn ensure(
         ImageWish::Reference(reference) => reference.clone(),
     };
     oci::ensure(client, paths, &config, &reference, progress)
+}
+
+/// `image register`: prints the name.
+pub fn register(asked: ImageRegister) -> Result<(), Failure> {
+    let given = &asked.rootfs;
+    let failed = |e: io::Error| Fault::failed(format!("cannot open {}", given.display()), &e);
+    // The link behind which it lies is followed now: what is opened is what stays.
+    let path = given.canonicalize().map_err(failed)?;
+    let file = File::open(&path).map_err(failed)?;
+    let wrong = |message: String| Failure::from(Usage::new(message, &["image", "register"]));
+    let text = path.to_str().ok_or_else(|| wrong(format!("{}: a path in UTF-8 is needed", path.display())))?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let name = match asked.name {
+        Some(name) => name,
+        None => stem.parse().map_err(|_| wrong(format!("{stem:?} cannot be an image's name: give one with --name")))?,
+    };
+    let new = NewPlace { name: name.clone(), path: text.to_owned(), kernel: asked.kernel_ref };
+    let mut client = autostart::connect(&Paths::current())?;
+    client.call(OwnerRequest::RegisterImage(new), vec![file.into()], &mut |_| {})?;
+    render::line(name.as_str())
+}
+
+/// `image promote`: prints the name.
+pub fn promote(name: ImageName) -> Result<(), Failure> {
+    let mut client = autostart::connect(&Paths::current())?;
+    let mut progress = Progress::new();
+    let request = OwnerRequest::PromoteImage { name: name.clone() };
+    client.call(request, Vec::new(), &mut |event| progress.show(event))?;
+    progress.clear();
+    render::line(name.as_str())
 }
 
 /// `image cache prune`.

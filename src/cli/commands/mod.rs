@@ -85,6 +85,8 @@ fn image(command: ImageCommand) -> Result<(), Failure> {
         ImageCommand::List(list) => images::list(list.quiet, list.json),
         ImageCommand::Show(show) => images::show(&show.name, show.json),
         ImageCommand::Pull(pull) => images::pull(pull),
+        ImageCommand::Register(register) => images::register(register),
+        ImageCommand::Promote(promote) => images::promote(promote.name),
         ImageCommand::Cache(cache) => match cache.command {
             CacheCommand::Prune(prune) => images::prune_cache(prune.dry_run),
         },

@@ -7,11 +7,9 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
-use rustix::io::Errno;
-
 use crate::model::Mib;
 use crate::model::size::human;
+use crate::os::content;
 use crate::os::files::named;
 
 /// Copies below this are not worth a line.
@@ -24,9 +22,9 @@ pub(super) fn copy(image: &Path, path: &Path, size: Mib, tell: &dyn Fn(String)) 
     let part = path.with_extension("part");
     let to = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&part);
     let to = to.map_err(named("create", &part))?;
-    if ioctl_ficlone(&to, &from).is_err() {
+    if !content::share(&from, &to) {
         tell_of_copy(&from, tell)?;
-        copy_data(&from, &to).map_err(named("copy the image to", &part))?;
+        content::copy_data(&from, &to).map_err(named("copy the image to", &part))?;
     }
     let finished = to.set_len(size.bytes()).and_then(|()| to.sync_all()).and_then(|()| std::fs::rename(&part, path));
     finished.map_err(named("finish", path))
@@ -37,33 +35,6 @@ fn tell_of_copy(from: &File, tell: &dyn Fn(String)) -> io::Result<()> {
     let bytes = from.metadata()?.blocks() * 512;
     if bytes >= WORTH_TELLING {
         tell(format!("this kernel makes no disk snapshots: the image's {} are copied", human(bytes)));
-    }
-    Ok(())
-}
-
-/// Copies what is not a hole (lseek(2), `SEEK_DATA`).
-fn copy_data(from: &File, to: &File) -> io::Result<()> {
-    let mut at = 0;
-    loop {
-        let begin = match seek(from, SeekFrom::Data(at)) {
-            Ok(begin) => begin,
-            // No data behind here.
-            Err(Errno::NXIO) => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        at = seek(from, SeekFrom::Hole(begin))?;
-        copy_range(from, to, begin, at)?;
-    }
-}
-
-fn copy_range(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
-    let mut there = at;
-    while at < end {
-        let most = usize::try_from(end - at).unwrap_or(usize::MAX);
-        // Both positions move on.
-        if copy_file_range(from, Some(&mut at), to, Some(&mut there), most)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the image became shorter meanwhile"));
-        }
     }
     Ok(())
 }
