@@ -83,20 +83,20 @@ pub fn busybox_only(world: &World) {
     stops_cleanly(world);
 }
 
-/// One static program and not even a folder for it.
+/// One static program and not even a folder for it; busybox does what its first word says.
 pub fn one_program_only(world: &World) {
     let tree = world.folder().join("tree");
     std::fs::create_dir(&tree).expect("a folder");
-    std::fs::copy(busybox(), tree.join("program")).expect("copied");
+    std::fs::copy(busybox(), tree.join("busybox")).expect("copied");
     replace_image(world, &tree);
     boot(world);
     for way in ["exec", "ssh"] {
         let run = |command: &[&str]| world.banger(&[&["vm", way, "box", "--"], command].concat()).limit(60);
-        run(&["/program", "true"]).output().ok();
-        run(&["/program", "sh", "-c", "exit 42"]).output().ends(42);
+        run(&["/busybox", "true"]).output().ok();
+        run(&["/busybox", "sh", "-c", "exit 42"]).output().ends(42);
         run(&["/no-such-program"]).output().ends(127);
-        assert_eq!(run(&["/program", "printf", "%s|", "a b", "c'd"]).output().ok().text(), "a b|c'd|", "{way}");
-        assert_eq!(run(&["/program", "cat"]).input("in").output().ok().text(), "in", "{way}");
+        assert_eq!(run(&["/busybox", "printf", "%s|", "a b", "c'd"]).output().ok().text(), "a b|c'd|", "{way}");
+        assert_eq!(run(&["/busybox", "cat"]).input("in").output().ok().text(), "in", "{way}");
     }
     let refused = world.banger(&["vm", "ssh", "box"]).limit(60).output().ends(127);
     assert!(refused.stderr.contains("no shell") && refused.stderr.contains("vm exec"), "{}", refused.stderr);
