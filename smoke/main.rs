@@ -79,6 +79,8 @@ mod one_file;
 mod ports;
 /// A host that restarts.
 mod reboot;
+/// A kernel and an image of our own.
+mod recipes;
 /// A host whose names systemd-resolved resolves.
 mod resolved;
 /// The rules among those of others.
@@ -187,6 +189,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("survives_host_reboot", 240, reboot::vms_survive_a_reboot),
     Scenario::new("random_kills", 600, kills::thirty_random_kills),
     Scenario::new("kernel_import_files", 300, images::kernel_from_files_boots),
+    Scenario::new("recipe_kernel", 600, recipes::kernel),
+    Scenario::new("recipe_image", 900, recipes::image),
     Scenario::new("owner_uid_1000", 240, daemons::owner_is_an_ordinary_user),
     Scenario::new("snapshots", 900, snapshots::in_a_guest),
     Scenario::new("firecracker_main_job", 240, firecracker::main_job),
