@@ -37,6 +37,7 @@ pub(super) async fn register(
     let wanted = name.clone();
     let there = daemon.stored(|s| s.images()).await?.into_iter().any(|image| image.name == wanted);
     refuse_taken(there, "image", name.as_str())?;
+    let kernel = kernel_there(daemon, kernel).await?;
     begin(daemon, op, format!("image register {name}")).await?;
     let (target, link) = (daemon.paths.image(&name), PathBuf::from(&path));
     let looked = unblock(move || -> Result<(u64, u64, i64), Fault> {
@@ -54,7 +55,7 @@ pub(super) async fn register(
         created_at: unix_seconds(),
         reference: None,
         config: ImageConfig::default(),
-        kernel: kernel_there(daemon, kernel).await?,
+        kernel,
         place: Some(Place { path, changed_ns }),
     });
     let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
