@@ -83,6 +83,12 @@ impl Layer {
         self
     }
 
+    /// Folders in each other.
+    fn below(self, top: &str, names: &[&str]) -> Self {
+        let paths = (1..=names.len()).map(|count| format!("{top}{}", names[..count].concat()));
+        paths.fold(self, |layer, path| layer.add(path, Of::folder()))
+    }
+
     fn end(self) -> Vec<u8> {
         self.tar.into_inner().expect("an archive")
     }
@@ -129,7 +135,7 @@ fn images(world: &World) -> Vec<(&'static str, Vec<Vec<u8>>)> {
                         file(b"x"),
                         &[("SCHILY.xattr.user.a", b"b\0c"), ("SCHILY.xattr.user.long", &[7; 2500])],
                     )
-                    .with("t/trusted", file(b"x"), &[("SCHILY.xattr.trusted.x", b"")])
+                    .with("t/trusted", file(b"x"), &[("SCHILY.xattr.trusted.x", b"one\ntwo=\n")])
                     .with("t/folder", Of::folder(), &[("SCHILY.xattr.user.f", b"1")])
                     .end(),
             ],
@@ -177,7 +183,7 @@ fn images(world: &World) -> Vec<(&'static str, Vec<Vec<u8>>)> {
                 Layer::new()
                     .add(format!("t/{long}"), file(b"x"))
                     .add(format!("t/{}", "\u{e9}".repeat(127)), file(b"x"))
-                    .add(&deep, Of::folder())
+                    .below("t/", &["folder-with-a-name/"; 60])
                     .add(format!("{deep}file"), file(b"deep"))
                     .end(),
             ],

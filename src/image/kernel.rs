@@ -17,8 +17,9 @@ use super::decompress::{Compression, decompress};
 use super::meter::Meter;
 use super::modules::{ModuleSet, name_of};
 use super::rootfs::{Ext4Options, Filesystem};
-use super::tar_entries::{End, Tally, TarEntry, add_entries};
+use super::tar_entries::{End, Tally, add_entries};
 use super::tar_name::refused;
+use super::tar_reader::TarEntry;
 use super::vmlinux::extract_vmlinux;
 use super::{ImageError, Progress};
 
@@ -81,9 +82,9 @@ impl Import<'_> {
     }
 
     fn take_kernel(&mut self, entry: &mut TarEntry) -> Result<(), ImageError> {
-        let name = entry.path_bytes().into_owned();
+        let name = entry.name().to_vec();
         let size = entry.size();
-        if !entry.header().entry_type().is_file() || size > KERNEL_BYTES || self.kernel.is_some() {
+        if !entry.kind().is_file() || size > KERNEL_BYTES || self.kernel.is_some() {
             return Err(refused(&name, "one kernel is expected, a regular file of at most 512 MiB"));
         }
         let mut kernel = Vec::new();
@@ -155,7 +156,7 @@ impl Modules {
 
     fn take(&mut self, entry: &mut TarEntry, kept: &[Vec<u8>]) -> Result<bool, ImageError> {
         let path = String::from_utf8_lossy(&kept.join(&b'/')).into_owned();
-        if !entry.header().entry_type().is_file() {
+        if !entry.kind().is_file() {
             return self.filesystem.add(entry, kept, &mut io::sink());
         }
         if matches!(path.as_str(), "modules.dep" | "modules.builtin" | "modules.softdep") {

@@ -109,7 +109,7 @@ impl Inner<'_> {
         match self.allowance {
             Some(0) if wanted > 0 => Err(self.refuse(ImageError::Limit {
                 what: "bytes of headers for one entry",
-                limit: super::tar_entries::HEADER_BYTES,
+                limit: super::tar_reader::HEADER_BYTES,
             })),
             Some(allowance) => Ok(wanted.min(usize::try_from(allowance).unwrap_or(usize::MAX))),
             None => Ok(wanted),

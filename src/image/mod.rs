@@ -34,6 +34,8 @@ mod rootfs;
 mod tar_entries;
 /// Names in archives.
 mod tar_name;
+/// Headers of archives.
+mod tar_reader;
 /// Sparse files in archives.
 mod tar_sparse;
 /// Names, owners, modes and links, layer over layer.

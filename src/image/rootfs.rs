@@ -13,8 +13,9 @@ use tar::EntryType;
 use super::ext4::{Content, Ext4, Form, Unwritable};
 use super::layers::LayerReader;
 use super::meter::Meter;
-use super::tar_entries::{End, Limits, Tally, TarEntry, add_entries, meta};
+use super::tar_entries::{End, Limits, Tally, add_entries, meta};
 use super::tar_name::{link_target, parts, refused};
+use super::tar_reader::TarEntry;
 use super::tar_sparse::map_of;
 use super::tree::{Kind, Tree};
 use super::{ImageError, Progress};
@@ -168,21 +169,21 @@ impl Filesystem {
         kept: &[Vec<u8>],
         copy: &mut dyn Write,
     ) -> Result<bool, ImageError> {
-        let name = entry.path_bytes().into_owned();
-        let kind = match entry.header().entry_type() {
+        let name = entry.name().to_vec();
+        let kind = match entry.kind() {
             EntryType::Directory => return self.tree.put_folder(kept, meta(entry)?).map(|()| true),
             // Before POSIX, a folder was a file whose name ends in a slash.
             EntryType::Regular | EntryType::Continuous if name.ends_with(b"/") => {
                 return self.tree.put_folder(kept, meta(entry)?).map(|()| true);
             }
             EntryType::Link => {
-                let target = parts(&entry.link_name_bytes().unwrap_or_default())?;
+                let target = parts(entry.link())?;
                 return self.tree.put_link(kept, &target).map(|()| true);
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 return self.add_file(entry, &name, kept, copy).map(|()| true);
             }
-            EntryType::Symlink => Kind::Symlink(link_target(&name, &entry.link_name_bytes().unwrap_or_default())?),
+            EntryType::Symlink => Kind::Symlink(link_target(&name, entry.link())?),
             EntryType::Block => {
                 let (major, minor) = device(entry, &name)?;
                 Kind::BlockDevice { major, minor }
@@ -208,7 +209,7 @@ impl Filesystem {
     ) -> Result<(), ImageError> {
         let meta = meta(entry)?;
         let place = self.tree.clear(kept)?;
-        let content = match map_of(entry, name)? {
+        let content = match map_of(entry)? {
             None => self.store(entry, name, copy)?,
             Some(map) => {
                 let mut writer = self.ext4.content();

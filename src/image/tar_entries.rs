@@ -2,16 +2,12 @@
 
 use std::io::{self, Read};
 
-use tar::{Archive, Entry};
-
 use super::ImageError;
 use super::ext4::attribute_index;
 use super::meter::Meter;
 use super::tar_name::{parts, refused};
+use super::tar_reader::{HEADER_BYTES, Next, TarEntry, TarReader};
 use super::tree::Meta;
-
-/// Bytes of headers that one entry may have: long names, PAX records with extended attributes.
-pub(super) const HEADER_BYTES: u64 = 1 << 20;
 
 /// How much archives may hold together.
 #[derive(Debug, Clone, Copy)]
@@ -52,40 +48,34 @@ pub(super) enum End {
     OfStream,
 }
 
-/// An entry of a metered archive.
-pub(super) type TarEntry<'a, 'm> = Entry<'a, Meter<'m>>;
-
 /// Hands every entry of the archive to `add`, with its name in parts; `add` says whether it took it.
 pub(super) fn add_entries<'m>(
     meter: &Meter<'m>,
     limits: Limits,
     tally: &mut Tally,
     end: End,
-    mut add: impl FnMut(&mut TarEntry<'_, 'm>, &[Vec<u8>]) -> Result<bool, ImageError>,
+    mut add: impl FnMut(&mut TarEntry<'m>, &[Vec<u8>]) -> Result<bool, ImageError>,
 ) -> Result<(), ImageError> {
-    let mut archive = Archive::new(meter.clone());
-    let mut entries = archive.entries().map_err(|e| meter.explain(e))?;
-    loop {
-        meter.allow(Some(HEADER_BYTES));
-        let Some(entry) = entries.next() else { break };
-        let mut entry = entry.map_err(|e| meter.explain(e))?;
+    let mut reader = TarReader::new(meter.clone());
+    let has_mark = loop {
+        let mut entry = match reader.next()? {
+            Next::Entry(entry) => *entry,
+            Next::Mark => break true,
+            Next::Nothing => break false,
+        };
         meter.allow(None);
         tally.add(entry.size(), limits)?;
-        if entry.header().entry_type().is_pax_global_extensions() {
-            drain(meter, &mut entry)?;
-            continue;
-        }
-        let kept = parts(&name_of(&mut entry)?)?;
+        let kept = parts(entry.name())?;
         match add(&mut entry, &kept) {
             Ok(true) => {}
             Ok(false) => tally.skipped += 1,
             Err(error) => return Err(meter.refusal().unwrap_or(error)),
         }
-        // What `add` did not care to read, so that the next headers are all that the next step reads.
-        drain(meter, &mut entry)?;
-    }
+        reader.finish(entry)?;
+    };
     match end {
-        End::Marked => end_of_archive(meter),
+        End::Marked if has_mark => end_of_archive(meter),
+        End::Marked => Err(ImageError::Truncated(meter.total())),
         End::OfStream => {
             meter.allow(None);
             io::copy(&mut meter.clone(), &mut io::sink()).map(drop).map_err(|e| meter.explain(e))
@@ -93,85 +83,49 @@ pub(super) fn add_entries<'m>(
     }
 }
 
-/// The name of an entry; that of a sparse file of the PAX kinds is in a record of its own.
-fn name_of(entry: &mut TarEntry) -> Result<Vec<u8>, ImageError> {
-    let own = entry.path_bytes().into_owned();
-    Ok(pax_record(entry, "GNU.sparse.name")?.unwrap_or(own))
-}
-
-/// The last PAX record of an entry that is called `key`.
-pub(super) fn pax_record(entry: &mut TarEntry, key: &str) -> Result<Option<Vec<u8>>, ImageError> {
-    let Some(records) = entry.pax_extensions().map_err(ImageError::Stream)? else { return Ok(None) };
-    let mut found = None;
-    for record in records {
-        let record = record.map_err(ImageError::Stream)?;
-        if record.key_bytes() == key.as_bytes() {
-            found = Some(record.value_bytes().to_owned());
-        }
-    }
-    Ok(found)
-}
-
-fn drain(meter: &Meter, entry: &mut TarEntry) -> Result<(), ImageError> {
-    io::copy(entry, &mut io::sink()).map(drop).map_err(|e| meter.explain(e))
-}
-
 /// An archive ends with two blocks of zeros (POSIX pax, "ustar Interchange Format") and then whatever
-/// fills its last record. The reader stops at the first block, and just as quietly at the end of the
-/// stream.
+/// fills its last record. The first of them has been read.
 fn end_of_archive(meter: &Meter) -> Result<(), ImageError> {
-    let truncated = || ImageError::Truncated(meter.total());
-    if meter.has_ended() {
-        return Err(truncated());
-    }
     meter.allow(Some(HEADER_BYTES));
     let mut rest = Vec::new();
     meter.clone().read_to_end(&mut rest).map_err(|e| meter.explain(e))?;
     if rest.len() < 512 || rest[..512].iter().any(|byte| *byte != 0) {
-        return Err(truncated());
+        return Err(ImageError::Truncated(meter.total()));
     }
     Ok(())
 }
 
 /// Owner, mode, time and attributes of an entry.
-pub(super) fn meta(entry: &mut TarEntry) -> Result<Meta, ImageError> {
-    let name = entry.path_bytes().into_owned();
-    let number = |what: &str, value: io::Result<u64>| {
-        value
-            .ok()
-            .and_then(|value| u32::try_from(value).ok())
-            .ok_or_else(|| refused(&name, format!("its {what} is no number of 32 bits")))
-    };
+pub(super) fn meta(entry: &TarEntry) -> Result<Meta, ImageError> {
     let header = entry.header();
+    let id = |what: &str, field: &[u8], value: io::Result<u64>| {
+        let written = entry.records().number(if what == "owner" { "uid" } else { "gid" });
+        let value = match written {
+            Some(written) => written.ok(),
+            // A field that its writer left empty, as some do.
+            None if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Some(0),
+            None => value.ok(),
+        };
+        let value = value.and_then(|value| u32::try_from(value).ok());
+        value.ok_or_else(|| refused(entry.name(), format!("its {what} is no number of 32 bits")))
+    };
+    let mode = header.mode().map_err(|_| refused(entry.name(), "its mode is no number of 32 bits"))?;
     let mut meta = Meta {
-        mode: (number("mode", header.mode().map(u64::from))? & 0o7777) as u16,
-        uid: if is_blank(&header.as_old().uid) { 0 } else { number("owner", header.uid())? },
-        gid: if is_blank(&header.as_old().gid) { 0 } else { number("group", header.gid())? },
+        mode: (mode & 0o7777) as u16,
+        uid: id("owner", &header.as_old().uid, header.uid())?,
+        gid: id("group", &header.as_old().gid, header.gid())?,
         mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
         ..Meta::default()
     };
-    add_pax_records(entry, &mut meta)?;
-    Ok(meta)
-}
-
-/// A field that its writer left empty, as some do.
-fn is_blank(field: &[u8]) -> bool {
-    field.iter().all(|byte| matches!(byte, 0 | b' '))
-}
-
-/// Time and extended attributes, which GNU tar, bsdtar and star put into PAX records.
-fn add_pax_records(entry: &mut TarEntry, meta: &mut Meta) -> Result<(), ImageError> {
-    let Some(records) = entry.pax_extensions().map_err(ImageError::Stream)? else { return Ok(()) };
-    for record in records {
-        let record = record.map_err(ImageError::Stream)?;
-        let key = record.key_bytes();
-        if key == b"mtime" {
-            meta.mtime = std::str::from_utf8(record.value_bytes()).ok().and_then(pax_time).unwrap_or(meta.mtime);
-        } else if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
-            add_attribute(attribute, record.value_bytes(), meta);
+    if let Some(text) = entry.records().get("mtime").and_then(|value| std::str::from_utf8(value).ok()) {
+        meta.mtime = pax_time(text).unwrap_or(meta.mtime);
+    }
+    for (key, value) in entry.records().iter() {
+        if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
+            add_attribute(attribute, value, &mut meta);
         }
     }
-    Ok(())
+    Ok(meta)
 }
 
 /// Keeps an extended attribute that ext4 has a place for; an ACL has another form on the disk.
@@ -179,9 +133,10 @@ fn add_attribute(name: &[u8], value: &[u8], meta: &mut Meta) {
     if name.len() > 255 || attribute_index(name).is_none() {
         return;
     }
+    // Of two records the last counts, and one without a value takes the attribute back.
     let value = if name.starts_with(b"system.posix_acl_") { acl_on_disk(value) } else { Some(value.to_vec()) };
     meta.attributes.retain(|(other, _)| other != name);
-    meta.attributes.extend(value.map(|value| (name.to_vec(), value)));
+    meta.attributes.extend(value.filter(|value| !value.is_empty()).map(|value| (name.to_vec(), value)));
 }
 
 /// An ACL as programs see it (version 2, eight bytes an entry; linux/posix_acl_xattr.h) → as ext4 keeps

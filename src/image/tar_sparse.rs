@@ -1,11 +1,13 @@
-//! Sparse files of the PAX kinds: which parts of a file are in the archive
-//! (GNU tar manual, "Storing Sparse Files"). The older kind, `S`, is the tar reader's own.
+//! Sparse files: which parts of a file are in the archive (GNU tar manual, "Storing Sparse Files"): the three kinds
+//! in PAX records, and the old one, `S`, in headers.
 
 use std::io::{self, Read};
 
+use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
+
 use super::ImageError;
-use super::tar_entries::{TarEntry, pax_record};
 use super::tar_name::refused;
+use super::tar_reader::{TarEntry, number};
 
 /// Bytes of a map: a few hundred thousand parts.
 const MOST_MAP: usize = 8 << 20;
@@ -21,36 +23,44 @@ pub(super) struct SparseMap {
     pub(super) size: u64,
 }
 
-/// The map of a sparse file; `None` for any other. Of version 1.0 it is read from the content's front.
-pub(super) fn map_of(entry: &mut TarEntry, name: &[u8]) -> Result<Option<SparseMap>, ImageError> {
-    let damaged = |what: &str| refused(name, format!("its map of a sparse file {what}"));
-    let mut text = |key: &str| pax_record(entry, key);
-    let (major, map) = (text("GNU.sparse.major")?, text("GNU.sparse.map")?);
-    let (size, real_size) = (text("GNU.sparse.size")?, text("GNU.sparse.realsize")?);
-    let size = real_size.or(size).map(|size| number(&size).ok_or_else(|| damaged("has no size"))).transpose()?;
-    let (numbers, size) = match (major, map, size) {
-        (Some(_), _, Some(size)) => (read_map(entry).map_err(ImageError::Stream)?, size),
-        (None, Some(map), Some(size)) => (list(&map), size),
-        (None, None, Some(size)) => (pairs(entry)?, size),
-        (None, None, None) => return Ok(None),
-        (_, _, None) => return Err(damaged("has no size")),
-    };
-    let numbers = numbers.ok_or_else(|| damaged("cannot be read"))?;
-    let parts: Vec<(u64, u64)> = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-    let ends = parts.iter().try_fold(
-        0u64,
-        |end, (offset, length)| {
-            if *offset < end { None } else { offset.checked_add(*length) }
-        },
-    );
-    match ends {
-        Some(end) if end <= size && numbers.len() % 2 == 0 => Ok(Some(SparseMap { parts, size })),
-        _ => Err(damaged("has parts that overlap or lie outside of it")),
+impl SparseMap {
+    fn checked(numbers: &[u64], size: u64, name: &[u8]) -> Result<Self, ImageError> {
+        // GNU's old kind ends some maps with parts of no length.
+        let pairs = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).filter(|(_, length)| *length > 0);
+        let parts: Vec<(u64, u64)> = pairs.collect();
+        let end = parts.iter().try_fold(
+            0u64,
+            |end, (offset, length)| {
+                if *offset < end { None } else { offset.checked_add(*length) }
+            },
+        );
+        match end {
+            Some(end) if end <= size && numbers.len() % 2 == 0 => Ok(Self { parts, size }),
+            _ => Err(refused(name, "its map of a sparse file has parts that overlap or lie outside of it")),
+        }
     }
 }
 
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+/// The map of a sparse file; `None` for any other. Of version 1.0 it is read from the content's front.
+pub(super) fn map_of(entry: &mut TarEntry) -> Result<Option<SparseMap>, ImageError> {
+    if let Some(old) = entry.take_sparse() {
+        return Ok(Some(old));
+    }
+    let name = entry.name().to_vec();
+    let damaged = |what: &str| refused(&name, format!("its map of a sparse file {what}"));
+    let records = entry.records();
+    let (is_1, map) = (records.get("GNU.sparse.major").is_some(), records.get("GNU.sparse.map"));
+    let size = records.number("GNU.sparse.realsize").or_else(|| records.number("GNU.sparse.size"));
+    let size = size.map(|size| size.map_err(|()| damaged("has no size"))).transpose()?;
+    let (numbers, size) = match (is_1, map, size) {
+        (false, None, None) => return Ok(None),
+        (_, _, None) => return Err(damaged("has no size")),
+        (false, Some(map), Some(size)) => (list(map), size),
+        (false, None, Some(size)) => (pairs(entry), size),
+        (true, _, Some(size)) => (read_map(entry).map_err(ImageError::Stream)?, size),
+    };
+    let numbers = numbers.ok_or_else(|| damaged("cannot be read"))?;
+    SparseMap::checked(&numbers, size, &name).map(Some)
 }
 
 /// Version 0.1: numbers with commas between them.
@@ -59,20 +69,9 @@ fn list(text: &[u8]) -> Option<Vec<u64>> {
 }
 
 /// Version 0.0: a record for each number.
-fn pairs(entry: &mut TarEntry) -> Result<Option<Vec<u64>>, ImageError> {
-    let Some(records) = entry.pax_extensions().map_err(ImageError::Stream)? else { return Ok(None) };
-    let mut numbers = Some(Vec::new());
-    for record in records {
-        let record = record.map_err(ImageError::Stream)?;
-        if matches!(record.key_bytes(), b"GNU.sparse.offset" | b"GNU.sparse.numbytes") {
-            let next = number(record.value_bytes());
-            numbers = numbers.zip(next).map(|(mut all, next)| {
-                all.push(next);
-                all
-            });
-        }
-    }
-    Ok(numbers)
+fn pairs(entry: &TarEntry) -> Option<Vec<u64>> {
+    let is_part = |key: &[u8]| matches!(key, b"GNU.sparse.offset" | b"GNU.sparse.numbytes");
+    entry.records().iter().filter(|(key, _)| is_part(key)).map(|(_, value)| number(value)).collect()
 }
 
 /// Version 1.0: a line for each number, the first says how many pairs there are; filled up to a block.
@@ -94,4 +93,32 @@ fn read_map(entry: &mut TarEntry) -> io::Result<Option<Vec<u64>>> {
             return Ok(None);
         }
     }
+}
+
+/// The old kind: four parts in the header, more in the blocks behind it.
+pub(super) fn of_header(
+    header: &Header,
+    name: &[u8],
+    mut block: impl FnMut() -> Result<Option<[u8; BLOCK]>, ImageError>,
+) -> Result<SparseMap, ImageError> {
+    let damaged = || refused(name, "its map of a sparse file cannot be read");
+    let gnu = header.as_gnu().ok_or_else(damaged)?;
+    let mut numbers = Vec::new();
+    add(&gnu.sparse, &mut numbers).ok_or_else(damaged)?;
+    let mut goes_on = gnu.is_extended();
+    while goes_on {
+        let more = block()?.ok_or_else(damaged)?;
+        let mut extension = GnuExtSparseHeader::new();
+        extension.as_mut_bytes().copy_from_slice(&more);
+        add(&extension.sparse, &mut numbers).ok_or_else(damaged)?;
+        goes_on = extension.is_extended();
+    }
+    SparseMap::checked(&numbers, gnu.real_size().map_err(|_| damaged())?, name)
+}
+
+fn add(parts: &[GnuSparseHeader], numbers: &mut Vec<u64>) -> Option<()> {
+    for part in parts.iter().take_while(|part| !part.is_empty()) {
+        numbers.extend([part.offset().ok()?, part.length().ok()?]);
+    }
+    Some(())
 }
