@@ -200,8 +200,8 @@ fn images(world: &World) -> Vec<(&'static str, Vec<Vec<u8>>)> {
                     .end(),
             ],
         ),
-        ("sparse_gnu", vec![sparse(world, "gnu")]),
         ("sparse_pax", vec![sparse(world, "posix")]),
+        ("sparse_gnu", vec![sparse(world, "gnu")]),
         (
             "devices",
             vec![
@@ -305,7 +305,9 @@ pub fn are_as_umoci_unpacks_them(world: &World) {
     for (name, layers) in &images {
         layout.image(name, layers, Packing::Gzip, json!({}));
         registry.push(world, &layout, name, name);
-        let expected = registry::unpack(world, &layout, name, &world.folder().join(format!("unpacked-{name}")));
+        // umoci knows nothing of GNU's older kind: it is the same file as that of the newer.
+        let twin = if *name == "sparse_gnu" { "sparse_pax" } else { name };
+        let expected = registry::unpack(world, &layout, twin, &world.folder().join(format!("unpacked-{name}")));
         let expected = tree::list(&expected.join("t"));
         let found = in_guest(world, name, &lister);
         let difference = difference(&expected, &found);
