@@ -41,6 +41,20 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// What is wrong with `text`, which `path` holds.
+    pub fn of_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        Self::at(path, text, error.span().map_or(0, |s| s.start), with_nearest(error.message()))
+    }
+
+    /// What is wrong with `text`, which `path` holds, at its byte `offset`.
+    pub fn at(path: &Path, text: &str, offset: usize, message: impl Into<String>) -> Self {
+        let before = &text.as_bytes()[..offset.min(text.len())];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        Self::Invalid { path: path.to_owned(), line, message: message.into() }
+    }
+}
+
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -266,11 +280,7 @@ impl Config {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| {
-            let offset = error.span().map_or(0, |s| s.start).min(text.len());
-            let line = text.as_bytes()[..offset].iter().filter(|b| **b == b'\n').count() + 1;
-            ConfigError::Invalid { path: path.to_owned(), line, message: with_nearest(error.message()) }
-        })
+        toml::from_str(text).map_err(|error| ConfigError::of_toml(path, text, &error))
     }
 
     fn override_by(&mut self, variable: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {

@@ -7,6 +7,9 @@ use crate::model::ImageName;
 /// Marks a system install.
 pub const INSTALL_FILE: &str = "/etc/banger/install.toml";
 
+/// What all users of this host can pull.
+const SYSTEM_CATALOGUE: &str = "/etc/banger/catalogue.toml";
+
 /// The folders and sockets of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
@@ -22,6 +25,9 @@ pub struct Paths {
     pub root_state: PathBuf,
     /// The user's settings.
     pub config: PathBuf,
+    /// What can be pulled beside what the binary knows: the system's file, then the user's, which wins. Each may be
+    /// missing.
+    pub catalogues: Vec<PathBuf>,
 }
 
 /// The variables that decide.
@@ -95,10 +101,13 @@ impl Paths {
                 run: base.join("run"),
                 root_run: base.join("root-run"),
                 root_state: base.join("root-state"),
+                catalogues: vec![base.join("catalogue.toml")],
                 config: config.unwrap_or_else(|| base.join("config.toml")),
             };
         }
-        let user_config = || e.xdg_config.clone().unwrap_or_else(|| home.join(".config")).join("banger/config.toml");
+        let settings = e.xdg_config.clone().unwrap_or_else(|| home.join(".config")).join("banger");
+        let config = config.unwrap_or_else(|| settings.join("config.toml"));
+        let catalogues = vec![SYSTEM_CATALOGUE.into(), config.with_file_name("catalogue.toml")];
         if e.installed {
             return Self {
                 state: "/var/lib/banger".into(),
@@ -106,7 +115,8 @@ impl Paths {
                 run: "/run/banger".into(),
                 root_run: "/run/bangerd-root".into(),
                 root_state: "/var/lib/bangerd-root".into(),
-                config: config.unwrap_or_else(user_config),
+                config,
+                catalogues,
             };
         }
         let run = match (&e.xdg_runtime, e.uid) {
@@ -124,7 +134,8 @@ impl Paths {
             run,
             root_run: roots_own("/run/bangerd-root"),
             root_state: roots_own("/var/lib/bangerd-root"),
-            config: config.unwrap_or_else(user_config),
+            config,
+            catalogues,
         }
     }
 
@@ -202,9 +213,20 @@ mod tests {
     fn banger_home_moves_everything() {
         let e = Environment { banger_home: Some("/h".into()), uid: 1000, installed: true, ..Default::default() };
         let p = Paths::new(&e);
-        for path in [&p.state, &p.cache, &p.run, &p.root_run, &p.root_state, &p.config] {
+        let folders = [&p.state, &p.cache, &p.run, &p.root_run, &p.root_state, &p.config];
+        for path in folders.into_iter().chain(&p.catalogues) {
             assert!(path.starts_with("/h"), "{}", path.display());
         }
+    }
+
+    #[test]
+    fn the_users_catalogue_lies_beside_the_settings_and_comes_last() {
+        let e = Environment { home: Some("/home/u".into()), uid: 1000, ..Default::default() };
+        let files = |e: &Environment| Paths::new(e).catalogues;
+        let system = PathBuf::from(SYSTEM_CATALOGUE);
+        assert_eq!(files(&e), [system.clone(), "/home/u/.config/banger/catalogue.toml".into()]);
+        let e = Environment { banger_config: Some("/x/my.toml".into()), installed: true, ..e };
+        assert_eq!(files(&e), [system, "/x/catalogue.toml".into()]);
     }
 
     #[test]
