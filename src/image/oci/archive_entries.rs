@@ -49,15 +49,9 @@ impl Entries {
             }
             Input::File(path) => {
                 let file = File::open(&path).map_err(named("open", &path))?;
-                let regular = file.metadata().map_err(named("look at", &path))?.is_file();
-                let file = if regular && !is_compressed(&file).map_err(named("read", &path))? {
-                    file
-                } else {
-                    on_stage("decompressing the archive");
-                    spool(Decoder::new(BufReader::with_capacity(256 << 10, file)), settings)?
-                };
-                (file, path.display().to_string())
+                (seekable(file, &path, settings, on_stage)?, path.display().to_string())
             }
+            Input::Open(file, name) => (seekable(file, Path::new(&name), settings, on_stage)?, name),
         };
         let mut entries = Self { file: Arc::new(file), entries: HashMap::new(), name };
         on_stage("reading the archive");
@@ -168,6 +162,16 @@ fn resolved(path: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
+}
+
+/// The file, or what it decompresses to.
+fn seekable(file: File, path: &Path, settings: &Settings, on_stage: &mut dyn FnMut(&str)) -> Result<File, OciError> {
+    let regular = file.metadata().map_err(named("look at", path))?.is_file();
+    if regular && !is_compressed(&file).map_err(named("read", path))? {
+        return Ok(file);
+    }
+    on_stage("decompressing the archive");
+    spool(Decoder::new(BufReader::with_capacity(256 << 10, file)), settings)
 }
 
 fn is_compressed(mut file: &File) -> io::Result<bool> {

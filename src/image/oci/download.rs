@@ -1,4 +1,4 @@
-//! One blob from a registry into the cache: resumed where it was cut, verified while it comes.
+//! One blob from a server into the cache: resumed where it was cut, verified while it comes.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -6,11 +6,10 @@ use std::sync::Arc;
 use log::debug;
 
 use super::blobs::{Blobs, Claim, Part};
-use super::digest::Hasher;
+use super::digest::{Digest, Hasher};
 use super::error::OciError;
 use super::flow::Flow;
-use super::http::{Answer, backoff, is_passing};
-use super::registry::Registry;
+use super::http::{Answer, Http, backoff, is_passing};
 
 /// Bytes that are read, hashed and written at a time.
 const STEP: usize = 256 << 10;
@@ -19,17 +18,25 @@ const FRUITLESS: u32 = 5;
 /// Attempts in all.
 const ATTEMPTS: u32 = 100;
 
+/// Who has blobs.
+pub(super) trait Origin: Sync {
+    /// The network it is reached by.
+    fn http(&self) -> &Http;
+    /// The blob, from its byte `from` on where the server can (206), else all of it (200), or 416.
+    fn blob(&self, digest: &Digest, from: u64) -> Result<Answer, OciError>;
+}
+
 /// Fetches the blob of `flow`, or finds it, and tells those who follow it.
-pub(super) fn fetch(flow: &Flow, registry: &Registry, blobs: &Blobs) {
-    let result = claim(flow, registry, blobs);
+pub(super) fn fetch(flow: &Flow, origin: &dyn Origin, blobs: &Blobs) {
+    let result = claim(flow, origin, blobs);
     if let Err(e) = &result {
         debug!("{}: {e}", flow.what);
     }
     flow.end(result);
 }
 
-fn claim(flow: &Flow, registry: &Registry, blobs: &Blobs) -> Result<(), OciError> {
-    registry.http.cancel.check()?;
+fn claim(flow: &Flow, origin: &dyn Origin, blobs: &Blobs) -> Result<(), OciError> {
+    origin.http().cancel.check()?;
     let part = match blobs.claim(&flow.digest, flow.size)? {
         Claim::Whole(file) => {
             flow.found(file);
@@ -40,7 +47,7 @@ fn claim(flow: &Flow, registry: &Registry, blobs: &Blobs) -> Result<(), OciError
     let (at, hasher) = part.resume()?;
     debug!("{}: {at} of {} bytes are there", flow.what, flow.size);
     flow.begin(Arc::clone(&part.file), at);
-    let mut download = Download { flow, registry, part, at, hasher, foreign: at > 0 };
+    let mut download = Download { flow, origin, part, at, hasher, foreign: at > 0 };
     let result = download.run();
     // What is wrong now is wrong the next time, too.
     if matches!(result, Err(OciError::Digest { .. } | OciError::Endless { .. })) {
@@ -54,7 +61,7 @@ fn claim(flow: &Flow, registry: &Registry, blobs: &Blobs) -> Result<(), OciError
 
 struct Download<'a> {
     flow: &'a Flow,
-    registry: &'a Registry,
+    origin: &'a dyn Origin,
     part: Part,
     at: u64,
     hasher: Hasher,
@@ -82,13 +89,13 @@ impl Download<'_> {
                 return Err(OciError::Cut { what: self.flow.what.clone(), attempts, source: cut });
             }
             if fruitless > 0 {
-                self.registry.http.pause(backoff(fruitless))?;
+                self.origin.http().pause(backoff(fruitless))?;
             }
             let before = self.at;
             match self.attempt() {
                 Ok(None) => {}
                 Ok(e) => cut = e,
-                // The registry was there before: it may come back.
+                // The server was there before: it may come back.
                 Err(e) if attempts > 0 && is_passing(&e) => cut = Some(io::Error::other(e)),
                 Err(e) => return Err(e),
             }
@@ -100,11 +107,11 @@ impl Download<'_> {
 
     /// Takes what one answer has; why it stopped early.
     fn attempt(&mut self) -> Result<Option<io::Error>, OciError> {
-        let mut answer = self.registry.blob(&self.flow.digest, self.at)?;
+        let mut answer = self.origin.blob(&self.flow.digest, self.at)?;
         if answer.status == 416 || (answer.status == 206 && !continues_at(&answer, self.at)) {
             debug!("{}: cannot be resumed at {}", self.flow.what, self.at);
             self.begin_anew();
-            answer = self.registry.blob(&self.flow.digest, 0)?;
+            answer = self.origin.blob(&self.flow.digest, 0)?;
         }
         if answer.status != 206 && self.at > 0 {
             self.begin_anew();
@@ -136,7 +143,7 @@ impl Download<'_> {
         let mut body = answer.body.into_with_config().limit(u64::MAX).reader();
         let mut buffer = vec![0; STEP];
         while self.at < self.flow.size {
-            self.registry.http.cancel.check()?;
+            self.origin.http().cancel.check()?;
             let room = usize::try_from(self.flow.size - self.at).unwrap_or(STEP).min(STEP);
             match body.read(&mut buffer[..room]) {
                 Ok(0) => return Ok(Some(io::ErrorKind::UnexpectedEof.into())),

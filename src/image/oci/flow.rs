@@ -82,7 +82,7 @@ impl Flow {
     }
 
     /// Waits until something can be read at `at`; `None` at the end.
-    fn wait_beyond(&self, at: u64) -> Result<Option<(Arc<File>, u64)>, OciError> {
+    pub(super) fn wait_beyond(&self, at: u64) -> Result<Option<(Arc<File>, u64)>, OciError> {
         let waits = |state: &mut State| state.there <= at && state.end.is_none();
         let state = self.changed.wait_while(self.state(), waits).unwrap_or_else(PoisonError::into_inner);
         match (&state.file, &state.end) {
@@ -93,7 +93,7 @@ impl Flow {
     }
 
     /// Waits for its end; whether it was in the cache, whether it was begun anew, and its file.
-    fn wait_for_end(&self) -> Result<(bool, bool, Option<Arc<File>>), OciError> {
+    pub(super) fn wait_for_end(&self) -> Result<(bool, bool, Option<Arc<File>>), OciError> {
         let state = self.changed.wait_while(self.state(), |s| s.end.is_none()).unwrap_or_else(PoisonError::into_inner);
         match &state.end {
             Some(Err(e)) => Err(OciError::Shared(Arc::clone(e))),

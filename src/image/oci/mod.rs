@@ -13,6 +13,8 @@ mod archive_entries;
 mod auth;
 /// The cache of blobs.
 mod blobs;
+/// A file at an address.
+mod bundle;
 /// Giving up.
 mod cancel;
 /// `WWW-Authenticate`.
@@ -27,7 +29,7 @@ mod credentials;
 mod decoder;
 /// `sha256:…`.
 mod digest;
-/// A blob from the registry into the cache.
+/// A blob from a server into the cache.
 mod download;
 /// What can go wrong.
 mod error;
@@ -65,6 +67,7 @@ pub mod fuzz;
 mod tests;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,6 +80,7 @@ use flow::Flow;
 use layer::{Guard, Source as LayerSource};
 
 pub use blobs::Blobs;
+pub use bundle::Bundle;
 pub use credentials::Credentials;
 pub use digest::Digest;
 pub use error::OciError;
@@ -121,6 +125,8 @@ pub enum Source {
 pub enum Input {
     /// A file.
     File(PathBuf),
+    /// A file that is open, to be read from its beginning, and what it is called.
+    Open(File, String),
     /// A stream that cannot seek, such as standard input. It is copied below the cache, into a file without a
     /// name.
     Stream(Box<dyn Read + Send>),

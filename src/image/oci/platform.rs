@@ -20,6 +20,11 @@ impl Platform {
         Self::new("linux", std::env::consts::ARCH, None)
     }
 
+    /// As registries call it.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
     /// Names that mean the same become one; the variant that every machine of an architecture has is none.
     pub(super) fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let architecture = match architecture {

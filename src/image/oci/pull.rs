@@ -8,7 +8,7 @@ use super::blobs::Blobs;
 use super::cancel::Cancel;
 use super::config::{self, Configuration};
 use super::digest::Digest;
-use super::download;
+use super::download::{self, Origin};
 use super::error::OciError;
 use super::flow::{Flow, Follower};
 use super::http::Http;
@@ -119,7 +119,7 @@ impl Pull {
             let (all, next) = (Arc::clone(flows), Arc::clone(&next));
             let work = move || {
                 while let Some(flow) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    download::fetch(flow, &registry, &blobs);
+                    download::fetch(flow, registry.as_ref(), &blobs);
                 }
             };
             let begun = std::thread::Builder::new().name(format!("layers-{number}")).spawn(work);

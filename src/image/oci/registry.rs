@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use super::auth::Login;
 use super::credentials::Credentials;
 use super::digest::Digest;
+use super::download::Origin;
 use super::error::OciError;
 use super::hidden::Hidden;
 use super::http::{Answer, Http, Request};
@@ -77,12 +78,6 @@ impl Registry {
         Ok(Served { bytes, content_type, digest })
     }
 
-    /// The blob, from its byte `from` on where the registry can (206), else all of it (200), or 416.
-    pub(super) fn blob(&self, digest: &Digest, from: u64) -> Result<Answer, OciError> {
-        let request = || Request { from, ..Request::default() };
-        self.authorized(&format!("/blobs/{digest}"), request, &format!("blob {digest}"))
-    }
-
     fn authorized<'r>(&self, path: &str, request: impl Fn() -> Request<'r>, what: &str) -> Result<Answer, OciError> {
         let url = self.url(path)?;
         for _ in 0..=CHALLENGES {
@@ -142,6 +137,17 @@ impl Registry {
             }
             _ => OciError::Answer { host, status, what: what.to_owned(), detail: answer.reason() },
         }
+    }
+}
+
+impl Origin for Registry {
+    fn http(&self) -> &Http {
+        &self.http
+    }
+
+    fn blob(&self, digest: &Digest, from: u64) -> Result<Answer, OciError> {
+        let request = || Request { from, ..Request::default() };
+        self.authorized(&format!("/blobs/{digest}"), request, &format!("blob {digest}"))
     }
 }
 

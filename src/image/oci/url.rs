@@ -69,6 +69,18 @@ impl Url {
         url
     }
 
+    /// Without its query, which may let in whoever knows it.
+    pub(super) fn without_query(&self) -> Self {
+        let path = self.rest.split('?').next().unwrap_or_default();
+        Self { rest: path.to_owned(), ..self.clone() }
+    }
+
+    /// The last part of its path; empty where that ends with a slash.
+    pub(super) fn file_name(&self) -> &str {
+        let path = self.rest.split('?').next().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+
     /// Host and port as written.
     pub(super) fn authority(&self) -> &str {
         &self.authority

@@ -2,6 +2,7 @@
 
 mod archives;
 mod auth;
+mod bundles;
 mod lies;
 mod server;
 
