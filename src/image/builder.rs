@@ -6,17 +6,22 @@
 
 /// What of the host's apt configuration a foreign build needs.
 mod apt;
+/// Kernels that were downloaded.
+mod bundle;
 /// The image `debian-bookworm`.
 mod debian_image;
 /// Kernels: Debian's package, the host's own, files.
 mod kernels;
+/// What can be made of packages.
+mod recipe;
 /// Folders that go away.
 mod scratch;
 /// Running builds: their stream, their children, their last words.
 mod stream;
 
-pub use debian_image::debian_image;
-pub use kernels::{KernelBuild, debian_kernel, host_kernel, kernel_files};
+pub use bundle::kernel_bundle;
+pub use kernels::{KernelBuild, host_kernel, kernel_files};
+pub use recipe::Recipe;
 pub use stream::Build;
 
 use std::path::PathBuf;

@@ -55,7 +55,7 @@ pub fn import_kernel(
 }
 
 /// A release is a folder name and part of a command line.
-fn check_release(release: &str) -> Result<(), ImageError> {
+pub(super) fn check_release(release: &str) -> Result<(), ImageError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+~-".contains(c);
     if release.len() > 64 || release.starts_with('.') || !release.chars().all(plain) {
         return Err(ImageError::Release(release.to_owned()));

@@ -1,6 +1,7 @@
 //! The image `debian-bookworm`: mmdebstrap(1) writes a tar of a small Debian that boots, takes ssh, and
 //! belongs to nobody yet.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::super::ImageError;
@@ -24,16 +25,21 @@ const IMPERSONAL: &str = include_str!("debian/impersonal.sh");
 
 /// Starts building the image; the stream is a tar of the whole tree. Runs as root or, with user
 /// namespaces, as anybody.
-pub fn debian_image() -> Result<Build, ImageError> {
+pub(super) fn debian_image() -> Result<Build, ImageError> {
+    let is_root = rustix::process::geteuid().is_root();
+    Build::of_command("mmdebstrap", &mut command(&check()?, is_root))
+}
+
+/// Whether it can be built here; mmdebstrap's path.
+pub(super) fn check() -> Result<PathBuf, ImageError> {
     let program = tool("mmdebstrap", "mmdebstrap")?;
     if !KEYRINGS.iter().any(|path| std::path::Path::new(path).exists()) {
         return Err(ImageError::MissingTool { program: "debian-archive-keyring", package: "debian-archive-keyring" });
     }
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
+    if !rustix::process::geteuid().is_root() {
         tool("newuidmap", "uidmap")?;
     }
-    Build::of_command("mmdebstrap", &mut command(&program, is_root))
+    Ok(program)
 }
 
 fn command(program: &std::path::Path, is_root: bool) -> Command {

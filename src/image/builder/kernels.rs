@@ -38,8 +38,8 @@ const META_PACKAGES: [&str; 2] = if cfg!(target_arch = "aarch64") {
 
 /// The newest kernel of the host's Debian mirrors, fetched and unpacked below `cache` by the caller's own
 /// `apt-get`; needs no root.
-pub fn debian_kernel(cache: &Path) -> Result<KernelBuild, ImageError> {
-    tool("dpkg-deb", "dpkg")?;
+pub(super) fn debian_kernel(cache: &Path) -> Result<KernelBuild, ImageError> {
+    check_debian()?;
     let scratch = Scratch::create(cache)?;
     let listed = Apt::of_host()?;
     match fetch(&listed, scratch.path()) {
@@ -51,6 +51,12 @@ pub fn debian_kernel(cache: &Path) -> Result<KernelBuild, ImageError> {
             unpack(scratch, &package)
         }
     }
+}
+
+/// Whether it can be fetched here.
+pub(super) fn check_debian() -> Result<(), ImageError> {
+    tool("dpkg-deb", "dpkg")?;
+    Apt::of_host().map(drop)
 }
 
 /// The kernel that runs on this host.
@@ -73,7 +79,7 @@ pub fn host_kernel() -> Result<KernelBuild, ImageError> {
 pub fn kernel_files(vmlinuz: &Path, modules: Option<&Path>) -> Result<KernelBuild, ImageError> {
     let kernel = File::open(vmlinuz).map_err(named("open", vmlinuz))?;
     let Some(modules) = modules else {
-        let release = release_of(&kernel).map_err(named("read", vmlinuz))?;
+        let release = release_at(&kernel, 0).map_err(named("read", vmlinuz))?;
         return stream(kernel, None, release.unwrap_or_default(), None);
     };
     let folder = modules.canonicalize().map_err(named("open", modules))?;
@@ -88,11 +94,11 @@ pub fn kernel_files(vmlinuz: &Path, modules: Option<&Path>) -> Result<KernelBuil
     stream(kernel, Some(copy), release, Some(scratch))
 }
 
-/// The release that a bzImage names in its header; the file stays where it is read from
-/// (Documentation/arch/x86/boot.rst, `kernel_version`: an offset from 0x200 to a text that ends with a zero).
-fn release_of(kernel: &File) -> std::io::Result<Option<String>> {
+/// The release that a bzImage names in its header, when one begins at byte `begin`; the file stays where it is
+/// read from (Documentation/arch/x86/boot.rst, `kernel_version`: an offset from 0x200 to a text that ends with a zero).
+pub(super) fn release_at(kernel: &File, begin: u64) -> std::io::Result<Option<String>> {
     let mut start = vec![0; SETUP_BYTES];
-    let length = kernel.read_at(&mut start, 0)?;
+    let length = kernel.read_at(&mut start, begin)?;
     start.truncate(length);
     let is_bzimage = start.get(0x202..0x206) == Some(b"HdrS");
     let offset =
@@ -184,7 +190,7 @@ fn depmod(base: &Path, release: &str) -> Result<(), ImageError> {
     run(Command::new(tool("depmod", "kmod")?).arg("-b").arg(base).arg(release)).map(drop)
 }
 
-fn stream(
+pub(super) fn stream(
     kernel: File,
     modules: Option<PathBuf>,
     release: String,
