@@ -86,3 +86,37 @@ pub struct KernelRecord {
     /// Unix seconds.
     pub created_at: u64,
 }
+
+impl KernelRecord {
+    /// How the release of a kernel ends that `release/kernel` has built (`CONFIG_LOCALVERSION` of its configuration).
+    const OWN: &str = "-banger";
+
+    /// Whether it is banger's own: without modules, made for fast boots.
+    pub fn is_own(&self) -> bool {
+        !self.has_modules_drive && self.release.ends_with(Self::OWN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bangers_own_kernel_is_known_by_what_its_recipe_calls_it() {
+        let recipe = include_str!("../../release/kernel.config");
+        assert!(recipe.contains(&format!("CONFIG_LOCALVERSION=\"{}\"\n", KernelRecord::OWN)));
+        let kernel = |release: &str, has_modules_drive| KernelRecord {
+            name: "k".parse().expect("a name"),
+            release: release.to_owned(),
+            boot_args: crate::model::launch::KernelArgs::default(),
+            has_modules_drive,
+            used_bytes: 0,
+            source: String::new(),
+            created_at: 0,
+        };
+        assert!(kernel("6.1.192-banger", false).is_own());
+        for (release, modules) in [("6.1.192-banger", true), ("6.1.192-banger-2", false), ("", false)] {
+            assert!(!kernel(release, modules).is_own(), "{release}");
+        }
+    }
+}
