@@ -65,6 +65,14 @@ impl Failure {
         self
     }
 
+    /// Adds what went before to a fault.
+    pub fn causes(mut self, causes: Vec<String>) -> Self {
+        if let Self::Fault { fault, .. } = &mut self {
+            fault.causes.extend(causes);
+        }
+        self
+    }
+
     /// What failed, on one line.
     pub fn line(&self) -> String {
         match self {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
+use crate::image::catalogue::Entry;
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::{InitMode, KernelName, ObjectId, Reach, Secret, VmRecord, VmState, Workspace};
 use crate::os::logger::timestamp;
@@ -160,6 +161,7 @@ pub struct KernelView<'a> {
     release: &'a str,
     boot_args: &'a str,
     has_modules_drive: bool,
+    own: bool,
     used_bytes: u64,
     source: &'a str,
     created_at: String,
@@ -172,9 +174,30 @@ impl<'a> From<&'a KernelRecord> for KernelView<'a> {
             release: &kernel.release,
             boot_args: kernel.boot_args.as_str(),
             has_modules_drive: kernel.has_modules_drive,
+            own: kernel.is_own(),
             used_bytes: kernel.used_bytes,
             source: &kernel.source,
             created_at: timestamp(kernel.created_at),
+        }
+    }
+}
+
+/// What the catalogue has.
+#[derive(Debug, Serialize)]
+pub struct OfferView<'a> {
+    name: String,
+    description: &'a str,
+    approximate_bytes: u64,
+    sources: Vec<String>,
+}
+
+impl<'a, Name: std::fmt::Display> From<&'a Entry<Name>> for OfferView<'a> {
+    fn from(entry: &'a Entry<Name>) -> Self {
+        Self {
+            name: entry.name.to_string(),
+            description: &entry.description,
+            approximate_bytes: entry.approximate_bytes,
+            sources: entry.sources().iter().map(ToString::to_string).collect(),
         }
     }
 }

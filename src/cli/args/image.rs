@@ -26,10 +26,10 @@ pub enum ImageCommand {
 #[argh(
     subcommand,
     name = "list",
-    description = "list images (also: ls)",
-    usage = "[-q] [--json]",
+    description = "list images, and what can be pulled (also: ls)",
+    usage = "[-q] [--json] [--available]",
     help_triggers("-h", "--help"),
-    example = "banger image list\nbanger image list --json"
+    example = "banger image list\nbanger image list --json\nbanger image list --available"
 )]
 pub struct ImageList {
     /// names only, one per line
@@ -38,6 +38,9 @@ pub struct ImageList {
     /// print JSON
     #[argh(switch)]
     pub json: bool,
+    /// only what the catalogue has and is not here
+    #[argh(switch)]
+    pub available: bool,
 }
 
 /// `image show`.

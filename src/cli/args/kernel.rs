@@ -23,10 +23,10 @@ pub enum KernelCommand {
 #[argh(
     subcommand,
     name = "list",
-    description = "list kernels (also: ls)",
-    usage = "[-q] [--json]",
+    description = "list kernels, and what can be pulled (also: ls)",
+    usage = "[-q] [--json] [--available]",
     help_triggers("-h", "--help"),
-    example = "banger kernel list\nbanger kernel list --json"
+    example = "banger kernel list\nbanger kernel list --json\nbanger kernel list --available"
 )]
 pub struct KernelList {
     /// names only, one per line
@@ -35,6 +35,9 @@ pub struct KernelList {
     /// print JSON
     #[argh(switch)]
     pub json: bool,
+    /// only what the catalogue has and is not here
+    #[argh(switch)]
+    pub available: bool,
 }
 
 /// `kernel show`.

@@ -4,15 +4,16 @@ use std::fs::File;
 use std::io;
 use std::time::Instant;
 
-use super::super::args::{ImagePull, ImageRegister, ImageWish, PullSource, Usage};
+use super::super::args::{ImageList, ImagePull, ImageRegister, ImageWish, PullSource, Usage};
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::views::ImageView;
 use super::super::{autostart, render, resolve};
 use super::oci::How;
-use super::{for_each, oci, pull};
+use super::{catalogue, for_each, oci, pull};
 use crate::host::paths::Paths;
+use crate::image::catalogue::Catalogue;
 use crate::image::oci::{Blobs, Digest, Reference};
 use crate::model::image::ImageRecord;
 use crate::model::size::human;
@@ -39,12 +40,17 @@ pub fn digest(client: &mut Client, name: &ImageName) -> Option<String> {
 }
 
 /// `image list`.
-pub fn list(quiet: bool, json: bool) -> Result<(), Failure> {
-    let images = all(&mut autostart::connect(&Paths::current())?)?;
-    if json {
+pub fn list(asked: &ImageList) -> Result<(), Failure> {
+    let paths = Paths::current();
+    let images = all(&mut autostart::connect(&paths)?)?;
+    let is_here = |name: &ImageName| images.iter().any(|image| image.name == *name);
+    if asked.available {
+        return catalogue::list(catalogue::load(&paths)?.images(), is_here, asked.quiet, asked.json);
+    }
+    if asked.json {
         return render::json(&images.iter().map(ImageView::from).collect::<Vec<_>>());
     }
-    if quiet {
+    if asked.quiet {
         return render::text(&images.iter().map(|i| format!("{}\n", i.name)).collect::<String>());
     }
     let now = unix_seconds();
@@ -52,10 +58,9 @@ pub fn list(quiet: bool, json: bool) -> Result<(), Failure> {
         let (size, used) = (human(i.size.bytes()), human(i.used_bytes));
         vec![i.name.to_string(), size, used, render::age(now, i.created_at), i.source.clone()]
     };
-    render::text(&render::table(
-        &["NAME", "SIZE", "USED", "AGE", "SOURCE"],
-        &images.iter().map(row).collect::<Vec<_>>(),
-    ))
+    let rows: Vec<_> = images.iter().map(row).collect();
+    let table = render::table(&["NAME", "SIZE", "USED", "AGE", "SOURCE"], &rows);
+    render::text(&(table + &catalogue::below(&paths, Catalogue::images, is_here)))
 }
 
 /// `image show`.
@@ -95,7 +100,7 @@ pub fn pull(asked: ImagePull) -> Result<(), Failure> {
                 return Err(Usage::new("--platform is for images of registries", &["image", "pull"]).into());
             }
             let name = name.unwrap_or_else(|| source.clone());
-            let done = pull::image(&mut client, &paths, &source, &name, size, &mut progress)?;
+            let done = pull::image(&mut client, &paths, &config, &source, &name, size, &mut progress)?;
             progress.clear();
             return done.say("image", name.as_str());
         }
@@ -136,7 +141,7 @@ pub fn ensure(
     let config = resolve::config(paths)?;
     let reference = match wish {
         ImageWish::Name(name) => {
-            pull::ensure_image(client, paths, name, progress)?;
+            pull::ensure_image(client, paths, &config, name, progress)?;
             return show_one(&all(client)?, name).cloned();
         }
         ImageWish::Pinned(name, digest) => {

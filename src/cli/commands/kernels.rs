@@ -1,13 +1,14 @@
 //! `kernel list|show|pull|import|delete`.
 
-use super::super::args::KernelImport;
+use super::super::args::{KernelImport, KernelList};
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::views::KernelView;
-use super::super::{autostart, render};
-use super::{for_each, pull};
+use super::super::{autostart, render, resolve};
+use super::{catalogue, for_each, pull};
 use crate::host::paths::Paths;
+use crate::image::catalogue::Catalogue;
 use crate::model::KernelName;
 use crate::model::image::KernelRecord;
 use crate::model::size::human;
@@ -28,23 +29,35 @@ pub fn all(client: &mut Client) -> Result<Vec<KernelRecord>, Failure> {
 }
 
 /// `kernel list`.
-pub fn list(quiet: bool, json: bool) -> Result<(), Failure> {
-    let kernels = all(&mut autostart::connect(&Paths::current())?)?;
-    if json {
+pub fn list(asked: &KernelList) -> Result<(), Failure> {
+    let paths = Paths::current();
+    let kernels = all(&mut autostart::connect(&paths)?)?;
+    let is_here = |name: &KernelName| kernels.iter().any(|kernel| kernel.name == *name);
+    if asked.available {
+        return catalogue::list(catalogue::load(&paths)?.kernels(), is_here, asked.quiet, asked.json);
+    }
+    if asked.json {
         return render::json(&kernels.iter().map(KernelView::from).collect::<Vec<_>>());
     }
-    if quiet {
+    if asked.quiet {
         return render::text(&kernels.iter().map(|k| format!("{}\n", k.name)).collect::<String>());
     }
     let now = unix_seconds();
     let row = |k: &KernelRecord| {
         let used = human(k.used_bytes);
-        vec![k.name.to_string(), release(k), used, render::age(now, k.created_at), k.source.clone()]
+        vec![k.name.to_string(), release(k), used, render::age(now, k.created_at), source(k)]
     };
-    render::text(&render::table(
-        &["NAME", "RELEASE", "USED", "AGE", "SOURCE"],
-        &kernels.iter().map(row).collect::<Vec<_>>(),
-    ))
+    let rows: Vec<_> = kernels.iter().map(row).collect();
+    let table = render::table(&["NAME", "RELEASE", "USED", "AGE", "SOURCE"], &rows);
+    render::text(&(table + &catalogue::below(&paths, Catalogue::kernels, is_here)))
+}
+
+/// Where it comes from, and whether it is the one that boots fastest.
+fn source(kernel: &KernelRecord) -> String {
+    match kernel.is_own() {
+        true => format!("{} (banger's own: without modules, boots fast)", kernel.source),
+        false => kernel.source.clone(),
+    }
 }
 
 fn release(kernel: &KernelRecord) -> String {
@@ -67,7 +80,7 @@ pub fn show(name: &KernelName, json: bool) -> Result<(), Failure> {
         ("arguments", kernel.boot_args.to_string()),
         ("modules", if kernel.has_modules_drive { "on a drive of their own" } else { "none" }.to_owned()),
         ("used", human(kernel.used_bytes)),
-        ("source", kernel.source.clone()),
+        ("source", source(kernel)),
         ("created", timestamp(kernel.created_at)),
     ]))
 }
@@ -77,7 +90,7 @@ pub fn pull(name: &KernelName) -> Result<(), Failure> {
     let paths = Paths::current();
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
-    let done = pull::kernel(&mut client, &paths, name, &mut progress)?;
+    let done = pull::kernel(&mut client, &paths, &resolve::config(&paths)?, name, &mut progress)?;
     progress.clear();
     done.say("kernel", name.as_str())
 }

@@ -1,6 +1,7 @@
 //! One file per group of commands: each turns arguments into requests and replies into text.
 
 mod agent;
+mod catalogue;
 mod copy;
 mod daemon;
 mod doctor;
@@ -82,7 +83,7 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
 
 fn image(command: ImageCommand) -> Result<(), Failure> {
     match command {
-        ImageCommand::List(list) => images::list(list.quiet, list.json),
+        ImageCommand::List(list) => images::list(&list),
         ImageCommand::Show(show) => images::show(&show.name, show.json),
         ImageCommand::Pull(pull) => images::pull(pull),
         ImageCommand::Register(register) => images::register(register),
@@ -96,7 +97,7 @@ fn image(command: ImageCommand) -> Result<(), Failure> {
 
 fn kernel(command: KernelCommand) -> Result<(), Failure> {
     match command {
-        KernelCommand::List(list) => kernels::list(list.quiet, list.json),
+        KernelCommand::List(list) => kernels::list(&list),
         KernelCommand::Show(show) => kernels::show(&show.name, show.json),
         KernelCommand::Pull(pull) => kernels::pull(&pull.name),
         KernelCommand::Import(import) => kernels::import(import),

@@ -109,8 +109,7 @@ fn take(
     how: &How,
     progress: &mut Progress,
 ) -> Result<(Made, ImageRecord), Failure> {
-    let settings = Settings { insecure: config.registries.insecure.clone(), ..Settings::new(cache(paths)) };
-    crate::os::files::ensure_dir(&paths.cache, 0o700).map_err(|e| Fault::failed("cannot make the cache", &e))?;
+    let settings = settings(paths, config)?;
     let opened = oci::open(source, how.platform.as_ref(), &settings, &mut |stage| progress.stage(stage));
     let opened = opened.map_err(|e| fault(&e))?;
     let known = images::all(client)?;
@@ -137,6 +136,33 @@ fn take(
         source,
     };
     import(client, new, opened, progress).map(|image| (Made::Now, image))
+}
+
+/// Makes the image `name` of a source of the catalogue. The caller holds its lock and has seen that it is not here.
+pub fn of_catalogue(
+    client: &mut Client,
+    settings: &Settings,
+    (source, reference, words): (Source, Option<&Reference>, String),
+    name: &ImageName,
+    size: Option<Mib>,
+    progress: &mut Progress,
+) -> Result<(), Failure> {
+    let opened = oci::open(source, None, settings, &mut |stage| progress.stage(stage)).map_err(|e| fault(&e))?;
+    let new = NewLayers {
+        name: name.clone(),
+        size,
+        digest: opened.digest().to_owned(),
+        reference: reference.map(ToString::to_string),
+        config: fitting(opened.config(), progress)?,
+        source: words,
+    };
+    import(client, new, opened, progress).map(drop)
+}
+
+/// What this person and this host say about downloads; makes the cache.
+pub fn settings(paths: &Paths, config: &Config) -> Result<Settings, Failure> {
+    crate::os::files::ensure_dir(&paths.cache, 0o700).map_err(|e| Fault::failed("cannot make the cache", &e))?;
+    Ok(Settings { insecure: config.registries.insecure.clone(), ..Settings::new(cache(paths)) })
 }
 
 fn taken(name: &ImageName) -> Failure {

@@ -13,9 +13,14 @@ use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::render;
 use super::super::report::Failure;
+use super::oci as registries;
 use super::sources::{self, Build, KernelBuild};
-use super::{images, kernels};
+use super::{catalogue, images, kernels};
+use crate::host::config::Config;
 use crate::host::paths::Paths;
+use crate::image::builder::Recipe;
+use crate::image::catalogue::Source;
+use crate::image::oci;
 use crate::model::launch::KernelArgs;
 use crate::model::{ImageName, InitMode, KernelName, Mib};
 use crate::os::files::{Lock, ensure_dir};
@@ -53,27 +58,30 @@ impl Made {
 pub fn ensure_image(
     client: &mut Client,
     paths: &Paths,
+    config: &Config,
     name: &ImageName,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
-    image(client, paths, name, name, None, progress).map(|_| ())
+    image(client, paths, config, name, name, None, progress).map(|_| ())
 }
 
 /// Makes the catalogue's kernel available that a VM needs.
 pub fn ensure_kernel(
     client: &mut Client,
     paths: &Paths,
+    config: &Config,
     name: &KernelName,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
-    kernel(client, paths, name, progress).map(|_| ())
+    kernel(client, paths, config, name, progress).map(|_| ())
 }
 
-/// The catalogue's image `source` as `name`, unless that is there.
+/// The catalogue's image `entry` as `name`, unless that is there.
 pub fn image(
     client: &mut Client,
     paths: &Paths,
-    source: &ImageName,
+    config: &Config,
+    entry: &ImageName,
     name: &ImageName,
     size: Option<Mib>,
     progress: &mut Progress,
@@ -81,34 +89,101 @@ pub fn image(
     if images::all(client)?.iter().any(|i| i.name == *name) {
         return Ok(Made::Before);
     }
-    let catalogued = sources::image(source)?;
+    let catalogue = catalogue::load(paths)?;
+    let entry = catalogue::find(catalogue.images(), "image", entry)?;
     let _lock = lock(paths, &format!("image-{name}.lock"), progress)?;
     // Another command may have made it while this one waited.
     if images::all(client)?.iter().any(|i| i.name == *name) {
         return Ok(Made::Before);
     }
-    progress.stage(&format!("making image '{name}'"));
-    let (build, source) = sources::build_image(catalogued)?;
-    let request = OwnerRequest::ImportImage { name: name.clone(), size, init: InitMode::Image, source };
-    match import(client, request, build, progress)? {
-        OwnerReply::Image(_) | OwnerReply::Done => Ok(Made::Now),
-        other => Err(unexpected(&other)),
+    let order = ImageOrder { paths, config, description: &entry.description, name, size };
+    catalogue::first_that_works(&entry.sources(), sources::check_image, progress, |source, progress| {
+        order.make(client, source, progress)
+    })?;
+    Ok(Made::Now)
+}
+
+/// An image that shall be made, wherever it comes from.
+struct ImageOrder<'a> {
+    paths: &'a Paths,
+    config: &'a Config,
+    description: &'a str,
+    name: &'a ImageName,
+    size: Option<Mib>,
+}
+
+impl ImageOrder<'_> {
+    fn make(&self, client: &mut Client, source: &Source, progress: &mut Progress) -> Result<(), Failure> {
+        let from = match source {
+            Source::Packages(recipe) => return self.of_packages(client, *recipe, progress),
+            Source::Oci(reference) => (oci::Source::Registry(reference.clone()), Some(reference)),
+            Source::Bundle { bundle, .. } => {
+                let file = sources::download(bundle, self.paths, self.config, progress)?;
+                (oci::Source::OciArchive(oci::Input::Open(file, bundle.name().to_owned())), None)
+            }
+        };
+        let (settings, words) = (registries::settings(self.paths, self.config)?, sources::words(&source.to_string()));
+        registries::of_catalogue(client, &settings, (from.0, from.1, words), self.name, self.size, progress)
+    }
+
+    fn of_packages(&self, client: &mut Client, recipe: Recipe, progress: &mut Progress) -> Result<(), Failure> {
+        progress.stage(&format!("making image '{}'", self.name));
+        let build = sources::image_of_packages(recipe)?;
+        let (name, source) = (self.name.clone(), sources::words(self.description));
+        let request = OwnerRequest::ImportImage { name, size: self.size, init: InitMode::Image, source };
+        match import(client, request, build, progress)? {
+            OwnerReply::Image(_) | OwnerReply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
 }
 
 /// The catalogue's kernel `name`, unless it is there.
-pub fn kernel(client: &mut Client, paths: &Paths, name: &KernelName, progress: &mut Progress) -> Result<Made, Failure> {
+pub fn kernel(
+    client: &mut Client,
+    paths: &Paths,
+    config: &Config,
+    name: &KernelName,
+    progress: &mut Progress,
+) -> Result<Made, Failure> {
     if kernels::all(client)?.iter().any(|k| k.name == *name) {
         return Ok(Made::Before);
     }
-    let catalogued = sources::kernel(name)?;
+    let catalogue = catalogue::load(paths)?;
+    let entry = catalogue::find(catalogue.kernels(), "kernel", name)?;
     let _lock = lock(paths, &format!("kernel-{name}.lock"), progress)?;
     if kernels::all(client)?.iter().any(|k| k.name == *name) {
         return Ok(Made::Before);
     }
-    progress.stage(&format!("making kernel '{name}'"));
-    import_kernel(client, name, KernelArgs::default(), sources::build_kernel(catalogued, paths)?, progress)?;
+    catalogue::first_that_works(&entry.sources(), sources::check_kernel, progress, |source, progress| {
+        let build = kernel_of(source, &entry.description, paths, config, progress)?;
+        progress.stage(&format!("making kernel '{name}'"));
+        import_kernel(client, name, KernelArgs::default(), build, progress)
+    })?;
     Ok(Made::Now)
+}
+
+fn kernel_of(
+    source: &Source,
+    description: &str,
+    paths: &Paths,
+    config: &Config,
+    progress: &mut Progress,
+) -> Result<KernelBuild, Failure> {
+    match source {
+        Source::Packages(recipe) => {
+            progress.stage("fetching the kernel's package");
+            sources::kernel_of_packages(*recipe, paths, description)
+        }
+        Source::Bundle { bundle, release } => {
+            let file = sources::download(bundle, paths, config, progress)?;
+            sources::kernel_of_bundle(file, release.as_deref(), &source.to_string())
+        }
+        // The catalogue's reader takes none.
+        Source::Oci(reference) => {
+            Err(Failure::new(FaultKind::BadRequest, format!("{reference} is an image, and a kernel is wanted")))
+        }
+    }
 }
 
 /// Gives the daemon a kernel.

@@ -1,16 +1,22 @@
-//! Where images and kernels come from: the catalogue, files, and this host's own kernel. The
+//! Where images and kernels come from: packages, bundles, files, and this host's own kernel. The
 //! builders are those of the `image` room; here they get names, words and reasons.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 use super::super::args::{KernelImport, Usage};
+use super::super::progress::Progress;
 use super::super::report::Failure;
+use super::oci;
+use crate::host::config::Config;
 use crate::host::paths::Paths;
-use crate::image::catalogue::{self, CatalogueImage, CatalogueKernel};
-use crate::image::{ImageError, builder};
-use crate::model::{ImageName, KernelName};
-use crate::protocol::{Fault, FaultKind};
+use crate::image::ImageError;
+use crate::image::builder::{self, Recipe};
+use crate::image::catalogue::Source;
+use crate::image::oci::Bundle;
+use crate::model::KernelName;
+use crate::protocol::{Event, Fault, FaultKind};
 
 /// Most bytes of the words about a source.
 const MAX_SOURCE: usize = 256;
@@ -49,39 +55,46 @@ impl KernelBuild {
     }
 }
 
-/// The catalogue's image `name`.
-pub fn image(name: &ImageName) -> Result<&'static CatalogueImage, Failure> {
-    catalogue::image(name).ok_or_else(|| {
-        let known: Vec<&str> = catalogue::IMAGES.iter().map(|i| i.name).collect();
-        absent("image", name.as_str(), &known)
-    })
+/// Whether an image can be had from `source` on this host; asks nobody.
+pub fn check_image(source: &Source) -> Result<(), Failure> {
+    match source {
+        Source::Packages(recipe) => recipe.check_image().map_err(|e| fault(&e).into()),
+        Source::Bundle { .. } | Source::Oci(_) => Ok(()),
+    }
 }
 
-/// The catalogue's kernel `name`.
-pub fn kernel(name: &KernelName) -> Result<&'static CatalogueKernel, Failure> {
-    catalogue::kernel(name).ok_or_else(|| {
-        let known: Vec<&str> = catalogue::KERNELS.iter().map(|k| k.name).collect();
-        absent("kernel", name.as_str(), &known)
-    })
+/// The same of a kernel.
+pub fn check_kernel(source: &Source) -> Result<(), Failure> {
+    match source {
+        Source::Packages(recipe) => recipe.check_kernel().map_err(|e| fault(&e).into()),
+        Source::Bundle { .. } | Source::Oci(_) => Ok(()),
+    }
 }
 
-fn absent(what: &str, name: &str, known: &[&str]) -> Failure {
-    let message = format!("{what} '{name}' not found, neither here nor in the catalogue");
-    let fault = Fault::new(FaultKind::NotFound, message).cause(format!("the catalogue has {}", known.join(", ")));
-    fault.hint(format!("banger {what} list")).into()
+/// Starts making an image of packages.
+pub fn image_of_packages(recipe: Recipe) -> Result<Box<dyn Build>, Failure> {
+    Ok(Box::new(recipe.image().map_err(|e| fault(&e))?))
 }
 
-/// Starts the builder of the catalogue's `image`.
-pub fn build_image(image: &CatalogueImage) -> Result<(Box<dyn Build>, String), Failure> {
-    // The catalogue of this build has one image, and one builder for it.
-    let build = builder::debian_image().map_err(|e| fault(&e))?;
-    Ok((Box::new(build), words(image.description)))
+/// Fetches a kernel of packages.
+pub fn kernel_of_packages(recipe: Recipe, paths: &Paths, description: &str) -> Result<KernelBuild, Failure> {
+    let build = recipe.kernel(&paths.cache).map_err(|e| fault(&e))?;
+    Ok(KernelBuild::new(build, description))
 }
 
-/// Fetches the catalogue's `kernel`.
-pub fn build_kernel(kernel: &CatalogueKernel, paths: &Paths) -> Result<KernelBuild, Failure> {
-    let build = builder::debian_kernel(&paths.cache).map_err(|e| fault(&e))?;
-    Ok(KernelBuild::new(build, kernel.description))
+/// The kernel in a bundle that was downloaded.
+pub fn kernel_of_bundle(file: File, release: Option<&str>, source: &str) -> Result<KernelBuild, Failure> {
+    let build = builder::kernel_bundle(file, release).map_err(|e| fault(&e))?;
+    Ok(KernelBuild::new(build, source))
+}
+
+/// Downloads a bundle, or finds it in the cache.
+pub fn download(bundle: &Bundle, paths: &Paths, config: &Config, progress: &mut Progress) -> Result<File, Failure> {
+    let settings = oci::settings(paths, config)?;
+    progress.stage(&format!("downloading {}", bundle.name()));
+    let total = Some(bundle.bytes());
+    let file = bundle.fetch(&settings, &mut |done| progress.show(&Event::Progress { done, total }));
+    file.map_err(|e| oci::fault(&e).into())
 }
 
 /// The kernel that `kernel import` names, and its name here.
@@ -112,7 +125,8 @@ fn name_of(kernel: &KernelBuild, asked: &KernelImport) -> Result<KernelName, Fai
     })
 }
 
-fn words(text: &str) -> String {
+/// As much of `text` as the words about a source may be.
+pub fn words(text: &str) -> String {
     let mut end = text.len().min(MAX_SOURCE);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -162,12 +176,6 @@ mod tests {
             let named = files_of(&asked(false, path.to_str(), None)).ok().map(|(_, n)| n.to_string());
             assert_eq!(named.as_deref(), name);
         }
-    }
-
-    #[test]
-    fn an_unknown_image_is_not_found() {
-        let failure = image(&"nothing".parse().expect("a name")).expect_err("unknown");
-        assert_eq!(failure.exit_code(false), 3);
     }
 
     #[test]

@@ -49,14 +49,15 @@ pub fn prepare(
         OwnerReply::Overview(overview) => overview,
         other => return Err(unexpected(&other)),
     };
-    let mut spec = resolve::spec(flags, &overview.defaults, &resolve::config(paths)?)?;
+    let config = resolve::config(paths)?;
+    let mut spec = resolve::spec(flags, &overview.defaults, &config)?;
     let wish = flags.image.clone().unwrap_or_else(|| ImageWish::Name(spec.image.clone()));
     let image = images::ensure(client, paths, &wish, progress)?;
     spec.image = image.name;
     if let (None, Some(kernel)) = (&flags.kernel, image.kernel) {
         spec.kernel = kernel;
     }
-    pull::ensure_kernel(client, paths, &spec.kernel, progress)?;
+    pull::ensure_kernel(client, paths, &config, &spec.kernel, progress)?;
     progress.note(&resolve::spec_line(&spec, &overview.vmm));
     Ok(spec)
 }
