@@ -38,14 +38,13 @@ pub fn find<'c, Name: Ord + Display>(
     Ok(entry)
 }
 
-/// What `attempt` makes of the first of `sources` that is possible and works. The last one's failure has those of the
-/// others as causes.
-pub fn first_that_works<T>(
+/// Attempts one of `sources` after the other until one works. The last one's failure has those of the others as causes.
+pub fn first_that_works(
     sources: &[&Source],
-    possible: impl Fn(&Source) -> Result<(), Failure>,
+    possible: &dyn Fn(&Source) -> Result<(), Failure>,
     progress: &mut Progress,
-    mut attempt: impl FnMut(&Source, &mut Progress) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    attempt: &mut dyn FnMut(&Source, &mut Progress) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut earlier = Vec::new();
     for (number, source) in sources.iter().enumerate() {
         let is_last = number + 1 == sources.len();
@@ -142,7 +141,7 @@ mod tests {
             Source::Packages(_) if impossible => Err(failed(FaultKind::OperationFailed)),
             _ => Ok(()),
         };
-        let result = first_that_works(sources, possible, &mut Progress::new(), |_, _| {
+        let result = first_that_works(sources, &possible, &mut Progress::new(), &mut |_, _| {
             attempts += 1;
             outcomes[attempts - 1].map_or(Ok(()), |kind| Err(failed(kind)))
         });

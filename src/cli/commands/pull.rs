@@ -97,7 +97,7 @@ pub fn image(
         return Ok(Made::Before);
     }
     let order = ImageOrder { paths, config, description: &entry.description, name, size };
-    catalogue::first_that_works(&entry.sources(), sources::check_image, progress, |source, progress| {
+    catalogue::first_that_works(&entry.sources(), &sources::check_image, progress, &mut |source, progress| {
         order.make(client, source, progress)
     })?;
     Ok(Made::Now)
@@ -155,7 +155,7 @@ pub fn kernel(
     if kernels::all(client)?.iter().any(|k| k.name == *name) {
         return Ok(Made::Before);
     }
-    catalogue::first_that_works(&entry.sources(), sources::check_kernel, progress, |source, progress| {
+    catalogue::first_that_works(&entry.sources(), &sources::check_kernel, progress, &mut |source, progress| {
         let build = kernel_of(source, &entry.description, paths, config, progress)?;
         progress.stage(&format!("making kernel '{name}'"));
         import_kernel(client, name, KernelArgs::default(), build, progress)

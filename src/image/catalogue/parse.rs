@@ -1,6 +1,8 @@
 //! `catalogue.toml` → entries, checked as a whole: what is unknown, missing or given twice is an error with its line.
 
+use std::fmt::Display;
 use std::path::Path;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -29,19 +31,19 @@ struct Head {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written<Image, Kernel> {
+struct Written {
     #[expect(dead_code, reason = "checked already; named so that it is no unknown key")]
     version: i64,
-    #[serde(default = "Vec::new")]
-    image: Vec<Image>,
-    #[serde(default = "Vec::new")]
-    kernel: Vec<Kernel>,
+    #[serde(default)]
+    image: Vec<WrittenEntry>,
+    #[serde(default)]
+    kernel: Vec<WrittenEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WrittenEntry<Name> {
-    name: Spanned<Name>,
+struct WrittenEntry {
+    name: Spanned<String>,
     description: Spanned<String>,
     approximate_bytes: u64,
     architectures: Option<Spanned<Vec<String>>>,
@@ -74,60 +76,64 @@ type Wrong = (usize, String);
 pub(super) fn parse(path: &Path, text: &str) -> Result<Catalogue, ConfigError> {
     let of_toml = |error: toml::de::Error| ConfigError::of_toml(path, text, &error);
     let at = |(offset, message): Wrong| ConfigError::at(path, text, offset, message);
-    check_version(&toml::from_str(text).map_err(of_toml)?).map_err(at)?;
-    let written: Written<WrittenEntry<_>, WrittenEntry<_>> = toml::from_str(text).map_err(of_toml)?;
+    check_version(&toml::from_str(text).map_err(of_toml)?, text).map_err(at)?;
+    let written: Written = toml::from_str(text).map_err(of_toml)?;
     let images = entries(written.image, Kind::Image).map_err(at)?;
     let kernels = entries(written.kernel, Kind::Kernel).map_err(at)?;
     Ok(Catalogue { images, kernels })
 }
 
-fn check_version(head: &Head) -> Result<(), Wrong> {
+fn check_version(head: &Head, text: &str) -> Result<(), Wrong> {
     let Some(version) = &head.version else {
         return Err((0, format!("it does not say its version: this build of banger reads version = {VERSION}")));
     };
-    match version.get_ref() {
-        toml::Value::Integer(VERSION) => Ok(()),
-        other => {
-            let message = format!("it has version {other}: this build of banger reads version = {VERSION}");
-            Err((version.span().start, message))
-        }
+    if version.get_ref().as_integer() == Some(VERSION) {
+        return Ok(());
     }
+    let shown: String = text.get(version.span()).unwrap_or_default().chars().take(20).collect();
+    let message = format!("it has version {shown}: this build of banger reads version = {VERSION}");
+    Err((version.span().start, message))
 }
 
-fn entries<Name: Ord + std::fmt::Display>(
-    written: Vec<WrittenEntry<Name>>,
-    kind: Kind,
-) -> Result<Vec<Entry<Name>>, Wrong> {
+fn entries<Name>(written: Vec<WrittenEntry>, kind: Kind) -> Result<Vec<Entry<Name>>, Wrong>
+where
+    Name: Ord + FromStr<Err: Display>,
+{
     let mut entries: Vec<Entry<Name>> = Vec::new();
     for one in written {
         let at = one.name.span().start;
         if entries.len() == MOST_ENTRIES {
             return Err((at, format!("there are more than {MOST_ENTRIES} entries of a kind")));
         }
-        if entries.iter().any(|other| other.name == *one.name.get_ref()) {
+        let name = one.name.get_ref().parse::<Name>().map_err(|e| (at, e.to_string()))?;
+        if entries.iter().any(|other| other.name == name) {
             return Err((at, format!("'{}' is there twice", one.name.get_ref())));
         }
-        entries.push(entry(one, kind)?);
+        let (description, approximate_bytes) = (described(one.description)?, one.approximate_bytes);
+        let sources = offers(one.sources, kind, &architectures(one.architectures)?)?;
+        entries.push(Entry { name, description, approximate_bytes, sources });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
 }
 
-fn entry<Name>(written: WrittenEntry<Name>, kind: Kind) -> Result<Entry<Name>, Wrong> {
-    let described = written.description.span().start;
-    let description = written.description.into_inner();
+fn described(written: Spanned<String>) -> Result<String, Wrong> {
+    let at = written.span().start;
+    let description = written.into_inner();
     let is_line = !description.is_empty() && !description.contains(char::is_control);
     if !is_line || description.chars().count() > MOST_DESCRIPTION {
-        return Err((described, format!("a description is one line of at most {MOST_DESCRIPTION} characters")));
+        return Err((at, format!("a description is one line of at most {MOST_DESCRIPTION} characters")));
     }
-    let of_all = architectures(written.architectures)?;
-    let at = written.sources.span().start;
-    let sources = written.sources.into_inner();
+    Ok(description)
+}
+
+fn offers(written: Spanned<Vec<Spanned<WrittenSource>>>, kind: Kind, of_all: &[String]) -> Result<Vec<Offer>, Wrong> {
+    let at = written.span().start;
+    let sources = written.into_inner();
     if sources.is_empty() || sources.len() > MOST_SOURCES {
         return Err((at, format!("an entry has between 1 and {MOST_SOURCES} sources")));
     }
-    let sources = sources.into_iter().map(|one| offer(one, kind, &of_all)).collect::<Result<_, _>>()?;
-    Ok(Entry { name: written.name.into_inner(), description, approximate_bytes: written.approximate_bytes, sources })
+    sources.into_iter().map(|one| offer(one, kind, of_all)).collect()
 }
 
 fn offer(written: Spanned<WrittenSource>, kind: Kind, of_all: &[String]) -> Result<Offer, Wrong> {
