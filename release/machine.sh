@@ -221,8 +221,8 @@ build_settings() {
     # Unwinding tables of C code serve nobody here, and are a tenth of it.
     mapped="-ffile-prefix-map=$cargo_home=cargo -ffile-prefix-map=$banger_target=target -g0"
     mapped="$mapped -fno-asynchronous-unwind-tables -fno-unwind-tables"
-    # Each function by itself, so that the linker can leave out those that nobody calls.
-    mapped="$mapped -ffunction-sections -fdata-sections"
+    # And through release/banger-perl, which tells OpenSSL what to leave out.
+    export OPENSSL_SRC_PERL=banger-perl
     export PATH CC_x86_64_unknown_linux_musl=banger-cc CC_aarch64_unknown_linux_musl=banger-cc
     export CFLAGS_x86_64_unknown_linux_musl="$mapped" CFLAGS_aarch64_unknown_linux_musl="$mapped"
 }

@@ -35,7 +35,7 @@ impl SparseMap {
             },
         );
         match end {
-            Some(end) if end <= size && numbers.len() % 2 == 0 => Ok(Self { parts, size }),
+            Some(end) if end <= size && numbers.len().is_multiple_of(2) => Ok(Self { parts, size }),
             _ => Err(refused(name, "its map of a sparse file has parts that overlap or lie outside of it")),
         }
     }

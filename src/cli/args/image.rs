@@ -68,7 +68,7 @@ pub struct ImageShow {
     subcommand,
     name = "pull",
     description = "make an image available: of the catalogue, of a registry, of an archive",
-    usage = "SOURCE [--name LOCAL] [--size SIZE] [--platform OS/ARCH]",
+    usage = "SOURCE [--name LOCAL] [--size SIZE] [--platform P]",
     help_triggers("-h", "--help"),
     example = "banger image pull debian-bookworm\nbanger image pull python:3.12\nbanger vm run --rm --image python:3.12 -- python -V\ndocker save my/image | banger image pull - --name mine\nbanger image pull oci-archive:image.tar --name mine",
     note = "SOURCE is a name of the catalogue (`banger image list` shows them), a reference of\na registry, which has a tag, a path or a digest in it (python:3.12, ghcr.io/a/b,\nname@sha256:...), oci-archive:FILE, docker-archive:FILE, or - for what\n`docker save` writes to standard input.",
