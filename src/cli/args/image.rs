@@ -71,9 +71,9 @@ pub struct ImageShow {
     usage = "SOURCE [--name LOCAL] [--size SIZE] [--platform P]",
     help_triggers("-h", "--help"),
     example = "banger image pull debian-bookworm\nbanger image pull python:3.12\nbanger vm run --rm --image python:3.12 -- python -V\ndocker save my/image | banger image pull - --name mine\nbanger image pull oci-archive:image.tar --name mine",
-    note = "SOURCE is a name of the catalogue (`banger image list` shows them), a reference of\na registry, which has a tag, a path or a digest in it (python:3.12, ghcr.io/a/b,\nname@sha256:...), oci-archive:FILE, docker-archive:FILE, or - for what\n`docker save` writes to standard input.",
-    note = "Credentials are those of docker and podman. Plain HTTP is spoken to this machine\nalone and to [registries] insecure = [\"host:port\"] in config.toml.",
-    note = "A tag that means something else now is pulled beside what is here; `--image`\nthen takes the newer one. An image of the catalogue that is there already is\nleft as it is: banger image delete NAME && banger image pull NAME"
+    note = "SOURCE is a name of the catalogue (`banger image list` shows them), a\nreference of a registry, which has a tag, a path or a digest in it\n(python:3.12, ghcr.io/a/b, name@sha256:...), oci-archive:FILE,\ndocker-archive:FILE, or - for what `docker save` writes to standard input.",
+    note = "Credentials are those of docker and podman. Plain HTTP is spoken to this\nmachine alone and to [registries] insecure = [\"host:port\"] in config.toml.",
+    note = "A tag that means something else now is pulled beside what is here;\n`--image` then takes the newer one. An image of the catalogue that is\nthere already is left as it is: banger image delete NAME && banger image\npull NAME"
 )]
 pub struct ImagePull {
     /// what to pull
@@ -99,7 +99,7 @@ pub struct ImagePull {
     usage = "--rootfs FILE [--name NAME] [--kernel-ref KERNEL]",
     help_triggers("-h", "--help"),
     example = "banger image register --rootfs /srv/golden.ext4\nbanger vm run --image golden",
-    note = "FILE is a raw ext4 filesystem. It must not change while it is an image: VMs are\nrefused when it has. `banger image promote` copies it into banger's own store;\n`banger image delete` leaves it."
+    note = "FILE is a raw ext4 filesystem. It must not change while it is an image:\nVMs are refused when it has. `banger image promote` copies it into\nbanger's own store; `banger image delete` leaves it."
 )]
 pub struct ImageRegister {
     /// the file
