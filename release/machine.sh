@@ -83,18 +83,29 @@ ensure_packages() {
 # install_packages PACKAGE...: a package that brings a service brings it switched off.
 install_packages() {
     case " $* " in
-    *" openssh-server "*)
+    *" openssh-server "* | *" docker-registry "*)
         apt_guard=without_services
         install_versions "$@" || return 1
-        # The tests start their own; the package has enabled the machine's for its next boot.
-        quietly as_root sh -c 'update-rc.d ssh disable && { ! command -v systemctl || systemctl disable ssh.socket; }' ||
-            say "the service ssh stays switched on"
+        # The tests start their own; a package has enabled the machine's for its next boot.
+        for package in "$@"; do
+            case $package in
+            openssh-server) switched_off ssh ssh.socket ;;
+            docker-registry) switched_off docker-registry docker-registry.service ;;
+            esac
+        done
         ;;
     *)
         apt_guard=as_root
         install_versions "$@"
         ;;
     esac
+}
+
+# switched_off SERVICE UNIT: not started by the next boot either.
+switched_off() {
+    # shellcheck disable=SC2016  # the script's own variables
+    quietly as_root sh -c 'update-rc.d "$1" disable && { ! command -v systemctl || systemctl disable "$2"; }' sh "$1" "$2" ||
+        say "the service $1 stays switched on"
 }
 
 # without_services COMMAND...: as root, while no package may start a service (/usr/sbin/policy-rc.d
