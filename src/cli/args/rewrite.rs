@@ -28,6 +28,18 @@ pub struct Line {
     pub words: Vec<String>,
     /// What stood behind `--`, of a command that hands it to the guest.
     pub guest_command: Option<Vec<OsString>>,
+    /// Which of `words` are neither the command's nor flags.
+    positional_at: Vec<usize>,
+}
+
+impl Line {
+    /// Puts what is no flag behind all flags, and `--` between them: argh takes a lone `-`, a stream, for a flag.
+    fn flags_first(&mut self) {
+        let words = std::mem::take(&mut self.words).into_iter().enumerate();
+        let (behind, mut before): (Vec<_>, Vec<_>) = words.partition(|(at, _)| self.positional_at.contains(at));
+        before.push((0, "--".to_owned()));
+        self.words = before.into_iter().chain(behind).map(|(_, word)| word).collect();
+    }
 }
 
 /// Makes `arguments` plain.
@@ -116,9 +128,8 @@ fn finish(
             Ok(())
         }
         None => {
-            // argh takes a lone `-`, a stream, for a flag.
             if line.words.iter().any(|word| word == "-") {
-                line.words.insert(line.path.len(), "--".into());
+                line.flags_first();
             }
             Ok(())
         }
@@ -188,6 +199,7 @@ impl Reader<'_, '_> {
         if self.positionals > takes && !repeats {
             self.for_guest_at.get_or_insert(at);
         }
+        self.line.positional_at.push(self.line.words.len());
         self.line.words.push(word);
     }
 

@@ -255,6 +255,20 @@ fn a_lone_dash_is_a_place_to_copy_from_or_to() {
 }
 
 #[test]
+fn a_lone_dash_stands_before_and_behind_flags() {
+    for words in [["-", "--name", "mine"], ["--name", "mine", "-"], ["--name=mine", "--", "-"]] {
+        let words: Vec<&str> = words.into_iter().collect();
+        match done(&[&["image", "pull"][..], &words].concat()).command {
+            Command::Image(ImageGroup { command: ImageCommand::Pull(pull) }) => {
+                assert_eq!(pull.source, PullSource::DockerArchive(None));
+                assert_eq!(pull.name.expect("a name").as_str(), "mine");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn a_command_for_a_running_vm_stands_behind_two_dashes() {
     let invocation = done(&["vm", "exec", "box", "-d", "--", "make", "-j2"]);
     assert_eq!(invocation.guest_command, Some(vec!["make".into(), "-j2".into()]));
