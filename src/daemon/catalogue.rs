@@ -104,10 +104,7 @@ async fn make_image(
     write: impl FnOnce(&mut Teller, &Path, &Op) -> Result<Written, ImageError> + Send + 'static,
 ) -> Result<ImageRecord, Fault> {
     check_source(&origin.source)?;
-    let _turn = take_turn(daemon, op, "image", name.as_str()).await?;
-    let wanted = name.clone();
-    let there = daemon.stored(|s| s.images()).await?.into_iter().any(|image| image.name == wanted);
-    refuse_taken(there, "image", name.as_str())?;
+    let _turn = turn_of_new(daemon, op, &name).await?;
     begin(daemon, op, format!("image import {name}")).await?;
     op.stage("writing the filesystem");
     let target = daemon.paths.image(&name);
@@ -126,8 +123,28 @@ async fn make_image(
         kernel: None,
         place: None,
     });
+    note_image(daemon, op, made, &target).await
+}
+
+/// The turn of an image that is to be made; refused where there is one of its name.
+pub(super) async fn turn_of_new(daemon: &Daemon, op: &Op, name: &ImageName) -> Result<MutexGuardArc<()>, Fault> {
+    let turn = take_turn(daemon, op, "image", name.as_str()).await?;
+    let wanted = name.clone();
+    let there = daemon.stored(|s| s.images()).await?.into_iter().any(|image| image.name == wanted);
+    refuse_taken(there, "image", name.as_str())?;
+    Ok(turn)
+}
+
+/// Notes what was made; of what was not, nothing stays at `target`.
+pub(super) async fn note_image(
+    daemon: &Daemon,
+    op: &Op,
+    made: Result<ImageRecord, Fault>,
+    target: &Path,
+) -> Result<ImageRecord, Fault> {
     let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
     if noted.is_err() {
+        let target = target.to_owned();
         unblock(move || remove_file(&target)).await.map_err(|e| Fault::failed("cannot remove a partial image", &e))?;
     }
     noted
@@ -212,7 +229,7 @@ pub(super) fn check_source(source: &str) -> Result<(), Fault> {
     if bad { Err(refused()) } else { Ok(()) }
 }
 
-pub(super) fn refuse_taken(there: bool, what: &str, name: &str) -> Result<(), Fault> {
+fn refuse_taken(there: bool, what: &str, name: &str) -> Result<(), Fault> {
     if !there {
         return Ok(());
     }

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Daemon;
 use super::blocking::unblock;
-use super::catalogue::{begin, check_source, finish, refuse_taken, take_turn};
+use super::catalogue::{begin, check_source, finish, note_image, take_turn, turn_of_new};
 use super::operation::Op;
 use crate::model::image::{ImageConfig, ImageRecord, Place};
 use crate::model::{ImageName, InitMode, KernelName, Mib};
@@ -33,20 +33,18 @@ pub(super) async fn register(
     let NewPlace { name, path, kernel } = new;
     let source = format!("file {path}, used in place").chars().take(80).collect::<String>();
     check_source(&source)?;
-    let _turn = take_turn(daemon, op, "image", name.as_str()).await?;
-    let wanted = name.clone();
-    let there = daemon.stored(|s| s.images()).await?.into_iter().any(|image| image.name == wanted);
-    refuse_taken(there, "image", name.as_str())?;
+    let _turn = turn_of_new(daemon, op, &name).await?;
     let kernel = kernel_there(daemon, kernel).await?;
     begin(daemon, op, format!("image register {name}")).await?;
-    let (target, link) = (daemon.paths.image(&name), PathBuf::from(&path));
+    let target = daemon.paths.image(&name);
+    let (path_there, link) = (PathBuf::from(&path), target.clone());
     let looked = unblock(move || -> Result<(u64, u64, i64), Fault> {
-        let seen = look_at(&File::from(file), &link)?;
-        lay_link(&link, &target).map_err(|e| Fault::failed("cannot lay the image's link", &e))?;
+        let seen = look_at(&File::from(file), &path_there)?;
+        lay_link(&path_there, &link).map_err(|e| Fault::failed("cannot lay the image's link", &e))?;
         Ok(seen)
     });
     let made = looked.await.map(|(bytes, used_bytes, changed_ns)| ImageRecord {
-        name: name.clone(),
+        name,
         size: Mib((bytes >> 20) as u32),
         used_bytes,
         digest: String::new(),
@@ -58,12 +56,7 @@ pub(super) async fn register(
         kernel,
         place: Some(Place { path, changed_ns }),
     });
-    let noted = finish(daemon, op, made, |s, record| s.put_image(record)).await;
-    if noted.is_err() {
-        let target = daemon.paths.image(&name);
-        unblock(move || remove_file(&target)).await.map_err(|e| Fault::failed("cannot remove the link", &e))?;
-    }
-    noted
+    note_image(daemon, op, made, &target).await
 }
 
 async fn kernel_there(daemon: &Daemon, kernel: Option<KernelName>) -> Result<Option<KernelName>, Fault> {
@@ -112,7 +105,11 @@ pub(super) async fn promote(daemon: &Arc<Daemon>, op: &Op, name: ImageName) -> R
     begin(daemon, op, format!("image promote {name}")).await?;
     op.stage("copying");
     let (from, target) = (PathBuf::from(&place.path), daemon.paths.image(&name));
-    let copied = unblock(move || copy(&from, &target)).await;
+    let copied = unblock(move || {
+        content::replicate(&from, &target, None, &|_| Ok(()))?;
+        std::fs::metadata(&target).map(|about| about.blocks() * 512)
+    });
+    let copied = copied.await;
     let made = copied.map_err(|e| Fault::failed(format!("cannot copy image '{name}'"), &e));
     let made = made.map(|used_bytes| ImageRecord {
         used_bytes,
@@ -121,20 +118,6 @@ pub(super) async fn promote(daemon: &Arc<Daemon>, op: &Op, name: ImageName) -> R
         ..image
     });
     finish(daemon, op, made, |s, record| s.replace_image(record)).await
-}
-
-/// Bytes that the copy takes; it has the image's name once it is whole.
-fn copy(from: &Path, target: &Path) -> io::Result<u64> {
-    let source = File::open(from).map_err(named("open", from))?;
-    let part = target.with_extension("part");
-    let copy = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let copy = copy.map_err(named("create", &part))?;
-    if !content::share(&source, &copy) {
-        content::copy_data(&source, &copy).map_err(named("copy to", &part))?;
-    }
-    copy.set_len(source.metadata()?.len()).and_then(|()| copy.sync_all()).map_err(named("finish", &part))?;
-    std::fs::rename(&part, target).map_err(named("rename to", target))?;
-    Ok(copy.metadata()?.blocks() * 512)
 }
 
 /// Refuses an image whose file is not what was registered: disks of VMs hold only what differs from it.

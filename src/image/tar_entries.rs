@@ -98,9 +98,8 @@ fn end_of_archive(meter: &Meter) -> Result<(), ImageError> {
 /// Owner, mode, time and attributes of an entry.
 pub(super) fn meta(entry: &TarEntry) -> Result<Meta, ImageError> {
     let header = entry.header();
-    let id = |what: &str, field: &[u8], value: io::Result<u64>| {
-        let written = entry.records().number(if what == "owner" { "uid" } else { "gid" });
-        let value = match written {
+    let id = |what: &str, record: &str, field: &[u8], value: io::Result<u64>| {
+        let value = match entry.records().number(record) {
             Some(written) => written.ok(),
             // A field that its writer left empty, as some do.
             None if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Some(0),
@@ -112,8 +111,8 @@ pub(super) fn meta(entry: &TarEntry) -> Result<Meta, ImageError> {
     let mode = header.mode().map_err(|_| refused(entry.name(), "its mode is no number of 32 bits"))?;
     let mut meta = Meta {
         mode: (mode & 0o7777) as u16,
-        uid: id("owner", &header.as_old().uid, header.uid())?,
-        gid: id("group", &header.as_old().gid, header.gid())?,
+        uid: id("owner", "uid", &header.as_old().uid, header.uid())?,
+        gid: id("group", "gid", &header.as_old().gid, header.gid())?,
         mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
         ..Meta::default()
     };

@@ -1,18 +1,44 @@
 //! One file's content into another: shared where the filesystem can, else what is no hole copied.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
+use super::files::named;
+
+/// Copies the file at `from` to `to`, `size` bytes long (as long as it is, where not given), for its owner alone; what is
+/// no hole at least, shared where that can be. `to` has its name once it is whole. `before_copying` is told of a file whose
+/// bytes have to be copied.
+pub fn replicate(
+    from: &Path,
+    to: &Path,
+    size: Option<u64>,
+    before_copying: &dyn Fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let source = File::open(from).map_err(named("open", from))?;
+    let part = to.with_extension("part");
+    let copy = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&part);
+    let copy = copy.map_err(named("create", &part))?;
+    if !share(&source, &copy) {
+        before_copying(&source)?;
+        copy_data(&source, &copy).map_err(named("copy to", &part))?;
+    }
+    let size = size.map_or_else(|| source.metadata().map(|about| about.len()), Ok)?;
+    let finished = copy.set_len(size).and_then(|()| copy.sync_all()).and_then(|()| std::fs::rename(&part, to));
+    finished.map_err(named("finish", to))
+}
+
 /// Has `to` share all blocks of `from` (`FICLONE`, ioctl_ficlone(2)); false where that cannot be.
-pub fn share(from: &File, to: &File) -> bool {
+fn share(from: &File, to: &File) -> bool {
     ioctl_ficlone(to, from).is_ok()
 }
 
 /// Copies what is not a hole (lseek(2), `SEEK_DATA`).
-pub fn copy_data(from: &File, to: &File) -> io::Result<()> {
+fn copy_data(from: &File, to: &File) -> io::Result<()> {
     let mut at = 0;
     loop {
         let begin = match seek(from, SeekFrom::Data(at)) {

@@ -1,23 +1,16 @@
 //! Rows of images and kernels.
 
-use redb::ReadableTable;
+use redb::{ReadableTable, Table};
 
 use super::codec::{ImageRow, KernelRow, decode, encode};
-use super::{IMAGES, KERNELS, Store, StoreError, vms};
+use super::{Failure, IMAGES, KERNELS, Store, StoreError, vms};
 use crate::model::image::{ImageRecord, KernelRecord};
 use crate::model::{ImageName, KernelName};
 
 impl Store {
     /// All images, by name.
     pub fn images(&self) -> Result<Vec<ImageRecord>, StoreError> {
-        self.read(|tx| {
-            let mut images = Vec::new();
-            for row in tx.open_table(IMAGES)?.iter()? {
-                let (key, value) = row?;
-                images.push(decode::<ImageRow>("images", key.value(), value.value())?.into());
-            }
-            Ok(images)
-        })
+        self.read(|tx| all_images(&tx.open_table(IMAGES)?))
     }
 
     /// The image called `name`.
@@ -32,20 +25,15 @@ impl Store {
             if tx.open_table(IMAGES)?.get(image.name.as_str())?.is_some() {
                 refuse_used(vms::users(tx, |vm| vm.spec.image == image.name)?, "image", image.name.as_str())?;
             }
-            let row = encode("images", &ImageRow::V2(image.clone()))?;
-            tx.open_table(IMAGES)?.insert(image.name.as_str(), row.as_slice())?;
-            Ok(())
+            put_row(&mut tx.open_table(IMAGES)?, image).map(drop)
         })
     }
 
     /// Writes the row of an image that is there and stays what it is for those who use it.
     pub fn replace_image(&self, image: &ImageRecord) -> Result<(), StoreError> {
-        self.write(|tx| {
-            let row = encode("images", &ImageRow::V2(image.clone()))?;
-            match tx.open_table(IMAGES)?.insert(image.name.as_str(), row.as_slice())? {
-                Some(_) => Ok(()),
-                None => Err(StoreError::NotFound { what: "image", name: image.name.to_string() }.into()),
-            }
+        self.write(|tx| match put_row(&mut tx.open_table(IMAGES)?, image)? {
+            true => Ok(()),
+            false => Err(StoreError::NotFound { what: "image", name: image.name.to_string() }.into()),
         })
     }
 
@@ -104,18 +92,25 @@ impl Store {
 }
 
 /// Writes all rows of images in their newest form.
-pub(super) fn rewrite_images(tx: &redb::WriteTransaction) -> Result<(), super::Failure> {
+pub(super) fn rewrite_images(tx: &redb::WriteTransaction) -> Result<(), Failure> {
     let mut table = tx.open_table(IMAGES)?;
-    let mut images: Vec<ImageRecord> = Vec::new();
+    let images = all_images(&table)?;
+    images.iter().try_for_each(|image| put_row(&mut table, image).map(drop))
+}
+
+fn all_images(table: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Vec<ImageRecord>, Failure> {
+    let mut images = Vec::new();
     for row in table.iter()? {
         let (key, value) = row?;
         images.push(decode::<ImageRow>("images", key.value(), value.value())?.into());
     }
-    for image in images {
-        let row = encode("images", &ImageRow::V2(image.clone()))?;
-        table.insert(image.name.as_str(), row.as_slice())?;
-    }
-    Ok(())
+    Ok(images)
+}
+
+/// Writes an image's row; whether there was one of its name.
+fn put_row(table: &mut Table<'_, &'static str, &'static [u8]>, image: &ImageRecord) -> Result<bool, Failure> {
+    let row = encode("images", &ImageRow::V2(image.clone()))?;
+    Ok(table.insert(image.name.as_str(), row.as_slice())?.is_some())
 }
 
 fn refuse_used(users: Option<String>, what: &'static str, name: &str) -> Result<(), StoreError> {

@@ -33,13 +33,12 @@ pub fn exec(asked: &VmExec, command: Option<Vec<OsString>>) -> Result<u8, Failur
         None if asked.auto_prepare => return Err(workspace::none_in(&asked.name)),
         None => None,
     };
-    let image = program::config(&mut client, &vm.spec.image)?;
-    let way = session::open(&mut client, &asked.name, carriers)?;
-    drop(client);
     let command = match &place {
         Some(brought) => toolbox::command_in(brought, command),
-        None => program::command(&image, command),
+        None => program::command(&program::config(&mut client, &vm.spec.image)?, command),
     };
+    let way = session::open(&mut client, &asked.name, carriers)?;
+    drop(client);
     if asked.detach {
         let job = left_behind(way, &command)?;
         return render::line(&job).map(|()| 0);

@@ -1,4 +1,4 @@
-//! `image list|show|pull|delete`.
+//! `image list|show|pull|register|promote|cache|delete`.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +12,7 @@ use super::super::views::ImageView;
 use super::super::{autostart, render, resolve};
 use super::oci::How;
 use super::{catalogue, for_each, oci, pull};
+use crate::host::config::Config;
 use crate::host::paths::Paths;
 use crate::image::catalogue::Catalogue;
 use crate::image::oci::{Blobs, Digest, Reference};
@@ -93,35 +94,30 @@ pub fn pull(asked: ImagePull) -> Result<(), Failure> {
     let config = resolve::config(&paths)?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
-    let How { name, size, platform } = How { name: asked.name, size: asked.size, platform: asked.platform };
-    let (is_oci, file) = match asked.source {
+    let how = How { name: asked.name, size: asked.size, platform: asked.platform };
+    let (made, image) = match asked.source {
         PullSource::Image(ImageWish::Name(source)) => {
-            if platform.is_some() {
+            if how.platform.is_some() {
                 return Err(Usage::new("--platform is for images of registries", &["image", "pull"]).into());
             }
-            let name = name.unwrap_or_else(|| source.clone());
-            let done = pull::image(&mut client, &paths, &config, &source, &name, size, &mut progress)?;
+            let name = how.name.unwrap_or_else(|| source.clone());
+            let done = pull::image(&mut client, &paths, &config, &source, &name, how.size, &mut progress)?;
             progress.clear();
             return done.say("image", name.as_str());
         }
         PullSource::Image(ImageWish::Pinned(source, digest)) => {
-            let reference = pinned(&source, &digest)?;
-            let how = How { name, size, platform };
-            let (made, image) = oci::pull(&mut client, &paths, &config, &reference, &how, &mut progress)?;
-            progress.clear();
-            return oci::say(made, &image);
+            oci::pull(&mut client, &paths, &config, &pinned(&source, &digest)?, &how, &mut progress)?
         }
         PullSource::Image(ImageWish::Reference(reference)) => {
-            let how = How { name, size, platform };
-            let (made, image) = oci::pull(&mut client, &paths, &config, &reference, &how, &mut progress)?;
-            progress.clear();
-            return oci::say(made, &image);
+            oci::pull(&mut client, &paths, &config, &reference, &how, &mut progress)?
         }
-        PullSource::OciArchive(file) => (true, file),
-        PullSource::DockerArchive(file) => (false, file),
+        PullSource::OciArchive(file) => {
+            oci::of_archive(&mut client, &paths, &config, (true, file.as_deref()), &how, &mut progress)?
+        }
+        PullSource::DockerArchive(file) => {
+            oci::of_archive(&mut client, &paths, &config, (false, file.as_deref()), &how, &mut progress)?
+        }
     };
-    let how = How { name, size, platform };
-    let (made, image) = oci::of_archive(&mut client, &paths, &config, (is_oci, file.as_deref()), &how, &mut progress)?;
     progress.clear();
     oci::say(made, &image)
 }
@@ -135,24 +131,30 @@ fn pinned(name: &ImageName, digest: &Digest) -> Result<Reference, Failure> {
 pub fn ensure(
     client: &mut Client,
     paths: &Paths,
+    config: &Config,
     wish: &ImageWish,
     progress: &mut Progress,
 ) -> Result<ImageRecord, Failure> {
-    let config = resolve::config(paths)?;
+    let known = all(client)?;
+    let named = |name: &ImageName| known.iter().find(|image| image.name == *name).cloned();
     let reference = match wish {
         ImageWish::Name(name) => {
-            pull::ensure_image(client, paths, &config, name, progress)?;
+            if let Some(image) = named(name) {
+                return Ok(image);
+            }
+            pull::ensure_image(client, paths, config, name, progress)?;
             return show_one(&all(client)?, name).cloned();
         }
-        ImageWish::Pinned(name, digest) => {
-            if let Some(image) = all(client)?.iter().find(|image| image.name == *name) {
-                return oci::check_pin(image, digest).map(|()| image.clone());
-            }
-            pinned(name, digest)?
-        }
+        ImageWish::Pinned(name, digest) => match named(name) {
+            Some(image) => return oci::check_pin(&image, digest).map(|()| image),
+            None => pinned(name, digest)?,
+        },
         ImageWish::Reference(reference) => reference.clone(),
     };
-    oci::ensure(client, paths, &config, &reference, progress)
+    match oci::find(&known, &reference) {
+        Some(image) => Ok(image.clone()),
+        None => oci::pull(client, paths, config, &reference, &How::default(), progress).map(|(_, image)| image),
+    }
 }
 
 /// `image register`: prints the name.

@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::super::client::Client;
 use super::super::report::Failure;
-use super::images;
 use super::session::Ended;
+use crate::model::image::ImageRecord;
 use crate::model::{VmSpec, Workspace};
 use crate::os::files::write_atomic;
 use crate::protocol::{Fault, FaultKind};
@@ -98,14 +97,14 @@ impl Protocol {
     }
 
     /// The VM that will be.
-    pub fn of_spec(&mut self, client: &mut Client, spec: &VmSpec) {
+    pub fn of_spec(&mut self, spec: &VmSpec, image: &ImageRecord) {
         if self.file.is_none() {
             return;
         }
         self.view.vm = Some(VmView {
             name: spec.name.to_string(),
             image: spec.image.to_string(),
-            image_digest: images::digest(client, &spec.image),
+            image_digest: Some(image.digest.clone()),
             kernel: spec.kernel.to_string(),
             vcpus: spec.vcpus,
             memory_mib: spec.memory.0,

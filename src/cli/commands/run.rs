@@ -57,10 +57,10 @@ fn in_new_vm(
     let carriers = session::carriers(&paths, words)?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
-    let spec = vms::prepare(&mut client, &paths, flags, &mut progress)?;
+    let (spec, image) = vms::prepare(&mut client, &paths, flags, &mut progress)?;
     let name = spec.name.clone();
-    protocol.of_spec(&mut client, &spec);
-    let image = program::config(&mut client, &spec.image)?;
+    protocol.of_spec(&spec, &image);
+    let image = image.config;
     let command = match asked.entrypoint {
         true => Some(program::behind_entrypoint(&spec.image, &image, command)?),
         false => command,

@@ -10,6 +10,7 @@ use super::super::report::Failure;
 use super::super::{file_sync, render, resolve, secrets};
 use super::{for_each, images, pull, workspace};
 use crate::host::paths::Paths;
+use crate::model::image::ImageRecord;
 use crate::model::{VmChange, VmName, VmSpec, VmState};
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 
@@ -20,7 +21,7 @@ pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
     let values = secrets::values(&flags.secrets)?;
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
-    let spec = prepare(&mut client, &paths, flags, &mut progress)?;
+    let (spec, _) = prepare(&mut client, &paths, flags, &mut progress)?;
     let begun = Instant::now();
     let name = spec.name.clone();
     let (ttl, fail) = (flags.ttl, flags.fail);
@@ -38,13 +39,13 @@ fn ready(command: &str, begun: Instant) {
     render::note(&format!("[{command}] ready in {:.1}s", begun.elapsed().as_secs_f64()));
 }
 
-/// Completes `flags`, makes a missing catalogue image or kernel, and says what will be.
+/// Completes `flags`, makes a missing image or kernel, and says what will be; with the image that it will be of.
 pub fn prepare(
     client: &mut Client,
     paths: &Paths,
     flags: &VmFlags,
     progress: &mut Progress,
-) -> Result<VmSpec, Failure> {
+) -> Result<(VmSpec, ImageRecord), Failure> {
     let overview = match client.ask(OwnerRequest::Overview)? {
         OwnerReply::Overview(overview) => overview,
         other => return Err(unexpected(&other)),
@@ -52,14 +53,14 @@ pub fn prepare(
     let config = resolve::config(paths)?;
     let mut spec = resolve::spec(flags, &overview.defaults, &config)?;
     let wish = flags.image.clone().unwrap_or_else(|| ImageWish::Name(spec.image.clone()));
-    let image = images::ensure(client, paths, &wish, progress)?;
-    spec.image = image.name;
-    if let (None, Some(kernel)) = (&flags.kernel, image.kernel) {
-        spec.kernel = kernel;
+    let image = images::ensure(client, paths, &config, &wish, progress)?;
+    spec.image = image.name.clone();
+    if let (None, Some(kernel)) = (&flags.kernel, &image.kernel) {
+        spec.kernel = kernel.clone();
     }
     pull::ensure_kernel(client, paths, &config, &spec.kernel, progress)?;
     progress.note(&resolve::spec_line(&spec, &overview.vmm));
-    Ok(spec)
+    Ok((spec, image))
 }
 
 /// Says of a VM that never answered that it is kept, and where to look.

@@ -37,10 +37,10 @@ pub(super) fn write(mut space: Space, tree: &Tree, form: &Form) -> Result<(File,
         return Err(Unwritable::Size(size_of(space.end() + GROUP)));
     }
     let journal_map = journal.map(|map| (map, JOURNAL_BLOCKS * BLOCK as u64));
-    plan.write(&mut space, &records, &geometry, form.label, &seed, journal_map)?;
+    plan.write(&mut space, &records, form.label, &seed, journal_map)?;
     let file = space.into_file()?;
     file.set_len(size.bytes())?;
-    plan.punch(&file, &geometry)?;
+    plan.punch(&file)?;
     Ok((file, size))
 }
 
@@ -130,25 +130,23 @@ fn add_resize_inode(space: &mut Space, records: &mut Records, at: u64, geometry:
 }
 
 /// Bitmaps and tables of all groups.
-struct Plan {
+struct Plan<'g> {
     descriptors: Vec<Descriptor>,
     /// A bit for each block of all groups.
     blocks: Vec<u8>,
     /// The same for inodes, group by group a block.
     inodes: Vec<u8>,
-    table_blocks: u64,
-    inodes_per_group: u64,
+    geometry: &'g Geometry,
 }
 
-impl Plan {
-    fn new(geometry: &Geometry, records: &Records) -> Self {
+impl<'g> Plan<'g> {
+    fn new(geometry: &'g Geometry, records: &Records) -> Self {
         let groups = geometry.groups();
         let mut plan = Self {
             descriptors: vec![Descriptor::default(); groups as usize],
             blocks: vec![0; groups as usize * BLOCK],
             inodes: vec![0; groups as usize * BLOCK],
-            table_blocks: geometry.table_blocks(),
-            inodes_per_group: geometry.inodes_per_group,
+            geometry,
         };
         plan.mark(0, geometry.head);
         geometry.copies().for_each(|group| plan.mark(group * GROUP, geometry.head));
@@ -179,17 +177,18 @@ impl Plan {
     /// The group of an inode, and where in it.
     fn place(&self, number: u32) -> (u64, u64) {
         let index = u64::from(number) - 1;
-        (index / self.inodes_per_group, index % self.inodes_per_group)
+        (index / self.geometry.inodes_per_group, index % self.geometry.inodes_per_group)
     }
 
     /// Takes blocks for bitmaps and tables: of all groups in a row, as `flex_bg` allows.
     fn take_tables(&mut self, space: &mut Space) -> io::Result<()> {
+        let table_blocks = self.geometry.table_blocks();
         for number in 0..self.descriptors.len() {
             let (block_bitmap, inode_bitmap) = (space.take_whole(1)?, space.take_whole(1)?);
-            let inode_table = space.take_whole(self.table_blocks)?;
+            let inode_table = space.take_whole(table_blocks)?;
             self.mark(block_bitmap, 1);
             self.mark(inode_bitmap, 1);
-            self.mark(inode_table, self.table_blocks);
+            self.mark(inode_table, table_blocks);
             let descriptor = &mut self.descriptors[number];
             *descriptor = Descriptor { block_bitmap, inode_bitmap, inode_table, ..*descriptor };
         }
@@ -200,12 +199,12 @@ impl Plan {
         &mut self,
         space: &mut Space,
         records: &Records,
-        geometry: &Geometry,
         label: &str,
         seed: &Seed,
         journal: Option<([u8; 60], u64)>,
     ) -> io::Result<()> {
-        self.count(geometry);
+        let geometry = self.geometry;
+        self.count();
         self.write_bitmaps(space)?;
         self.write_records(space, records)?;
         let sum = |of: fn(&Descriptor) -> u64| self.descriptors.iter().map(of).sum();
@@ -230,18 +229,18 @@ impl Plan {
         Ok(())
     }
 
-    fn count(&mut self, geometry: &Geometry) {
+    fn count(&mut self) {
         for (number, descriptor) in self.descriptors.iter_mut().enumerate() {
             let used = |map: &[u8]| {
                 let part = &map[number * BLOCK..][..BLOCK];
                 part.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
             };
             descriptor.free_blocks = GROUP - used(&self.blocks);
-            descriptor.free_inodes = geometry.inodes_per_group - used(&self.inodes);
+            descriptor.free_inodes = self.geometry.inodes_per_group - used(&self.inodes);
         }
         // What a bitmap has beyond its group's inodes is never free.
         for group in 0..self.descriptors.len() as u64 {
-            for index in self.inodes_per_group..GROUP {
+            for index in self.geometry.inodes_per_group..GROUP {
                 self.inodes[group as usize * BLOCK + (index / 8) as usize] |= 1 << (index % 8);
             }
         }
@@ -274,13 +273,13 @@ impl Plan {
     }
 
     /// Gives back what replaced and deleted files had taken.
-    fn punch(&self, file: &File, geometry: &Geometry) -> io::Result<()> {
+    fn punch(&self, file: &File) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
         let is_free = |block: u64| self.blocks[(block / 8) as usize] & 1 << (block % 8) == 0;
         let mut block = 0;
-        while block < geometry.blocks {
+        while block < self.geometry.blocks {
             let start = block;
-            while block < geometry.blocks && is_free(block) {
+            while block < self.geometry.blocks && is_free(block) {
                 block += 1;
             }
             if block > start {

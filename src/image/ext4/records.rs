@@ -140,7 +140,7 @@ impl Maker<'_> {
             .collect();
         let parent = self.numbers.parents.get(&id).and_then(|parent| self.numbers.numbers.get(parent));
         let blocks = folders::blocks(number, parent.copied().unwrap_or(ROOT), &listed, self.seed)
-            .ok_or_else(|| Unwritable::Folder(self.name_of(id)))?;
+            .ok_or_else(|| Unwritable::Folder(self.tree.name_of(id)))?;
         let content = self.write(&blocks.bytes)?;
         self.fill(record, &content, blocks.bytes.len() as u64)?;
         if blocks.is_indexed {
@@ -166,7 +166,7 @@ impl Maker<'_> {
             return Ok(());
         }
         let placed = attributes::place(&node.meta.attributes)
-            .map_err(|attributes::TooLarge| Unwritable::Attributes(self.name_of(id)))?;
+            .map_err(|attributes::TooLarge| Unwritable::Attributes(self.tree.name_of(id)))?;
         record.tail = placed.tail;
         if let Some(block) = placed.block {
             record.attributes = self.space.append_block(&block)?;
@@ -180,11 +180,6 @@ impl Maker<'_> {
         let mut extents = Extents::default();
         self.space.append_all(bytes, &mut extents)?;
         Ok(extents)
-    }
-
-    /// A name that leads to it, for a message.
-    fn name_of(&self, id: NodeId) -> Vec<u8> {
-        self.tree.name_of(id)
     }
 }
 

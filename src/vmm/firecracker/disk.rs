@@ -4,7 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::model::Mib;
@@ -18,16 +18,7 @@ const WORTH_TELLING: u64 = 64 << 20;
 /// Makes the disk of `size` at `path` with what `image` holds, for the owner alone. It is complete
 /// when it has its name.
 pub(super) fn copy(image: &Path, path: &Path, size: Mib, tell: &dyn Fn(String)) -> io::Result<()> {
-    let from = File::open(image).map_err(named("open", image))?;
-    let part = path.with_extension("part");
-    let to = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let to = to.map_err(named("create", &part))?;
-    if !content::share(&from, &to) {
-        tell_of_copy(&from, tell)?;
-        content::copy_data(&from, &to).map_err(named("copy the image to", &part))?;
-    }
-    let finished = to.set_len(size.bytes()).and_then(|()| to.sync_all()).and_then(|()| std::fs::rename(&part, path));
-    finished.map_err(named("finish", path))
+    content::replicate(image, path, Some(size.bytes()), &|from| tell_of_copy(from, tell))
 }
 
 fn tell_of_copy(from: &File, tell: &dyn Fn(String)) -> io::Result<()> {

@@ -44,10 +44,7 @@ fn a_token_is_fetched_once_for_all_requests() {
 fn credentials_get_the_token_and_go_nowhere_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let image = Image::usual();
-    let cdn = Server::start({
-        let image = image.clone();
-        move |asked| image.answer(asked)
-    });
+    let cdn = image.served();
     let mut moved = image.clone();
     for (path, bytes) in &mut moved.served {
         if path.starts_with("blobs/") {

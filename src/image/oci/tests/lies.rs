@@ -14,10 +14,7 @@ fn refused(change: impl Fn(&Image, &Asked, Told) -> Told + Send + Sync + 'static
     });
     let error = pull(&server, &settings(folder.path())).expect_err("it lies");
     // What was wrong is not there the next time.
-    let honest = Server::start({
-        let image = image.clone();
-        move |asked| image.answer(asked)
-    });
+    let honest = image.served();
     assert_eq!(pull(&honest, &settings(folder.path())).expect("pulled"), image.layers, "after: {error}");
     error
 }
@@ -220,10 +217,7 @@ fn a_416_begins_anew() {
 fn a_damaged_blob_in_the_cache_is_removed() {
     let folder = tempfile::tempdir().expect("a folder");
     let image = Image::usual();
-    let server = Server::start({
-        let image = image.clone();
-        move |asked| image.answer(asked)
-    });
+    let server = image.served();
     let settings = settings(folder.path());
     pull(&server, &settings).expect("pulled");
     for number in 0..3 {

@@ -48,6 +48,12 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 }
 
 impl Image {
+    /// A registry that has it and tells nothing but the truth.
+    fn served(&self) -> Server {
+        let image = self.clone();
+        Server::start(move |asked| image.answer(asked))
+    }
+
     fn new(layers: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(|(plain, _)| format!("\"{}\"", Digest::of(plain))).collect();
         let config = format!(
@@ -161,10 +167,7 @@ fn cached(cache: &Path) -> (usize, usize) {
 fn an_image_is_pulled_once_and_then_from_the_cache() {
     let folder = tempfile::tempdir().expect("a folder");
     let image = Image::usual();
-    let server = Server::start({
-        let image = image.clone();
-        move |asked| image.answer(asked)
-    });
+    let server = image.served();
     let settings = settings(folder.path());
     assert_eq!(pull(&server, &settings).expect("pulled"), image.layers);
     assert_eq!(cached(folder.path()), (5, 0));
@@ -184,10 +187,7 @@ fn an_image_is_pulled_once_and_then_from_the_cache() {
 fn what_is_pinned_and_cached_needs_no_network() {
     let folder = tempfile::tempdir().expect("a folder");
     let image = Image::usual();
-    let server = Server::start({
-        let image = image.clone();
-        move |asked| image.answer(asked)
-    });
+    let server = image.served();
     let settings = settings(folder.path());
     pull(&server, &settings).expect("pulled");
     let asked = server.asked().len();
@@ -202,10 +202,7 @@ fn a_layer_that_is_there_twice_is_fetched_once() {
     let (one, two) = (noise(1000, 1), noise(2000, 2));
     let layer = |plain: &[u8]| (plain.to_vec(), gzip(plain));
     let image = Image::new(vec![layer(&one), layer(&two), layer(&one)]);
-    let server = Server::start({
-        let image = image.clone();
-        move |asked| image.answer(asked)
-    });
+    let server = image.served();
     assert_eq!(pull(&server, &settings(folder.path())).expect("pulled"), image.layers);
     assert_eq!(server.count(&image.blob_path(0)), 1);
 }
@@ -238,10 +235,7 @@ fn the_index_leads_to_the_platform() {
 fn two_pulls_at_once_share_what_comes() {
     let folder = tempfile::tempdir().expect("a folder");
     let image = Image::usual();
-    let server = Server::start({
-        let image = image.clone();
-        move |asked| image.answer(asked)
-    });
+    let server = image.served();
     std::thread::scope(|scope| {
         let pulls: Vec<_> = (0..4).map(|_| scope.spawn(|| pull(&server, &settings(folder.path())))).collect();
         for pull in pulls {
