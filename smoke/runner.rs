@@ -87,7 +87,8 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
     let first = scenarios.iter().filter(|s| needs_base && s.name == "base");
     clear_away_stages_of_the_dead();
     let stage = Stage::set();
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let (mut passed, mut skipped) = (0, 0);
+    let mut failures: Vec<String> = Vec::new();
     for scenario in first.chain(chosen) {
         let began = Instant::now();
         let outcome = stage.play(scenario);
@@ -98,8 +99,9 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
                 println!("ok   {} {took:.1}s{tables}", scenario.name);
             }
             Outcome::Failed(report) => {
-                failed += 1;
-                println!("FAIL {} {took:.1}s\n{report}", scenario.name);
+                let failure = format!("FAIL {} {took:.1}s\n{report}", scenario.name);
+                println!("{failure}");
+                failures.push(failure);
             }
             Outcome::Skipped(reason) => {
                 skipped += 1;
@@ -108,8 +110,27 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
         }
     }
     drop(stage);
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    ExitCode::from(u8::from(failed > 0))
+    recap(&failures);
+    println!("{passed} passed, {} failed, {skipped} skipped", failures.len());
+    ExitCode::from(u8::from(!failures.is_empty()))
+}
+
+/// How much of a failure the recap repeats, in lines.
+const RECAP_LINES: usize = 30;
+
+/// What failed once more: of an hour's log many a reader keeps only the end.
+fn recap(failures: &[String]) {
+    if !failures.is_empty() {
+        println!("\nwhat failed, in short:");
+    }
+    for failure in failures {
+        let mut lines = failure.lines();
+        lines.by_ref().take(RECAP_LINES).for_each(|line| println!("{line}"));
+        match lines.count() {
+            0 => {}
+            more => println!("     ({more} more lines above)"),
+        }
+    }
 }
 
 /// What names no scenario: words of which no name contains them, and names in `SMOKE_REQUIRE`.
