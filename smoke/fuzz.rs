@@ -251,12 +251,13 @@ fn next_kind(request: &RootRequest, noise: &mut Noise) -> RootRequest {
         RootRequest::Traffic { .. } => RootRequest::CheckPorts { ports: ports(noise) },
         RootRequest::CheckPorts { .. } => RootRequest::ListenDns,
         RootRequest::ListenDns => RootRequest::ListenSecrets,
-        RootRequest::ListenSecrets => RootRequest::Shutdown,
+        RootRequest::ListenSecrets => RootRequest::OpenDisk { id: id(noise) },
+        RootRequest::OpenDisk { .. } => RootRequest::Shutdown,
         RootRequest::Shutdown => RootRequest::Status,
     }
 }
 
-const KINDS: usize = 19;
+const KINDS: usize = 20;
 
 fn request(noise: &mut Noise) -> RootRequest {
     // Launches are what most can go wrong with.

@@ -41,6 +41,8 @@ mod flows;
 /// The arrows between the rooms.
 mod imports;
 
+/// Images made of VMs' disks.
+mod commit;
 /// Starting, finding and losing daemon and helper.
 mod daemons;
 /// What is wrong with a host.
@@ -174,6 +176,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("workspace_dead_daemon", 400, interrupted::by_a_dead_daemon),
     Scenario::new("workspace_speed", 600, speed::beside_rsync_and_tar),
     Scenario::new("image_registered", 120, images::registered_and_promoted),
+    Scenario::new("image_committed", 300, commit::of_a_running_and_a_stopped_vm),
+    Scenario::new("image_commit_cut_short", 400, commit::cut_short),
     Scenario::new("image_trees", 900, tricky::are_as_umoci_unpacks_them),
     Scenario::new("image_pulls_interrupted", 400, pulls::survive_cuts_and_kills),
     Scenario::new("image_pull_speed", 600, pulls::beside_skopeo_umoci_and_mkfs),

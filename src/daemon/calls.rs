@@ -13,7 +13,7 @@ use super::creation::{self, Asked};
 use super::operation::Op;
 use super::server::{Outcome, status};
 use super::vm_files::VmFiles;
-use super::{Daemon, change, disks, egress, lifecycle, reconcile, register, shells, stats};
+use super::{Daemon, change, commit, disks, egress, lifecycle, reconcile, register, shells, stats};
 use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_sizes};
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
@@ -40,7 +40,8 @@ pub(super) async fn answer(
         OwnerRequest::Shutdown { helper } => shut_down(d, &op, helper).await,
         OwnerRequest::Overview => plain(OwnerReply::Overview(Box::new(overview(d, &op).await?))),
         OwnerRequest::CreateVm { spec, start, ephemeral, ttl, values, fail } => {
-            let asked = Asked { spec, start, keeper: ephemeral.then_some(peer), ttl, values, fail };
+            let keeper = ephemeral.then_some(peer);
+            let asked = Asked { spec, start, keeper, ttl, values, fail, copy_of: None };
             let vm = creation::create(d, &op, asked).await?;
             plain(OwnerReply::Vm(Box::new(vm)))
         }
@@ -88,6 +89,9 @@ pub(super) async fn answer(
         }
         OwnerRequest::PromoteImage { name } => {
             plain(OwnerReply::Image(Box::new(register::promote(d, &op, name).await?)))
+        }
+        OwnerRequest::CommitImage { vm, name } => {
+            plain(OwnerReply::Image(Box::new(commit::commit(d, &op, peer, &vm, name).await?)))
         }
         OwnerRequest::ListKernels => plain(OwnerReply::Kernels(d.stored(|s| s.kernels()).await?)),
         OwnerRequest::DeleteKernel { name } => done(catalogue::delete_kernel(d, &op, name).await),

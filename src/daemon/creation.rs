@@ -37,11 +37,14 @@ pub(super) struct Asked {
     pub values: Vec<SecretValue>,
     /// Only for the fake monitor.
     pub fail: Option<FakeFailure>,
+    /// The VM whose disk it gets a copy of, and whose monitor.
+    pub copy_of: Option<Box<VmRecord>>,
 }
 
 /// Makes a VM and, where that was asked for, starts it.
 pub(super) async fn create(daemon: &Arc<Daemon>, op: &Op, mut asked: Asked) -> Result<VmRecord, Fault> {
     let (start, fail, values) = (asked.start, asked.fail, std::mem::take(&mut asked.values));
+    let copy_of = asked.copy_of.clone();
     if values.len() != asked.spec.secrets.len() {
         let error = SecretError::Values { values: values.len(), secrets: asked.spec.secrets.len() };
         return Err(Fault::of(FaultKind::BadRequest, &error));
@@ -51,6 +54,9 @@ pub(super) async fn create(daemon: &Arc<Daemon>, op: &Op, mut asked: Asked) -> R
     daemon.stored(move |s| s.insert_vm(&row, start, &limits)).await?;
     daemon.machine(&vm.id).set_fail(fail);
     daemon.machine(&vm.id).set_values(values);
+    if let Some(original) = copy_of {
+        daemon.machine(&vm.id).set_copy_of(*original);
+    }
     expiry::watch(daemon, &vm.id, vm.expires_at);
     if let Some(keeper) = vm.keeper {
         keeper::watch(daemon, vm.id.clone(), keeper);
@@ -72,9 +78,15 @@ async fn admitted(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecor
     spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     refuse_without_room(&daemon.paths.state)?;
     reconcile::ensure(daemon).await?;
-    let choice = calls::choose(daemon, &unblock(Facts::see).await)?;
-    refuse_vcpus(&spec, choice.kind)?;
-    if choice.kind == VmmKind::Firecracker && daemon.paths.root_state.exists() {
+    let (kind, accel) = match &asked.copy_of {
+        Some(original) => (original.vmm, original.accel),
+        None => {
+            let choice = calls::choose(daemon, &unblock(Facts::see).await)?;
+            (choice.kind, choice.accel)
+        }
+    };
+    refuse_vcpus(&spec, kind)?;
+    if kind == VmmKind::Firecracker && daemon.paths.root_state.exists() {
         // What its guest writes may be kept there.
         refuse_without_room(&daemon.paths.root_state)?;
     }
@@ -88,7 +100,7 @@ async fn admitted(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecor
     Ok(VmRecord {
         keeper: asked.keeper.map(reference).transpose()?,
         expires_at: asked.ttl.and_then(|ttl| Lifetime::For(ttl).end(created_at)),
-        ..VmRecord::asked_for(id, spec, choice.kind, choice.accel, created_at)
+        ..VmRecord::asked_for(id, spec, kind, accel, created_at)
     })
 }
 
@@ -129,7 +141,8 @@ fn refuse_without_room(state: &Path) -> Result<(), Fault> {
     Err(Fault::new(FaultKind::Refused, message).hint("banger vm prune      (deletes all VMs that do not run)"))
 }
 
-async fn unmade(daemon: &Arc<Daemon>, id: &VmId, mut fault: Fault) -> Fault {
+/// Takes a VM back that is of no use to whoever asked for it; `fault` with what went wrong over it.
+pub(super) async fn unmade(daemon: &Arc<Daemon>, id: &VmId, mut fault: Fault) -> Fault {
     if let Err(failed) = lifecycle::reach(daemon, &Op::background(), id, Wanted::Gone).await {
         fault.causes.push(format!("and taking it back failed: {failed}"));
     }

@@ -15,7 +15,7 @@ use super::outward::Outward;
 use super::secrets::Keep;
 use crate::model::launch::FakeFailure;
 use crate::model::plan::Wanted;
-use crate::model::{ProcessRef, SecretValue};
+use crate::model::{ProcessRef, SecretValue, VmRecord};
 use crate::os::process::wait_for_end;
 use crate::vmm::deadline::within;
 use crate::vmm::{Control, EndReason};
@@ -39,6 +39,8 @@ pub struct Machine {
     outward: Mutex<Outward>,
     /// Values of its secrets, from when it was asked for until its files are made.
     values: Mutex<Vec<SecretValue>>,
+    /// The VM whose disk its own is a copy of: it only ever boots to become an image.
+    copy_of: Mutex<Option<Arc<VmRecord>>>,
     /// Its secrets, once a request has needed them.
     keep: Mutex<Option<Arc<Keep>>>,
     /// The operations that have come for this VM, waiting for their turn or at work.
@@ -68,6 +70,7 @@ impl Machine {
             alarm: Mutex::new(None),
             outward: Mutex::new(Outward::new()),
             values: Mutex::default(),
+            copy_of: Mutex::default(),
             keep: Mutex::default(),
             come: Mutex::default(),
         }
@@ -112,6 +115,16 @@ impl Machine {
     /// Notes the values of its secrets until its files are made.
     pub fn set_values(&self, values: Vec<SecretValue>) {
         *self.values.lock().unwrap_or_else(PoisonError::into_inner) = values;
+    }
+
+    /// The VM whose disk its own is a copy of.
+    pub fn copy_of(&self) -> Option<Arc<VmRecord>> {
+        self.copy_of.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes whose disk its own is a copy of.
+    pub fn set_copy_of(&self, vm: VmRecord) {
+        *self.copy_of.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(vm));
     }
 
     /// Its secrets, if they have been read.

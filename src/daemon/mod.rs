@@ -16,6 +16,8 @@ mod catalogue;
 mod change;
 /// What a guest claims, cut to size.
 mod claims;
+/// Making an image of a VM's disk.
+mod commit;
 /// Making a VM.
 mod creation;
 /// How many are connected, and who gives way.

@@ -69,6 +69,11 @@ impl Op {
         Self { cancel: Arc::default(), ..self.clone() }
     }
 
+    /// The same operation, of which nobody is told: part of a larger one.
+    pub fn untold(&self) -> Self {
+        Self { events: None, ..self.clone() }
+    }
+
     /// What `future` gives, or `None` when it is cancelled first.
     pub async fn unless_cancelled<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let given = async { Some(future.await) };

@@ -17,7 +17,7 @@ use super::secrets::Vault;
 use super::vm_files::VmFiles;
 use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, register, secrets, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
-use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3, IdentityV4};
+use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3, IdentityV4, Seal};
 use crate::model::image::ImageRecord;
 use crate::model::plan::Step;
 use crate::model::{MacAddr, ProcessRef, Slot, Subnet, VmId, VmRecord, VmState};
@@ -205,13 +205,16 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
     register::check(&image)?;
     let kernel = daemon.stored(move |s| s.kernel(&kernel)).await?;
     let (monitor, paths, vm) = (monitor_of(vm), daemon.paths.clone(), vm.clone());
-    let fail = daemon.machine(&vm.id).fail();
+    let (fail, copy_of) = (daemon.machine(&vm.id).fail(), daemon.machine(&vm.id).copy_of());
     let FirecrackerSetting { entropy, balloon } = daemon.config.firecracker;
     let devices = Devices { entropy, balloon };
     let prepared = unblock(move || -> Result<Prepared, VmmError> {
         let files = VmFiles::new(&paths.vms(), &vm.id);
         let folder = paths.kernels().join(kernel.name.as_str());
-        let identity = identity(&vm, &files, subnet, &image)?;
+        let identity = match &copy_of {
+            Some(original) => seal(original, &VmFiles::new(&paths.vms(), &original.id))?,
+            None => identity(&vm, &files, subnet, &image)?,
+        };
         let modules_cpio = folder.join("modules.cpio");
         let boot = BootFiles {
             kernel: folder.join("vmlinux"),
@@ -248,8 +251,17 @@ fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, image: &ImageRecord)
     let second = IdentityV2 { first, environment, authority };
     let third = IdentityV3 { second, variables: vm.spec.environment.clone() };
     let (environment, folder) = (image.config.env.clone(), image.config.folder.clone());
-    let identity = IdentityV4 { third, environment, folder };
-    let frame = frame::encode(&Identity::V4(identity)).map_err(std::io::Error::other)?;
+    encoded(&Identity::V4(IdentityV4 { third, environment, folder }))
+}
+
+/// For a copy of the disk of `original`, which has only its traces.
+fn seal(original: &VmRecord, files: &VmFiles) -> std::io::Result<Vec<u8>> {
+    let (name, authorized_key) = (original.spec.name.clone(), files.keys()?.client_public);
+    encoded(&Identity::Seal(Seal { name, authorized_key }))
+}
+
+fn encoded(identity: &Identity) -> std::io::Result<Vec<u8>> {
+    let frame = frame::encode(identity).map_err(std::io::Error::other)?;
     Ok(frame[frame::HEADER..].to_vec())
 }
 

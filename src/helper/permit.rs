@@ -56,6 +56,7 @@ pub fn check(caller: Caller, phase: &Phase, request: &RootRequest) -> Result<(),
         RootRequest::CheckPorts { .. } => (true, true, false),
         RootRequest::ListenDns => (true, true, false),
         RootRequest::ListenSecrets => (true, true, false),
+        RootRequest::OpenDisk { .. } => (true, true, false),
     };
     let permitted = match caller {
         Caller::Owner => owner,
@@ -106,6 +107,7 @@ pub fn summary(op: OpId, request: &RootRequest) -> String {
         RootRequest::CheckPorts { ports } => format!("[{op}] check {} ports", ports.len()),
         RootRequest::ListenDns => format!("[{op}] listen for DNS"),
         RootRequest::ListenSecrets => format!("[{op}] listen for requests with secrets"),
+        RootRequest::OpenDisk { id } => format!("[{op}] open the disk of VM {id}"),
     }
 }
 
@@ -133,6 +135,7 @@ mod tests {
             RootRequest::RemoveDisk { id: id.clone() },
             RootRequest::SetPassage { id: id.clone(), passage: Passage::default() },
             RootRequest::OpenAddresses { id: id.clone(), openings: vec![] },
+            RootRequest::OpenDisk { id: id.clone() },
             RootRequest::Traffic { id },
             RootRequest::CheckPorts { ports: vec![] },
             RootRequest::ListenDns,

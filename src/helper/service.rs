@@ -116,6 +116,10 @@ impl Service {
             RootRequest::Facilities => alone(self.facilities()),
             RootRequest::Disks => alone(RootReply::Disks(self.kept_disks()?)),
             RootRequest::RemoveDisk { id } => alone(self.remove_disk(op, id)?),
+            RootRequest::OpenDisk { id } => Ok(match self.disks.read(&self.root, &id)? {
+                Some(file) => (RootReply::Disk, vec![file]),
+                None => (RootReply::Done(Deed::Unchanged), Vec::new()),
+            }),
             RootRequest::SetPassage { id, passage } => alone(self.set_passage(op, id, passage)?),
             RootRequest::OpenAddresses { id, openings } => alone(self.open_addresses(&id, &openings)?),
             RootRequest::Traffic { id } => alone(self.traffic(&id)?),

@@ -29,7 +29,21 @@ pub enum Identity {
     V3(IdentityV3),
     /// With what the image wants for its programs.
     V4(IdentityV4),
+    /// None: what an earlier identity has left on the disk is removed, and the machine ends.
+    Seal(Seal),
 }
+
+/// Has a disk become an image again.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Seal {
+    /// The VM whose disk it was.
+    pub name: VmName,
+    /// Its line of OpenSSH public key that could log in as root.
+    pub authorized_key: String,
+}
+
+/// What `init` prints, behind its mark, once a disk is sealed.
+pub const SEALED: &str = "sealed";
 
 /// An identity with what the image says of the programs that run in it.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]

@@ -25,6 +25,9 @@ pub enum TimeSpanError {
 pub struct TimeSpan(u32);
 
 impl TimeSpan {
+    /// 3600 seconds.
+    pub const HOUR: Self = Self(3600);
+
     /// In seconds.
     pub fn seconds(self) -> u64 {
         u64::from(self.0)

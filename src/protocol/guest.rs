@@ -15,10 +15,13 @@ pub const PREAMBLE: &[u8; 16] = b"\0banger-guest-1\n";
 pub const PROTOCOL_MIN: u32 = 1;
 
 /// Newest guest protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 2;
+pub const PROTOCOL_MAX: u32 = 3;
 
 /// The first protocol with [`GuestRequest::OpenShell`].
 pub const PROTOCOL_SHELL: u32 = 2;
+
+/// The first protocol with [`GuestRequest::Sync`].
+pub const PROTOCOL_SYNC: u32 = 3;
 
 /// Name of the virtio-serial port (`/dev/virtio-ports/NAME` under udev;
 /// `/sys/class/virtio-ports/*/name` without).
@@ -126,12 +129,14 @@ pub enum GuestRequest {
         /// Random.
         token: Token,
     },
+    /// Write everything to the disks (sync(2)). Since [`PROTOCOL_SYNC`].
+    Sync,
 }
 
 /// What an agent answers.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum GuestReply {
-    /// To `Ping`, `SetClock` and `Shutdown`.
+    /// To `Ping`, `SetClock`, `Sync` and `Shutdown`.
     Done,
     /// To `Health`.
     Health(Health),

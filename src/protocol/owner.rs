@@ -214,6 +214,13 @@ pub enum OwnerRequest {
         /// Which.
         name: ImageName,
     },
+    /// Make an image of a VM's disk, without what makes it that VM.
+    CommitImage {
+        /// Which VM. One that runs is paused while its disk is copied.
+        vm: VmName,
+        /// The image's name.
+        name: ImageName,
+    },
 }
 
 /// A file that is to be an image where it is.
@@ -276,6 +283,7 @@ impl OwnerRequest {
             | Self::SetWorkspace { .. }
             | Self::NoteExit { .. }
             | Self::PromoteImage { .. }
+            | Self::CommitImage { .. }
             | Self::DeleteKernel { .. } => 0,
         }
     }

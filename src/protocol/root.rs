@@ -113,6 +113,11 @@ pub enum RootRequest {
     /// The socket that takes what guests send to the hosts of their secrets, on the bridge, which must be
     /// there.
     ListenSecrets,
+    /// What the helper keeps of a VM's disk, to read.
+    OpenDisk {
+        /// The VM.
+        id: VmId,
+    },
 }
 
 impl RootRequest {
@@ -137,6 +142,7 @@ impl RootRequest {
             | Self::CheckPorts { .. }
             | Self::ListenDns
             | Self::ListenSecrets
+            | Self::OpenDisk { .. }
             | Self::Inventory => 0,
         }
     }
@@ -193,6 +199,9 @@ pub enum RootReply {
     /// To [`RootRequest::ListenSecrets`]; one descriptor: a TCP socket that listens at
     /// [`SECRETS_PORT`](crate::model::address::SECRETS_PORT).
     SecretsSocket,
+    /// To [`RootRequest::OpenDisk`]; one descriptor: the file of a persistent snapshot, read only
+    /// (Documentation/admin-guide/device-mapper/snapshot.rst).
+    Disk,
 }
 
 /// How a monitor ended.

@@ -10,6 +10,8 @@ pub mod deadline;
 pub mod fake;
 /// Firecracker in its jail.
 pub mod firecracker;
+/// An image and what was written over it, as one.
+mod flat;
 /// QEMU's microvm machine.
 pub mod qemu;
 /// QEMU's monitor protocol, the way to talk to QEMU (and to the fake monitor).
@@ -132,6 +134,20 @@ pub struct NewDisk<'a> {
     pub tell: &'a dyn Fn(String),
 }
 
+/// A disk that is to be copied; its monitor does not run, or is paused.
+pub struct DiskCopy<'a> {
+    /// The disk, as [`Vmm::make_disk`] made it; nothing is there where the helper keeps it.
+    pub disk: &'a Path,
+    /// What the helper keeps of it.
+    pub kept: Option<File>,
+    /// The image under it.
+    pub image: &'a Path,
+    /// What the guest sees.
+    pub size: Mib,
+    /// Where the copy shall be.
+    pub to: &'a Path,
+}
+
 /// What the helper needs for one boot.
 #[derive(Debug)]
 pub struct Prepared {
@@ -192,6 +208,10 @@ pub trait Control: Send + Sync {
     fn begin(&self) -> Boxed<Result<(), VmmError>>;
     /// Presses the machine's power button.
     fn press_power(&self) -> Boxed<Result<(), VmmError>>;
+    /// Halts the guest, with all that it has written to its disks in their files.
+    fn pause(&self) -> Boxed<Result<(), VmmError>>;
+    /// Has a halted guest go on; nothing happens to one that runs.
+    fn resume(&self) -> Boxed<Result<(), VmmError>>;
     /// Ends when everything that the monitor said has been read, to the socket's end.
     fn drained(&self) -> Boxed<()>;
     /// Why it ended; `None` when it said nothing.
@@ -212,6 +232,12 @@ pub trait Vmm: Send + Sync {
     fn make_disk(&self, disk: NewDisk<'_>) -> Result<(), VmmError>;
     /// Makes the disk at `path` larger; nobody may have it open. Blocks; constant time.
     fn grow_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError>;
+    /// Copies a disk for another VM of the same image and monitor. Blocks for as long as it takes to copy what
+    /// was written.
+    fn copy_disk(&self, copy: DiskCopy<'_>) -> Result<(), VmmError>;
+    /// Makes an image of a disk that is a file of the owner's, and of the image under it. Blocks for as long as
+    /// it takes to copy both.
+    fn flatten_disk(&self, disk: &Path, image: &Path, size: Mib, to: &Path) -> Result<(), VmmError>;
     /// Turns files into what the helper needs. Blocks; opens files.
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError>;
     /// Speaks through the control socket that the helper handed back; `setup` is empty for a monitor

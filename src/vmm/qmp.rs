@@ -62,12 +62,30 @@ impl Qmp {
 impl Control for Qmp {
     fn begin(&self) -> Boxed<Result<(), VmmError>> {
         let shared = self.shared.clone();
-        Box::pin(async move { shared.command("query-status").await.map(|_| ()) })
+        Box::pin(async move {
+            let status = shared.command("query-status").await?;
+            if status["status"] == "paused" {
+                // By a daemon that ended over it.
+                shared.command("cont").await?;
+            }
+            Ok(())
+        })
     }
 
     fn press_power(&self) -> Boxed<Result<(), VmmError>> {
         let shared = self.shared.clone();
         Box::pin(async move { shared.command("system_powerdown").await.map(|_| ()) })
+    }
+
+    /// QEMU waits for what the disks are at, and writes out what it holds of them (system/cpus.c, `do_vm_stop`).
+    fn pause(&self) -> Boxed<Result<(), VmmError>> {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.command("stop").await.map(|_| ()) })
+    }
+
+    fn resume(&self) -> Boxed<Result<(), VmmError>> {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.command("cont").await.map(|_| ()) })
     }
 
     fn drained(&self) -> Boxed<()> {

@@ -6,7 +6,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::wish::PullSource;
 use crate::image::oci::Platform;
-use crate::model::{ImageName, KernelName, Mib};
+use crate::model::{ImageName, KernelName, Mib, VmName};
 
 /// Commands of `banger image`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -17,6 +17,7 @@ pub enum ImageCommand {
     Pull(ImagePull),
     Register(ImageRegister),
     Promote(ImagePromote),
+    Commit(ImageCommit),
     Cache(ImageCache),
     Delete(ImageDelete),
 }
@@ -125,6 +126,27 @@ pub struct ImageRegister {
 )]
 pub struct ImagePromote {
     /// the image
+    #[argh(positional, arg_name = "name")]
+    pub name: ImageName,
+}
+
+/// `image commit`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "commit",
+    description = "make an image of a VM's disk",
+    usage = "VM NAME",
+    help_triggers("-h", "--help"),
+    example = "banger vm create --name box\nbanger vm exec box -- apt-get install -y jq\nbanger image commit box with-jq\nbanger vm run --rm --image with-jq -- jq --version",
+    note = "A VM that runs is paused while its disk is copied. Host keys, the key\nthat may log in, machine id and host name do not come along; everything\nelse that is on its disk does, files that you brought in included.",
+    note = "VMs of the image need a disk at least as large as this VM's."
+)]
+pub struct ImageCommit {
+    /// the VM
+    #[argh(positional, arg_name = "vm")]
+    pub vm: VmName,
+    /// the image's name
     #[argh(positional, arg_name = "name")]
     pub name: ImageName,
 }

@@ -18,7 +18,7 @@ use crate::image::catalogue::Catalogue;
 use crate::image::oci::{Blobs, Digest, Reference};
 use crate::model::image::ImageRecord;
 use crate::model::size::human;
-use crate::model::{ImageName, InitMode};
+use crate::model::{ImageName, InitMode, VmName};
 use crate::os::clock::unix_seconds;
 use crate::os::logger::timestamp;
 use crate::protocol::owner::{NewPlace, OwnerReply, OwnerRequest};
@@ -179,9 +179,17 @@ pub fn register(asked: ImageRegister) -> Result<(), Failure> {
 
 /// `image promote`: prints the name.
 pub fn promote(name: ImageName) -> Result<(), Failure> {
+    make(&name, OwnerRequest::PromoteImage { name: name.clone() })
+}
+
+/// `image commit`: prints the image's name.
+pub fn commit(vm: VmName, name: ImageName) -> Result<(), Failure> {
+    make(&name, OwnerRequest::CommitImage { vm, name: name.clone() })
+}
+
+fn make(name: &ImageName, request: OwnerRequest) -> Result<(), Failure> {
     let mut client = autostart::connect(&Paths::current())?;
     let mut progress = Progress::new();
-    let request = OwnerRequest::PromoteImage { name: name.clone() };
     client.call(request, Vec::new(), &mut |event| progress.show(event))?;
     progress.clear();
     render::line(name.as_str())

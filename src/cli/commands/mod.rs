@@ -88,6 +88,7 @@ fn image(command: ImageCommand) -> Result<(), Failure> {
         ImageCommand::Pull(pull) => images::pull(pull),
         ImageCommand::Register(register) => images::register(register),
         ImageCommand::Promote(promote) => images::promote(promote.name),
+        ImageCommand::Commit(commit) => images::commit(commit.vm, commit.name),
         ImageCommand::Cache(cache) => match cache.command {
             CacheCommand::Prune(prune) => images::prune_cache(prune.dry_run),
         },

@@ -96,6 +96,10 @@ fn answer(task: &Task, facts: &Facts, hands: &Hands) -> Result<GuestReply, Strin
             Hands::Guest(_) => set_clock(now_ns).map(|()| GuestReply::Done).map_err(|e| chain(&e)),
             Hands::Fake { .. } => Ok(GuestReply::Done),
         },
+        GuestRequest::Sync => {
+            rustix::fs::sync();
+            Ok(GuestReply::Done)
+        }
         GuestRequest::OpenShell { token } => match hands {
             Hands::Guest(channels) => channels.open(token).map(|opened| match opened {
                 Opened::Channel(channel) => GuestReply::Shell { channel },

@@ -99,6 +99,7 @@ fn perform(name: &str, id: Option<Value>) -> Answer {
         "system_powerdown" => {
             Answer { messages: vec![reply(id, json!({})), event("POWERDOWN", &json!({}))], ends: true, guest: true }
         }
+        "stop" | "cont" => Answer::of(reply(id, json!({}))),
         "quit" => Answer { messages: vec![reply(id, json!({}))], ends: true, guest: false },
         other => {
             let text = format!("The command {} has not been found", other.escape_debug());

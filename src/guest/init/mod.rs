@@ -21,6 +21,8 @@ mod network;
 mod personal;
 /// The small pid 1 that stays.
 mod pid1;
+/// Making an image of a disk again.
+mod seal;
 /// From the initramfs to the root disk.
 mod switch;
 /// What the image's systemd must leave alone.
@@ -40,7 +42,7 @@ use super::agent;
 use super::console::say;
 use super::error::{Doing, GuestError, chain};
 use super::power;
-use crate::model::identity::{IDENTITY_PATH, Identity, IdentityV2, IdentityV3, IdentityV4, RELEASE_PATH};
+use crate::model::identity::{IDENTITY_PATH, Identity, IdentityV2, IdentityV3, IdentityV4, RELEASE_PATH, Seal};
 use crate::model::{InitMode, VmId};
 use crate::protocol::frame;
 
@@ -63,6 +65,15 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// What the initramfs asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Task {
+    /// A boot as this VM.
+    Live(IdentityV4),
+    /// A disk that becomes an image.
+    Seal(Seal),
+}
+
 /// What the initramfs says of this VM.
 struct Given {
     identity: IdentityV4,
@@ -73,9 +84,13 @@ struct Given {
 fn boot() -> Result<(), GuestError> {
     mounts::mount_early()?;
     say("init starts");
-    let Some(identity) = read_identity()? else {
-        say("the initramfs holds no identity: this is no VM of banger's; powering off");
-        return Ok(());
+    let identity = match read_task()? {
+        Some(Task::Live(identity)) => identity,
+        Some(Task::Seal(seal)) => return seal::run(&seal),
+        None => {
+            say("the initramfs holds no identity: this is no VM of banger's; powering off");
+            return Ok(());
+        }
     };
     let given = Given { identity, release: read_release()? };
     let first = &given.identity.third.second.first;
@@ -92,24 +107,25 @@ fn boot() -> Result<(), GuestError> {
 }
 
 /// The message, or `None` when there is none.
-fn read_identity() -> Result<Option<IdentityV4>, GuestError> {
+fn read_task() -> Result<Option<Task>, GuestError> {
     let path = Path::new("/").join(IDENTITY_PATH);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e).doing(|| format!("read {}", path.display())),
     };
-    parse_identity(&bytes).map(Some)
+    parse_task(&bytes).map(Some)
 }
 
-fn parse_identity(bytes: &[u8]) -> Result<IdentityV4, GuestError> {
+fn parse_task(bytes: &[u8]) -> Result<Task, GuestError> {
     let second = match frame::decode(bytes).map_err(GuestError::Identity)? {
         Identity::V1(first) => IdentityV2 { first, environment: Vec::new(), authority: String::new() },
         Identity::V2(second) => second,
-        Identity::V3(third) => return Ok(of_third(third)),
-        Identity::V4(identity) => return Ok(identity),
+        Identity::V3(third) => return Ok(Task::Live(of_third(third))),
+        Identity::V4(identity) => return Ok(Task::Live(identity)),
+        Identity::Seal(seal) => return Ok(Task::Seal(seal)),
     };
-    Ok(of_third(IdentityV3 { second, variables: Vec::new() }))
+    Ok(Task::Live(of_third(IdentityV3 { second, variables: Vec::new() })))
 }
 
 fn of_third(third: IdentityV3) -> IdentityV4 {
@@ -251,25 +267,28 @@ mod tests {
     fn an_identity_is_read_back() {
         let Identity::V1(first) = identity() else { panic!("the first version") };
         let plain = IdentityV2 { first, environment: Vec::new(), authority: String::new() };
-        let read = |identity: &Identity| parse_identity(&body(identity)).expect("reads");
-        let without = |second| of_third(IdentityV3 { second, variables: Vec::new() });
+        let read = |identity: &Identity| parse_task(&body(identity)).expect("reads");
+        let live = |third| Task::Live(of_third(third));
+        let without = |second| live(IdentityV3 { second, variables: Vec::new() });
         assert_eq!(read(&identity()), without(plain.clone()));
         let environment = vec![("A".parse().expect("a name"), Placeholder::from_random(1))];
         let more = IdentityV2 { environment, authority: "PEM".into(), ..plain };
         assert_eq!(read(&Identity::V2(more.clone())), without(more.clone()));
         let all = IdentityV3 { second: more, variables: vec!["B=c".parse().expect("a variable")] };
-        assert_eq!(read(&Identity::V3(all.clone())), of_third(all.clone()));
+        assert_eq!(read(&Identity::V3(all.clone())), live(all.clone()));
         let image = IdentityV4 { third: all, environment: vec!["C=d".into()], folder: "/work".into() };
-        assert_eq!(read(&Identity::V4(image.clone())), image);
+        assert_eq!(read(&Identity::V4(image.clone())), Task::Live(image));
+        let seal = Seal { name: "box".parse().expect("a name"), authorized_key: "ssh-ed25519 AAAA".into() };
+        assert_eq!(read(&Identity::Seal(seal.clone())), Task::Seal(seal));
     }
 
     #[test]
     fn a_cut_or_longer_identity_is_refused() {
         let whole = body(&identity());
         for cut in 0..whole.len() {
-            assert!(parse_identity(&whole[..cut]).is_err(), "{cut}");
+            assert!(parse_task(&whole[..cut]).is_err(), "{cut}");
         }
-        assert!(parse_identity(&[whole, vec![0]].concat()).is_err());
+        assert!(parse_task(&[whole, vec![0]].concat()).is_err());
     }
 
     #[test]
@@ -279,7 +298,7 @@ mod tests {
             for flip in [1, 0x80, 0xff] {
                 let mut bytes = whole.clone();
                 bytes[at] ^= flip;
-                let _ = parse_identity(&bytes);
+                let _ = parse_task(&bytes);
             }
         }
     }

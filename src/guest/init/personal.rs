@@ -74,8 +74,12 @@ fn hosts(identity: &IdentityV1) -> Result<(), GuestError> {
 
 /// `text` with `own` as its only marked line.
 fn with_marked_line(text: &str, own: &str) -> String {
-    let others = text.lines().filter(|l| !l.trim_end().ends_with(MARK));
-    others.chain([own]).map(|l| format!("{l}\n")).collect()
+    format!("{}{own}\n", without_marked_line(text))
+}
+
+/// `text` without the line that is banger's.
+pub(super) fn without_marked_line(text: &str) -> String {
+    text.lines().filter(|l| !l.trim_end().ends_with(MARK)).map(|l| format!("{l}\n")).collect()
 }
 
 /// sshd demands that nobody else can write the file or its folder (sshd(8), StrictModes).
@@ -97,6 +101,11 @@ fn with_line(text: &str, line: &str) -> String {
     }
     let separator = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     format!("{text}{separator}{line}\n")
+}
+
+/// `text` without `line`.
+pub(super) fn without_line(text: &str, line: &str) -> String {
+    text.split_inclusive('\n').filter(|l| l.trim_end_matches('\n') != line).collect()
 }
 
 /// Without PAM sshd refuses an account whose password field begins with `!` even to a key
@@ -166,6 +175,8 @@ mod tests {
         assert_eq!(with_line("", "ours"), "ours\n");
         assert_eq!(with_line("theirs", "ours"), "theirs\nours\n");
         assert_eq!(with_line("ours\ntheirs\n", "ours"), "ours\ntheirs\n");
+        assert_eq!(without_line("ours\ntheirs", "ours"), "theirs");
+        assert_eq!(without_line("theirs, not ours\n", "ours"), "theirs, not ours\n");
     }
 
     #[test]

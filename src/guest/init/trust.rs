@@ -9,7 +9,7 @@ use super::personal::replace;
 use crate::guest::environment;
 use crate::guest::error::{Doing, GuestError};
 use crate::model::identity::{IdentityV2, IdentityV4};
-use crate::os::files::read_limited;
+use crate::os::files::{read_limited, remove_file};
 
 /// Where distributions look for what an administrator adds, before they make their bundle anew
 /// (update-ca-certificates(8), update-ca-trust(8)). The first is made where it is not there.
@@ -89,7 +89,23 @@ fn trust(root: &Path, authority: &str) -> io::Result<PathBuf> {
     Ok(first)
 }
 
+/// Has programs below `root` trust no authority of banger's any more.
+pub(super) fn distrust(root: &Path) -> io::Result<()> {
+    for folder in ANCHORS {
+        remove_file(&root.join(folder).join(ANCHOR))?;
+    }
+    BUNDLES
+        .iter()
+        .map(|bundle| root.join(bundle))
+        .filter(|path| path.exists())
+        .try_for_each(|path| change(&path, without_part))
+}
+
 fn add(bundle: &Path, authority: &str) -> io::Result<()> {
+    change(bundle, |text| with_part(text, authority))
+}
+
+fn change(bundle: &Path, change: impl Fn(&str) -> String) -> io::Result<()> {
     // Some are links to where a tool writes: what it leads to is changed, and stays what it leads to.
     let target = match bundle.canonicalize() {
         Ok(target) => target,
@@ -102,17 +118,23 @@ fn add(bundle: &Path, authority: &str) -> io::Result<()> {
         Err(e) => return Err(e),
     };
     let mode = fs::metadata(&target).map_or(0o644, |m| std::os::unix::fs::PermissionsExt::mode(&m.permissions()));
-    replace(&target, with_part(&String::from_utf8_lossy(&before), authority).as_bytes(), mode & 0o777)
+    let before = String::from_utf8_lossy(&before);
+    let after = change(&before);
+    if after == before { Ok(()) } else { replace(&target, after.as_bytes(), mode & 0o777) }
 }
 
 /// `bundle` with `authority` as the one part that is banger's.
 fn with_part(bundle: &str, authority: &str) -> String {
-    let others = match (bundle.find(BEGIN), bundle.find(END)) {
-        (Some(begin), Some(end)) if begin < end => format!("{}{}", &bundle[..begin], &bundle[end + END.len()..]),
-        _ => bundle.to_owned(),
-    };
+    let others = without_part(bundle);
     let separator = if others.is_empty() || others.ends_with('\n') { "" } else { "\n" };
     format!("{others}{separator}{BEGIN}{authority}{END}")
+}
+
+fn without_part(bundle: &str) -> String {
+    match (bundle.find(BEGIN), bundle.find(END)) {
+        (Some(begin), Some(end)) if begin < end => format!("{}{}", &bundle[..begin], &bundle[end + END.len()..]),
+        _ => bundle.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +157,9 @@ mod tests {
         assert_eq!(bundle, root.path().join(BUNDLES[0]));
         assert!(fs::read_to_string(&bundle).expect("read").contains("ours"));
         assert!(root.path().join(ANCHORS[0]).join(ANCHOR).exists());
+        distrust(root.path()).expect("distrusted");
+        assert_eq!(fs::read_to_string(&bundle).expect("read"), "");
+        assert!(!root.path().join(ANCHORS[0]).join(ANCHOR).exists());
 
         let root = tempfile::tempdir().expect("a folder");
         let (target, link) = (root.path().join("extracted.pem"), root.path().join(BUNDLES[1]));

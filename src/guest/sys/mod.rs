@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-use rustix::ioctl::{Getter, Setter, ioctl, opcode};
+use rustix::ioctl::{Getter, Setter, Updater, ioctl, opcode};
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -15,6 +15,10 @@ const BLKGETSIZE64: rustix::ioctl::Opcode = opcode::read::<u64>(0x12, 114);
 
 /// `EXT4_IOC_RESIZE_FS` (fs/ext4/ext4.h): the new number of blocks.
 const EXT4_IOC_RESIZE_FS: rustix::ioctl::Opcode = opcode::write::<u64>(b'f', 16);
+
+/// `FITRIM` (linux/fs.h), with `struct fstrim_range`: from where, how much, how much at least; the second is answered
+/// with how much it was. Bytes.
+const FITRIM: rustix::ioctl::Opcode = opcode::read_write::<[u64; 3]>(b'X', 121);
 
 /// `SIGRTMIN+4` and `SIGRTMIN+5` as glibc and so systemd counts them: 34 + 4. musl, which this
 /// binary is linked with, counts from 35, so the numbers are spelled out.
@@ -92,6 +96,15 @@ pub fn resize_ext4(root: impl AsFd, blocks: u64) -> io::Result<()> {
     // and touches no other memory of this process.
     unsafe { ioctl(root, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }?;
     Ok(())
+}
+
+/// Tells the disk below the filesystem that `root` lies on which of its blocks nobody uses; how many bytes these are.
+pub fn trim(root: impl AsFd) -> io::Result<u64> {
+    let mut range = [0, u64::MAX, 0];
+    // SAFETY: FITRIM reads and writes exactly one `struct fstrim_range` (fs/ext4/ioctl.c), three u64, which is what
+    // `Updater` is given, and touches no other memory of this process.
+    unsafe { ioctl(root, Updater::<FITRIM, [u64; 3]>::new(&mut range)) }?;
+    Ok(range[1])
 }
 
 /// Tells systemd, pid 1, to start `poweroff.target` or `reboot.target` (systemd(1), signals).

@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
 use rustix::fs::OFlags;
@@ -40,15 +41,32 @@ pub fn open(folder: &OwnFolder, id: &VmId, size: Mib) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
     let file = options.open(folder.at(&name(id))).doing(&doing)?;
-    let about = file.metadata().doing(&doing)?;
-    if !about.is_file() || about.uid() != 0 || about.nlink() != 1 {
-        return Err(io::Error::other("it is not a file of root's own")).doing(doing);
-    }
-    check_header(&file, id, about.len())?;
-    if about.len() < length(size) {
+    let present = check(&file, id, &doing)?;
+    if present < length(size) {
         file.set_len(length(size)).doing(format!("make the disk of VM {id} {size} large"))?;
     }
     Ok(file)
+}
+
+/// Opens the file to read it; `None` when there is none.
+pub fn read(folder: &OwnFolder, id: &VmId) -> Result<Option<OwnedFd>> {
+    let doing = format!("read the disk of VM {id}");
+    let flags = OFlags::NOFOLLOW.bits() as i32;
+    match OpenOptions::new().read(true).custom_flags(flags).open(folder.at(&name(id))) {
+        Ok(file) => check(&file, id, &doing).map(|_| Some(file.into())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).doing(doing),
+    }
+}
+
+/// Refuses what is not such a file; its length.
+fn check(file: &File, id: &VmId, doing: &str) -> Result<u64> {
+    let about = file.metadata().doing(doing)?;
+    if !about.is_file() || about.uid() != 0 || about.nlink() != 1 {
+        return Err(io::Error::other("it is not a file of root's own")).doing(doing);
+    }
+    check_header(file, id, about.len())?;
+    Ok(about.len())
 }
 
 /// A new file is empty; one that the kernel has given up is of no use to a guest.

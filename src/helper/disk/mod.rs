@@ -162,6 +162,11 @@ impl Disks {
         cow::remove(&self.folder, id)
     }
 
+    /// What the VM has written, to read; `None` where it has written nothing.
+    pub fn read(&self, _: &Root, id: &VmId) -> Result<Option<OwnedFd>> {
+        cow::read(&self.folder, id)
+    }
+
     /// The VMs that have written something.
     pub fn kept(&self) -> Result<Vec<VmId>> {
         cow::list(&self.folder)

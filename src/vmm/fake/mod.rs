@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use smol::future::Boxed;
 
-use super::firecracker::{make_jail_disk, prepare_jail};
+use super::firecracker::{copy_jail_disk, make_jail_disk, prepare_jail};
 use super::qmp::Qmp;
-use super::{AgentLine, Boot, Call, Control, NewDisk, Patience, Prepared, Vmm, VmmError};
+use super::{AgentLine, Boot, Call, Control, DiskCopy, NewDisk, Patience, Prepared, Vmm, VmmError};
 use crate::model::Mib;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{FakeLaunch, Launch};
+use crate::os::content;
 use crate::os::files::write_atomic;
 
 /// The monitor of the tests.
@@ -45,6 +46,15 @@ impl Vmm for Fake {
 
     fn grow_disk(&self, _path: &Path, _size: Mib) -> Result<(), VmmError> {
         Ok(())
+    }
+
+    fn copy_disk(&self, copy: DiskCopy<'_>) -> Result<(), VmmError> {
+        copy_jail_disk(copy)
+    }
+
+    /// Its guests write nothing.
+    fn flatten_disk(&self, _disk: &Path, image: &Path, size: Mib, to: &Path) -> Result<(), VmmError> {
+        Ok(content::replicate(image, to, Some(size.bytes()), &|_| Ok(()))?)
     }
 
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError> {

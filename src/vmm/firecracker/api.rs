@@ -56,7 +56,18 @@ impl Control for Api {
     fn press_power(&self) -> Boxed<Result<(), VmmError>> {
         let connection = self.connection.clone();
         let call = Call { path: "/actions".into(), body: r#"{"action_type":"SendCtrlAltDel"}"#.into() };
-        Box::pin(async move { connection.put(&call).await })
+        Box::pin(async move { connection.send("PUT", &call).await })
+    }
+
+    fn pause(&self) -> Boxed<Result<(), VmmError>> {
+        let connection = self.connection.clone();
+        let call = Call { path: "/vm".into(), body: r#"{"state":"Paused"}"#.into() };
+        Box::pin(async move { connection.send("PATCH", &call).await })
+    }
+
+    fn resume(&self) -> Boxed<Result<(), VmmError>> {
+        let connection = self.connection.clone();
+        Box::pin(async move { connection.send("PATCH", &resume()).await })
     }
 
     fn drained(&self) -> Boxed<()> {
@@ -73,11 +84,13 @@ impl Connection {
     async fn begin(&self, setup: Vec<Call>) -> Result<(), VmmError> {
         let state = self.state().await?;
         match (state.as_str(), setup.as_slice()) {
-            ("Running" | "Paused", _) => Ok(()),
+            ("Running", _) => Ok(()),
+            // By a daemon that ended over it.
+            ("Paused", _) => self.send("PATCH", &resume()).await,
             (_, []) => Err(VmmError::Control("the guest was never started".into())),
             (_, calls) => {
                 for call in calls {
-                    self.put(call).await?;
+                    self.send("PUT", call).await?;
                 }
                 Ok(())
             }
@@ -94,8 +107,8 @@ impl Connection {
         }
     }
 
-    async fn put(&self, call: &Call) -> Result<(), VmmError> {
-        let answer = self.ask("PUT", &call.path, &call.body).await?;
+    async fn send(&self, method: &str, call: &Call) -> Result<(), VmmError> {
+        let answer = self.ask(method, &call.path, &call.body).await?;
         if answer.is_success() { Ok(()) } else { Err(refused(&call.path, &answer)) }
     }
 
@@ -125,6 +138,10 @@ impl Connection {
             }
         }
     }
+}
+
+fn resume() -> Call {
+    Call { path: "/vm".into(), body: r#"{"state":"Resumed"}"#.into() }
 }
 
 /// The whole of one request. The API knows no other content than JSON.
@@ -227,6 +244,18 @@ mod tests {
         against(vec![NOT_STARTED], Vec::new(), async |api| {
             assert!(api.begin().await.expect_err("refused").to_string().contains("never started"));
         });
+    }
+
+    #[test]
+    fn a_halted_guest_goes_on_once_it_is_found_again() {
+        let paused = "HTTP/1.1 200 \r\nContent-Length: 18\r\n\r\n{\"state\":\"Paused\"}";
+        let asked = against(vec![paused, FINE], Vec::new(), async |api| api.begin().await.expect("begun"));
+        assert_eq!(asked, ["GET / HTTP/1.1", "PATCH /vm HTTP/1.1"]);
+        let asked = against(vec![FINE, FINE], Vec::new(), async |api| {
+            api.pause().await.expect("paused");
+            api.resume().await.expect("resumed");
+        });
+        assert_eq!(asked, ["PATCH /vm HTTP/1.1", "PATCH /vm HTTP/1.1"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod api;
 mod disk;
 /// What the API is told before the guest starts.
 mod setup;
+/// Reading what the helper keeps.
+mod snapshot;
 /// Connections to the guest's vsock.
 pub mod vsock;
 
@@ -19,10 +21,14 @@ use std::time::Duration;
 
 use smol::future::Boxed;
 
-use super::{AgentLine, Boot, Call, Control, NewDisk, Patience, Prepared, Vmm, VmmError, read_only, read_write};
+use super::flat::Flat;
+use super::{
+    AgentLine, Boot, Call, Control, DiskCopy, NewDisk, Patience, Prepared, Vmm, VmmError, read_only, read_write,
+};
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{JailDisk, JailLaunch, Launch};
 use crate::model::{Mib, VmSpec};
+use crate::os::content;
 
 /// How long a guest may take until it answers.
 const READY: Duration = Duration::from_secs(90);
@@ -60,6 +66,14 @@ impl Vmm for Firecracker {
         grow_jail_disk(path, size)
     }
 
+    fn copy_disk(&self, copy: DiskCopy<'_>) -> Result<(), VmmError> {
+        copy_jail_disk(copy)
+    }
+
+    fn flatten_disk(&self, disk: &Path, _image: &Path, size: Mib, to: &Path) -> Result<(), VmmError> {
+        flatten_jail_disk(disk, size, to)
+    }
+
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError> {
         let setup = setup::calls(&boot);
         let (jail, files) = prepare_jail(boot)?;
@@ -84,6 +98,24 @@ pub(super) fn make_jail_disk(disk: &NewDisk<'_>) -> Result<(), VmmError> {
 /// A snapshot grows when it is attached again.
 pub(super) fn grow_jail_disk(path: &Path, size: Mib) -> Result<(), VmmError> {
     if path.try_exists()? { Ok(disk::grow(path, size)?) } else { Ok(()) }
+}
+
+/// The copy is a file of the owner's, whatever the disk is.
+pub(super) fn copy_jail_disk(copy: DiskCopy<'_>) -> Result<(), VmmError> {
+    let DiskCopy { disk, kept, image, size, to } = copy;
+    if disk.try_exists()? {
+        return Ok(content::replicate(disk, to, Some(size.bytes()), &|_| Ok(()))?);
+    }
+    let mut flat = Flat::begin(image, to, size)?;
+    if let Some(kept) = &kept {
+        snapshot::lay(kept, &mut flat)?;
+    }
+    Ok(flat.finish()?)
+}
+
+/// A disk of the owner's lies over nothing.
+pub(super) fn flatten_jail_disk(disk: &Path, size: Mib, to: &Path) -> Result<(), VmmError> {
+    Ok(content::replicate(disk, to, Some(size.bytes()), &|_| Ok(()))?)
 }
 
 /// What the helper needs to stage a jail. A disk of the VM's own that is there is its root disk.

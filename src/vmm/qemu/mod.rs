@@ -1,5 +1,7 @@
 //! QEMU's microvm machine: a qcow2 overlay over the image, QMP for control.
 
+/// Reading an overlay.
+mod overlay;
 /// An empty overlay.
 mod qcow2;
 
@@ -13,12 +15,16 @@ use std::time::Duration;
 
 use smol::future::Boxed;
 
+use super::flat::Flat;
 use super::qmp::Qmp;
-use super::{AgentLine, Boot, Call, Control, NewDisk, Patience, Prepared, Vmm, VmmError, read_only, read_write};
+use super::{
+    AgentLine, Boot, Call, Control, DiskCopy, NewDisk, Patience, Prepared, Vmm, VmmError, read_only, read_write,
+};
 use crate::host::facts::find_program;
 use crate::model::Mib;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::launch::{Launch, QemuLaunch};
+use crate::os::content;
 use crate::os::files::named;
 
 /// How long a guest may take until ssh answers: on the CPU, and in software.
@@ -61,6 +67,16 @@ impl Vmm for Qemu {
     fn grow_disk(&self, path: &Path, size: Mib) -> Result<(), VmmError> {
         refuse_foreign(path)?;
         qemu_img(&["resize", "-q", "-f", "qcow2"], path, size)
+    }
+
+    fn copy_disk(&self, copy: DiskCopy<'_>) -> Result<(), VmmError> {
+        Ok(content::replicate(copy.disk, copy.to, None, &|_| Ok(()))?)
+    }
+
+    fn flatten_disk(&self, disk: &Path, image: &Path, size: Mib, to: &Path) -> Result<(), VmmError> {
+        let mut flat = Flat::begin(image, to, size)?;
+        overlay::lay(disk, &mut flat)?;
+        Ok(flat.finish()?)
     }
 
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError> {
@@ -110,14 +126,13 @@ fn qemu_img(arguments: &[&str], path: &Path, size: Mib) -> Result<(), VmmError> 
 /// Refuses a disk that names other files: its monitor could write into it, and qemu-img, which runs as
 /// the owner, would open them. (qcow2 specification, header: backing file at 8, features at 72.)
 fn refuse_foreign(path: &Path) -> Result<(), VmmError> {
-    const MAGIC: &[u8] = b"QFI\xfb\0\0\0\x03";
     // Dirty, corrupt, compression type, extended entries; not: the data in another file.
     const HARMLESS: u64 = 0b11011;
     let mut header = [0; 80];
     File::open(path).and_then(|mut file| file.read_exact(&mut header)).map_err(named("read", path))?;
     let foreign = |why| Err(VmmError::ForeignDisk { path: path.to_owned(), why });
     let number = |at: usize| header[at..at + 8].iter().fold(0, |n: u64, byte| n << 8 | u64::from(*byte));
-    match (header.starts_with(MAGIC), number(8), number(72) & !HARMLESS) {
+    match (header.starts_with(qcow2::MAGIC), number(8), number(72) & !HARMLESS) {
         (true, 0, 0) => Ok(()),
         (false, ..) => foreign("it is not qcow2 of version 3"),
         (true, 0, _) => foreign("it has features that no disk of banger has"),

@@ -12,15 +12,18 @@ use std::path::Path;
 use crate::model::Mib;
 use crate::os::files::named;
 
+/// What it begins with: its magic number, then its version.
+pub(super) const MAGIC: &[u8] = b"QFI\xfb\0\0\0\x03";
+
 /// 64 KiB, as `qemu-img` chooses.
-const CLUSTER_BITS: u32 = 16;
-const CLUSTER: u64 = 1 << CLUSTER_BITS;
+pub(super) const CLUSTER_BITS: u32 = 16;
+pub(super) const CLUSTER: u64 = 1 << CLUSTER_BITS;
 
 /// References are counted in 16 bits each.
 const REFCOUNT_ORDER: u32 = 4;
 
 /// Bytes that one entry of the first table stands for: a second table of one cluster.
-const PER_ENTRY: u64 = CLUSTER / 8 * CLUSTER;
+pub(super) const PER_ENTRY: u64 = CLUSTER / 8 * CLUSTER;
 
 /// Where the parts lie, in clusters; the first table takes the rest of the file.
 const REFCOUNT_TABLE: u64 = 1;
@@ -45,8 +48,7 @@ pub(super) fn create(path: &Path, size: Mib) -> io::Result<()> {
 /// entries in 1027 clusters: fewer than one block of references counts.
 fn head(size: Mib, entries: u64, clusters: u64) -> Vec<u8> {
     let mut header = Vec::new();
-    header.extend(b"QFI\xfb");
-    header.extend(3_u32.to_be_bytes());
+    header.extend(MAGIC);
     // The backing file's name: offset and length.
     header.extend([0; 12]);
     header.extend(CLUSTER_BITS.to_be_bytes());
