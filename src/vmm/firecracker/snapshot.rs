@@ -122,6 +122,24 @@ mod tests {
         }
     }
 
+    /// A file of Linux 6.1.0-56: over 1 MiB of ones in a disk of 4 MiB, some 300 chunks were written with dd(1), in two areas;
+    /// the digest is of what the device then gave.
+    #[test]
+    fn a_file_of_the_kernel_is_read_as_the_kernel_reads_it() {
+        const READ: &str = "2338aaf80a766324fde5f8fee3a449a5e0b0c5b75ac7f3fd88e84cca043a91fc";
+        let packed: &[u8] = include_bytes!("testdata/linux-6.1.cow.zst");
+        let mut kept = Vec::new();
+        let mut unpacked = ruzstd::decoding::StreamingDecoder::new(packed).expect("a frame");
+        io::Read::read_to_end(&mut unpacked, &mut kept).expect("unpacked");
+        let folder = tempfile::tempdir().expect("a folder");
+        let found = laid(folder.path(), &kept).expect("laid");
+        assert_eq!(hex(ring::digest::digest(&ring::digest::SHA256, &found).as_ref()), READ);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     #[test]
     fn nothing_was_written() {
         let folder = tempfile::tempdir().expect("a folder");
