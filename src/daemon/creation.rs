@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::blocking::unblock;
+use super::machine::Original;
 use super::operation::Op;
 use super::{Daemon, calls, expiry, keeper, lifecycle, reconcile, register};
 use crate::host::facts::Facts;
@@ -21,7 +22,7 @@ use crate::protocol::root::RootRequest;
 use crate::protocol::{Fault, FaultKind};
 
 /// With less than this much room for the state nothing is made: a full filesystem stops all VMs.
-const LEAST_FREE: u64 = 512 << 20;
+pub(super) const LEAST_FREE: u64 = 512 << 20;
 
 /// A VM as asked for.
 pub(super) struct Asked {
@@ -38,7 +39,7 @@ pub(super) struct Asked {
     /// Only for the fake monitor.
     pub fail: Option<FakeFailure>,
     /// The VM whose disk it gets a copy of, and whose monitor.
-    pub copy_of: Option<Box<VmRecord>>,
+    pub copy_of: Option<Box<Original>>,
 }
 
 /// Makes a VM and, where that was asked for, starts it.
@@ -79,7 +80,7 @@ async fn admitted(daemon: &Arc<Daemon>, op: &Op, asked: Asked) -> Result<VmRecor
     refuse_without_room(&daemon.paths.state)?;
     reconcile::ensure(daemon).await?;
     let (kind, accel) = match &asked.copy_of {
-        Some(original) => (original.vmm, original.accel),
+        Some(original) => (original.vm.vmm, original.vm.accel),
         None => {
             let choice = calls::choose(daemon, &unblock(Facts::see).await)?;
             (choice.kind, choice.accel)
@@ -142,7 +143,7 @@ fn refuse_without_room(state: &Path) -> Result<(), Fault> {
 }
 
 /// Takes a VM back that is of no use to whoever asked for it; `fault` with what went wrong over it.
-pub(super) async fn unmade(daemon: &Arc<Daemon>, id: &VmId, mut fault: Fault) -> Fault {
+async fn unmade(daemon: &Arc<Daemon>, id: &VmId, mut fault: Fault) -> Fault {
     if let Err(failed) = lifecycle::reach(daemon, &Op::background(), id, Wanted::Gone).await {
         fault.causes.push(format!("and taking it back failed: {failed}"));
     }

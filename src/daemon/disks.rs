@@ -7,22 +7,22 @@ use std::sync::Arc;
 
 use log::{info, warn};
 
-use super::Daemon;
 use super::blocking::unblock;
 use super::helper::unexpected;
 use super::operation::Op;
 use super::steps::{files_of, load, monitor_of};
+use super::{Daemon, commit};
 use crate::model::{Mib, VmId, VmRecord};
 use crate::protocol::owner::Checkup;
 use crate::protocol::root::{KeptDisk, RootReply, RootRequest};
 use crate::protocol::{Event, Fault, FaultKind};
-use crate::vmm::{DiskCopy, NewDisk};
+use crate::vmm::NewDisk;
 
 /// Makes the copy-on-write disk of a new VM.
-pub(super) async fn make(daemon: &Daemon, op: &Op, id: &VmId) -> Result<(), Fault> {
+pub(super) async fn make(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> {
     let vm = load(daemon, id).await?;
     if let Some(original) = daemon.machine(id).copy_of() {
-        return copy(daemon, op, &original, &vm).await;
+        return commit::copy_disk(daemon, op, &original.vm, &vm).await;
     }
     let (monitor, path) = (monitor_of(&vm), files_of(daemon, id).disk());
     let image = daemon.paths.image(&vm.spec.image);
@@ -36,18 +36,8 @@ pub(super) async fn make(daemon: &Daemon, op: &Op, id: &VmId) -> Result<(), Faul
     made.await.map_err(|e| Fault::failed("cannot make the VM's disk", &e))
 }
 
-/// What `original` has on its disk, which nobody writes to now, as the disk of `vm`.
-async fn copy(daemon: &Daemon, op: &Op, original: &VmRecord, vm: &VmRecord) -> Result<(), Fault> {
-    let (monitor, disk, to) = (monitor_of(vm), files_of(daemon, &original.id).disk(), files_of(daemon, &vm.id).disk());
-    let image = daemon.paths.image(&vm.spec.image);
-    let size = vm.spec.disk;
-    let kept = if monitor.is_jailed(original.accel) { read_kept(daemon, op, &original.id).await? } else { None };
-    let copied = unblock(move || monitor.copy_disk(DiskCopy { disk: &disk, kept, image: &image, size, to: &to }));
-    copied.await.map_err(|e| Fault::failed(format!("cannot copy the disk of VM '{}'", original.spec.name), &e))
-}
-
 /// What the helper keeps of a VM's disk; nothing where the disk is a file of the owner's, or nothing was written.
-async fn read_kept(daemon: &Daemon, op: &Op, id: &VmId) -> Result<Option<File>, Fault> {
+pub(super) async fn read_kept(daemon: &Daemon, op: &Op, id: &VmId) -> Result<Option<File>, Fault> {
     match daemon.helper.call_again(op.id, RootRequest::OpenDisk { id: id.clone() }).await? {
         (RootReply::Disk, files) => match <[OwnedFd; 1]>::try_from(files) {
             Ok([file]) => Ok(Some(file.into())),

@@ -13,6 +13,7 @@ use super::agent::AgentLink;
 use super::operation::Cancel;
 use super::outward::Outward;
 use super::secrets::Keep;
+use crate::model::identity::Seal;
 use crate::model::launch::FakeFailure;
 use crate::model::plan::Wanted;
 use crate::model::{ProcessRef, SecretValue, VmRecord};
@@ -40,11 +41,20 @@ pub struct Machine {
     /// Values of its secrets, from when it was asked for until its files are made.
     values: Mutex<Vec<SecretValue>>,
     /// The VM whose disk its own is a copy of: it only ever boots to become an image.
-    copy_of: Mutex<Option<Arc<VmRecord>>>,
+    copy_of: Mutex<Option<Arc<Original>>>,
     /// Its secrets, once a request has needed them.
     keep: Mutex<Option<Arc<Keep>>>,
     /// The operations that have come for this VM, waiting for their turn or at work.
     come: Mutex<Vec<(Wanted, Arc<Cancel>)>>,
+}
+
+/// What a copy of a VM's disk has to know of that VM.
+#[derive(Debug, Clone)]
+pub struct Original {
+    /// The VM.
+    pub vm: VmRecord,
+    /// What of it has to be removed.
+    pub seal: Seal,
 }
 
 /// The ends of a living monitor.
@@ -118,13 +128,13 @@ impl Machine {
     }
 
     /// The VM whose disk its own is a copy of.
-    pub fn copy_of(&self) -> Option<Arc<VmRecord>> {
+    pub fn copy_of(&self) -> Option<Arc<Original>> {
         self.copy_of.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes whose disk its own is a copy of.
-    pub fn set_copy_of(&self, vm: VmRecord) {
-        *self.copy_of.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(vm));
+    pub fn set_copy_of(&self, original: Original) {
+        *self.copy_of.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(original));
     }
 
     /// Its secrets, if they have been read.

@@ -15,9 +15,9 @@ use super::operation::Op;
 use super::outward::Outward;
 use super::secrets::Vault;
 use super::vm_files::VmFiles;
-use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, register, secrets, shutdown, vsock};
+use super::{Daemon, commit, disks, dns, lifecycle, readiness, reconcile, register, secrets, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
-use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3, IdentityV4, Seal};
+use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3, IdentityV4};
 use crate::model::image::ImageRecord;
 use crate::model::plan::Step;
 use crate::model::{MacAddr, ProcessRef, Slot, Subnet, VmId, VmRecord, VmState};
@@ -212,7 +212,7 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
         let files = VmFiles::new(&paths.vms(), &vm.id);
         let folder = paths.kernels().join(kernel.name.as_str());
         let identity = match &copy_of {
-            Some(original) => seal(original, &VmFiles::new(&paths.vms(), &original.id))?,
+            Some(original) => encoded(&Identity::Seal(original.seal.clone()))?,
             None => identity(&vm, &files, subnet, &image)?,
         };
         let modules_cpio = folder.join("modules.cpio");
@@ -252,12 +252,6 @@ fn identity(vm: &VmRecord, files: &VmFiles, subnet: Subnet, image: &ImageRecord)
     let third = IdentityV3 { second, variables: vm.spec.environment.clone() };
     let (environment, folder) = (image.config.env.clone(), image.config.folder.clone());
     encoded(&Identity::V4(IdentityV4 { third, environment, folder }))
-}
-
-/// For a copy of the disk of `original`, which has only its traces.
-fn seal(original: &VmRecord, files: &VmFiles) -> std::io::Result<Vec<u8>> {
-    let (name, authorized_key) = (original.spec.name.clone(), files.keys()?.client_public);
-    encoded(&Identity::Seal(Seal { name, authorized_key }))
 }
 
 fn encoded(identity: &Identity) -> std::io::Result<Vec<u8>> {
@@ -316,7 +310,9 @@ pub(super) async fn go_live(
     daemon.machine(id).set_live(Some(live.clone()));
     watch(daemon, id.clone(), live.clone());
     let begun = live.control.begin();
-    begun.await.map_err(|e| Fault::failed("the monitor did not start", &e))?;
+    if begun.await.map_err(|e| Fault::failed("the monitor did not start", &e))? {
+        commit::set_clock_later(daemon, id.clone(), live);
+    }
     info!("[{}] VM {} runs as {process}", op.id, vm.spec.name);
     Ok(())
 }

@@ -2,13 +2,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
 use super::files::named;
+
+/// How much is moved at once where the kernel does not copy.
+const PIECE: usize = 1 << 20;
 
 /// Copies the file at `from` to `to`, `size` bytes long (as long as it is, where not given), for its owner alone; what is
 /// no hole at least, shared where that can be. `to` has its name once it is whole. `before_copying` is told of a file whose
@@ -21,8 +24,7 @@ pub fn replicate(
 ) -> io::Result<()> {
     let source = File::open(from).map_err(named("open", from))?;
     let part = to.with_extension("part");
-    let copy = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let copy = copy.map_err(named("create", &part))?;
+    let copy = create(&part)?;
     if !share(&source, &copy) {
         before_copying(&source)?;
         copy_data(&source, &copy).map_err(named("copy to", &part))?;
@@ -30,6 +32,23 @@ pub fn replicate(
     let size = size.map_or_else(|| source.metadata().map(|about| about.len()), Ok)?;
     let finished = copy.set_len(size).and_then(|()| copy.sync_all()).and_then(|()| std::fs::rename(&part, to));
     finished.map_err(named("finish", to))
+}
+
+/// Copies the file at `from` to `to` like [`replicate`], but for a short time: nobody waits until it is on the disk.
+pub fn borrow(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from).map_err(named("open", from))?;
+    let copy = create(to)?;
+    if !share(&source, &copy) {
+        copy_data(&source, &copy).map_err(named("copy to", to))?;
+        let length = source.metadata()?.len();
+        copy.set_len(length).map_err(named("finish", to))?;
+    }
+    Ok(())
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+    opened.map_err(named("create", path))
 }
 
 /// Has `to` share all blocks of `from` (`FICLONE`, ioctl_ficlone(2)); false where that cannot be.
@@ -57,11 +76,33 @@ fn copy_range(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
     while at < end {
         let most = usize::try_from(end - at).unwrap_or(usize::MAX);
         // Both positions move on.
-        if copy_file_range(from, Some(&mut at), to, Some(&mut there), most)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter meanwhile"));
+        match copy_file_range(from, Some(&mut at), to, Some(&mut there), most) {
+            Ok(0) => return Err(shorter()),
+            Ok(_) => {}
+            // Not between these two filesystems (copy_file_range(2)).
+            Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => return copy_bytes(from, to, at, end),
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(())
+}
+
+fn copy_bytes(from: &File, to: &File, mut at: u64, end: u64) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    while at < end {
+        let most = PIECE.min(usize::try_from(end - at).unwrap_or(PIECE));
+        let count = from.read_at(&mut piece[..most], at)?;
+        if count == 0 {
+            return Err(shorter());
+        }
+        to.write_all_at(&piece[..count], at)?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
+fn shorter() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter meanwhile")
 }
 
 #[cfg(test)]
@@ -81,5 +122,22 @@ mod tests {
         let mut found = [0; 4];
         to.seek(io::SeekFrom::Start(32 << 20)).and_then(|_| to.read_exact(&mut found)).expect("read");
         assert_eq!(&found, b"here");
+    }
+
+    #[test]
+    fn it_copies_between_filesystems_too() {
+        let memory = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (from, to) = (memory.path().join("from"), folder.path().join("to"));
+        let content: Vec<u8> = (0..3 << 20).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&from, &content).expect("written");
+        replicate(&from, &to, Some(4 << 20), &|_| Ok(())).expect("copied");
+        assert!(std::fs::read(&to).expect("read")[..3 << 20] == content);
+        borrow(&from, &to).expect("copied");
+        assert!(std::fs::read(&to).expect("read") == content);
+        let (source, target) = (File::open(&from).expect("opened"), create(&to).expect("made"));
+        copy_bytes(&source, &target, 1 << 20, 3 << 20).expect("copied");
+        assert!(std::fs::read(&to).expect("read")[1 << 20..] == content[1 << 20..]);
+        assert!(copy_bytes(&source, &target, 0, 4 << 20).is_err(), "it ends before");
     }
 }

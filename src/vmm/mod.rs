@@ -134,7 +134,10 @@ pub struct NewDisk<'a> {
     pub tell: &'a dyn Fn(String),
 }
 
-/// A disk that is to be copied; its monitor does not run, or is paused.
+/// Does something while nobody writes to a disk; the guest stands still for as long as it takes.
+pub type Still<'a> = &'a dyn Fn(&mut dyn FnMut() -> Result<(), VmmError>) -> Result<(), VmmError>;
+
+/// A disk that is to be copied, for a short time.
 pub struct DiskCopy<'a> {
     /// The disk, as [`Vmm::make_disk`] made it; nothing is there where the helper keeps it.
     pub disk: &'a Path,
@@ -146,6 +149,8 @@ pub struct DiskCopy<'a> {
     pub size: Mib,
     /// Where the copy shall be.
     pub to: &'a Path,
+    /// What must see the disk as it is at one moment is done through this.
+    pub still: Still<'a>,
 }
 
 /// What the helper needs for one boot.
@@ -204,8 +209,8 @@ pub struct Patience {
 
 /// A running monitor's control socket.
 pub trait Control: Send + Sync {
-    /// Finishes the handshake; the guest runs when this returns.
-    fn begin(&self) -> Boxed<Result<(), VmmError>>;
+    /// Finishes the handshake; the guest runs when this returns. Whether it had been halted until then.
+    fn begin(&self) -> Boxed<Result<bool, VmmError>>;
     /// Presses the machine's power button.
     fn press_power(&self) -> Boxed<Result<(), VmmError>>;
     /// Halts the guest, with all that it has written to its disks in their files.

@@ -25,6 +25,9 @@ const MAX_LINE: usize = 256 << 10;
 /// A monitor that does not answer within this is stuck.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// A pause takes as long as what the guest has written takes to the disk.
+const PAUSE_LIMIT: Duration = Duration::from_secs(120);
+
 /// A QMP conversation.
 pub(super) struct Qmp {
     shared: Arc<Shared>,
@@ -60,15 +63,16 @@ impl Qmp {
 }
 
 impl Control for Qmp {
-    fn begin(&self) -> Boxed<Result<(), VmmError>> {
+    fn begin(&self) -> Boxed<Result<bool, VmmError>> {
         let shared = self.shared.clone();
         Box::pin(async move {
             let status = shared.command("query-status").await?;
-            if status["status"] == "paused" {
+            let halted = status["status"] == "paused";
+            if halted {
                 // By a daemon that ended over it.
                 shared.command("cont").await?;
             }
-            Ok(())
+            Ok(halted)
         })
     }
 
@@ -80,7 +84,7 @@ impl Control for Qmp {
     /// QEMU waits for what the disks are at, and writes out what it holds of them (system/cpus.c, `do_vm_stop`).
     fn pause(&self) -> Boxed<Result<(), VmmError>> {
         let shared = self.shared.clone();
-        Box::pin(async move { shared.command("stop").await.map(|_| ()) })
+        Box::pin(async move { shared.command_within(PAUSE_LIMIT, "stop").await.map(|_| ()) })
     }
 
     fn resume(&self) -> Boxed<Result<(), VmmError>> {
@@ -102,15 +106,19 @@ impl Control for Qmp {
 impl Shared {
     /// Executes one command, negotiating capabilities before the first.
     async fn command(&self, name: &str) -> Result<Value, VmmError> {
-        let mut turn = self.turn.lock().await;
-        if !turn.negotiated {
-            self.exchange(&mut turn, "qmp_capabilities").await?;
-            turn.negotiated = true;
-        }
-        self.exchange(&mut turn, name).await
+        self.command_within(ANSWER_LIMIT, name).await
     }
 
-    async fn exchange(&self, turn: &mut Turn, name: &str) -> Result<Value, VmmError> {
+    async fn command_within(&self, limit: Duration, name: &str) -> Result<Value, VmmError> {
+        let mut turn = self.turn.lock().await;
+        if !turn.negotiated {
+            self.exchange(&mut turn, ANSWER_LIMIT, "qmp_capabilities").await?;
+            turn.negotiated = true;
+        }
+        self.exchange(&mut turn, limit, name).await
+    }
+
+    async fn exchange(&self, turn: &mut Turn, limit: Duration, name: &str) -> Result<Value, VmmError> {
         turn.last += 1;
         let number = turn.last;
         let line = format!("{}\n", json!({ "execute": name, "id": number }));
@@ -127,8 +135,8 @@ impl Shared {
                 }
             }
         };
-        let late = || Err(control(format!("no answer within {} s", ANSWER_LIMIT.as_secs())));
-        within(ANSWER_LIMIT, answer).await.unwrap_or_else(late)
+        let late = || Err(control(format!("no answer within {} s", limit.as_secs())));
+        within(limit, answer).await.unwrap_or_else(late)
     }
 
     fn note(&self, event: &Value) {

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{IFlags, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_remount};
 
@@ -21,15 +21,23 @@ use crate::guest::sys;
 use crate::model::identity::{SEALED, Seal};
 use crate::os::files::{read_limited, remove_file, remove_tree};
 
-/// Largest file that is changed.
-const LIMIT: u64 = 8 << 20;
+/// Largest file that is changed: there are lists of hosts with millions of lines.
+const LIMIT: u64 = 64 << 20;
 
-/// Where an ssh server of the image has its keys, and what the names of all of them begin with: those that somebody
-/// has made in the guest are no less a host's own.
-const HOST_KEYS: (&str, &str) = ("etc/ssh", "ssh_host_");
+/// Where ssh servers have their keys, and what the names of all of them begin with: those that somebody has made in the
+/// guest are no less a host's own. The first is OpenSSH's, the second Dropbear's.
+const HOST_KEYS: [(&str, &str); 2] = [("etc/ssh", "ssh_host_"), ("etc/dropbear", "dropbear_")];
 
-/// What systemd keeps for one machine (systemd-random-seed(8), systemd-creds(1)).
-const SECRETS: [&str; 2] = ["var/lib/systemd/random-seed", "var/lib/systemd/credential.secret"];
+/// What is kept for one machine: by systemd (systemd-random-seed(8), systemd-creds(1)), by the scripts of System V's init
+/// and of Buildroot, and by seedrng of BusyBox and OpenRC.
+const SECRETS: [&str; 6] = [
+    "var/lib/systemd/random-seed",
+    "var/lib/systemd/credential.secret",
+    "var/lib/urandom/random-seed",
+    "var/lib/misc/random-seed",
+    "var/lib/seedrng/seed.credit",
+    "var/lib/seedrng/seed.no-credit",
+];
 
 /// Removes all of it from the root disk.
 pub fn run(seal: &Seal) -> Result<(), GuestError> {
@@ -76,12 +84,26 @@ fn clean(root: &Path, seal: &Seal) -> Vec<(&'static str, io::Result<()>)> {
 }
 
 fn host_keys(root: &Path) -> Vec<io::Result<PathBuf>> {
-    let (folder, begin) = HOST_KEYS;
+    HOST_KEYS.iter().flat_map(|(folder, begin)| host_keys_in(&root.join(folder), begin)).collect()
+}
+
+fn host_keys_in(folder: &Path, begin: &str) -> Vec<io::Result<PathBuf>> {
     let is_key = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(begin.as_bytes());
-    match fs::read_dir(root.join(folder)) {
+    match fs::read_dir(folder) {
         Ok(entries) => entries.filter(|e| e.as_ref().map_or(true, is_key)).map(|e| Ok(e?.path())).collect(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(e) => vec![Err(e)],
+    }
+}
+
+/// Somebody may have kept banger, or others, from changing a file (chattr(1)). Where the filesystem knows nothing of it, there
+/// is nothing in the way either; where it does, what follows fails and says so.
+fn loosen(file: &File) {
+    let kept = IFlags::IMMUTABLE | IFlags::APPEND;
+    if let Ok(flags) = ioctl_getflags(file)
+        && flags.intersects(kept)
+    {
+        let _ = ioctl_setflags(file, flags - kept);
     }
 }
 
@@ -93,6 +115,10 @@ fn wipe_all(paths: &[io::Result<PathBuf>]) -> io::Result<()> {
 }
 
 fn wipe(path: &Path) -> io::Result<()> {
+    // A folder is no key.
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
     overwrite(path)?;
     remove_file(path)
 }
@@ -104,6 +130,7 @@ fn overwrite(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let no_link = OFlags::NOFOLLOW.bits() as i32;
+    loosen(&OpenOptions::new().read(true).custom_flags(no_link).open(path)?);
     let mut file = OpenOptions::new().write(true).custom_flags(no_link).open(path)?;
     io::copy(&mut io::Read::take(io::repeat(0), found.len().min(LIMIT)), &mut file)?;
     file.flush()?;
@@ -198,6 +225,8 @@ mod tests {
         put("etc/ssh/ssh_host_ed25519_key", "secret");
         put("etc/ssh/ssh_host_rsa_key.pub", "public");
         put("etc/ssh/sshd_config", "theirs");
+        put("etc/ssh/ssh_host_folder/theirs", "theirs");
+        put("etc/dropbear/dropbear_rsa_host_key", "secret");
         put("root/.ssh/authorized_keys", "ssh-rsa THEIRS\nssh-ed25519 OURS\n");
         let id = "ba6e0000000000000000000000000abc";
         put("etc/machine-id", &format!("{id}\n"));
@@ -211,7 +240,9 @@ mod tests {
         cleaned(root.path());
         let get = |path: &str| fs::read_to_string(root.path().join(path)).ok();
         assert_eq!((get("etc/ssh/ssh_host_ed25519_key"), get("etc/ssh/ssh_host_rsa_key.pub")), (None, None));
+        assert_eq!(get("etc/dropbear/dropbear_rsa_host_key"), None);
         assert_eq!(get("etc/ssh/sshd_config").as_deref(), Some("theirs"));
+        assert_eq!(get("etc/ssh/ssh_host_folder/theirs").as_deref(), Some("theirs"));
         assert_eq!(get("root/.ssh/authorized_keys").as_deref(), Some("ssh-rsa THEIRS\n"));
         assert_eq!((get("etc/machine-id").as_deref(), get("var/lib/dbus/machine-id")), (Some(""), None));
         assert_eq!((get("etc/hostname").as_deref(), get("etc/resolv.conf").as_deref()), (Some(""), Some("")));

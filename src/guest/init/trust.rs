@@ -28,6 +28,9 @@ const ANCHOR: &str = "banger-secrets.crt";
 const BUNDLES: [&str; 3] =
     ["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/ca-bundle.pem"];
 
+/// Where OpenSSL looks for one certificate at a time, by links (update-ca-certificates(8), openssl-rehash(1)).
+const LINKS: &str = "etc/ssl/certs";
+
 /// Largest bundle that is changed: a customary one has 220 KiB.
 const BUNDLE_LIMIT: u64 = 8 << 20;
 
@@ -89,16 +92,43 @@ fn trust(root: &Path, authority: &str) -> io::Result<PathBuf> {
     Ok(first)
 }
 
-/// Has programs below `root` trust no authority of banger's any more.
+/// Has programs below `root` trust no authority of banger's any more: neither what was added, nor what the
+/// distribution's own tool has made of it since, which has no marks.
 pub(super) fn distrust(root: &Path) -> io::Result<()> {
-    for folder in ANCHORS {
-        remove_file(&root.join(folder).join(ANCHOR))?;
+    let mut authorities = Vec::new();
+    for path in ANCHORS.map(|folder| root.join(folder).join(ANCHOR)) {
+        match read_limited(&path, BUNDLE_LIMIT) {
+            Ok(bytes) => authorities.push(String::from_utf8_lossy(&bytes).trim_end().to_owned()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        remove_file(&path)?;
     }
-    BUNDLES
-        .iter()
-        .map(|bundle| root.join(bundle))
-        .filter(|path| path.exists())
-        .try_for_each(|path| change(&path, without_part))
+    let without = |text: &str| {
+        let ours = authorities.iter().filter(|authority| !authority.is_empty());
+        ours.fold(without_part(text), |text, authority| text.replace(&format!("{authority}\n"), ""))
+    };
+    for bundle in BUNDLES.map(|bundle| root.join(bundle)).iter().filter(|path| path.exists()) {
+        change(bundle, without)?;
+    }
+    remove_links(&root.join(LINKS))
+}
+
+/// Links to the anchor, and those by its digest to them.
+fn remove_links(folder: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let stem = Path::new(ANCHOR).file_stem();
+    for entry in entries {
+        let path = entry?.path();
+        if fs::read_link(&path).is_ok_and(|target| target.file_stem() == stem) {
+            remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn add(bundle: &Path, authority: &str) -> io::Result<()> {
@@ -159,6 +189,18 @@ mod tests {
         assert!(root.path().join(ANCHORS[0]).join(ANCHOR).exists());
         distrust(root.path()).expect("distrusted");
         assert_eq!(fs::read_to_string(&bundle).expect("read"), "");
+        // As the distribution's tool leaves it.
+        trust(root.path(), "ours\n").expect("trusted");
+        fs::write(&bundle, "theirs\nours\nmore\n").expect("written");
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, root.path().join(LINKS).join(name)).expect("linked");
+        };
+        link("/usr/local/share/ca-certificates/banger-secrets.crt", "banger-secrets.pem");
+        link("banger-secrets.pem", "0a1b2c3d.0");
+        link("theirs.pem", "4e5f6071.0");
+        distrust(root.path()).expect("distrusted");
+        assert_eq!(fs::read_to_string(&bundle).expect("read"), "theirs\nmore\n");
+        assert_eq!(fs::read_dir(root.path().join(LINKS)).expect("listed").count(), 2);
         assert!(!root.path().join(ANCHORS[0]).join(ANCHOR).exists());
 
         let root = tempfile::tempdir().expect("a folder");

@@ -46,7 +46,7 @@ impl Api {
 }
 
 impl Control for Api {
-    fn begin(&self) -> Boxed<Result<(), VmmError>> {
+    fn begin(&self) -> Boxed<Result<bool, VmmError>> {
         let connection = self.connection.clone();
         let setup = std::mem::take(&mut *self.setup.lock().unwrap_or_else(PoisonError::into_inner));
         Box::pin(async move { connection.begin(setup).await })
@@ -81,18 +81,18 @@ impl Control for Api {
 }
 
 impl Connection {
-    async fn begin(&self, setup: Vec<Call>) -> Result<(), VmmError> {
+    async fn begin(&self, setup: Vec<Call>) -> Result<bool, VmmError> {
         let state = self.state().await?;
         match (state.as_str(), setup.as_slice()) {
-            ("Running", _) => Ok(()),
+            ("Running", _) => Ok(false),
             // By a daemon that ended over it.
-            ("Paused", _) => self.send("PATCH", &resume()).await,
+            ("Paused", _) => self.send("PATCH", &resume()).await.map(|()| true),
             (_, []) => Err(VmmError::Control("the guest was never started".into())),
             (_, calls) => {
                 for call in calls {
                     self.send("PUT", call).await?;
                 }
-                Ok(())
+                Ok(false)
             }
         }
     }
@@ -234,13 +234,14 @@ mod tests {
 
     #[test]
     fn a_new_monitor_is_told_everything_in_order() {
-        let asked = against(vec![NOT_STARTED, FINE, FINE], calls(), async |api| api.begin().await.expect("begun"));
+        let asked =
+            against(vec![NOT_STARTED, FINE, FINE], calls(), async |api| assert!(!api.begin().await.expect("begun")));
         assert_eq!(asked, ["GET / HTTP/1.1", "PUT /a HTTP/1.1", "PUT /b HTTP/1.1"]);
     }
 
     #[test]
     fn a_running_one_is_told_nothing_and_one_that_never_started_is_said_to_be() {
-        against(vec![RUNNING], calls(), async |api| api.begin().await.expect("begun"));
+        against(vec![RUNNING], calls(), async |api| assert!(!api.begin().await.expect("begun")));
         against(vec![NOT_STARTED], Vec::new(), async |api| {
             assert!(api.begin().await.expect_err("refused").to_string().contains("never started"));
         });
@@ -249,7 +250,7 @@ mod tests {
     #[test]
     fn a_halted_guest_goes_on_once_it_is_found_again() {
         let paused = "HTTP/1.1 200 \r\nContent-Length: 18\r\n\r\n{\"state\":\"Paused\"}";
-        let asked = against(vec![paused, FINE], Vec::new(), async |api| api.begin().await.expect("begun"));
+        let asked = against(vec![paused, FINE], Vec::new(), async |api| assert!(api.begin().await.expect("begun")));
         assert_eq!(asked, ["GET / HTTP/1.1", "PATCH /vm HTTP/1.1"]);
         let asked = against(vec![FINE, FINE], Vec::new(), async |api| {
             api.pause().await.expect("paused");

@@ -102,13 +102,13 @@ pub(super) fn grow_jail_disk(path: &Path, size: Mib) -> Result<(), VmmError> {
 
 /// The copy is a file of the owner's, whatever the disk is.
 pub(super) fn copy_jail_disk(copy: DiskCopy<'_>) -> Result<(), VmmError> {
-    let DiskCopy { disk, kept, image, size, to } = copy;
+    let DiskCopy { disk, kept, image, size, to, still } = copy;
     if disk.try_exists()? {
-        return Ok(content::replicate(disk, to, Some(size.bytes()), &|_| Ok(()))?);
+        return still(&mut || Ok(content::borrow(disk, to)?));
     }
     let mut flat = Flat::begin(image, to, size)?;
     if let Some(kept) = &kept {
-        snapshot::lay(kept, &mut flat)?;
+        still(&mut || Ok(snapshot::lay(kept, &mut flat)?))?;
     }
     Ok(flat.finish()?)
 }

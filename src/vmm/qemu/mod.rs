@@ -70,7 +70,7 @@ impl Vmm for Qemu {
     }
 
     fn copy_disk(&self, copy: DiskCopy<'_>) -> Result<(), VmmError> {
-        Ok(content::replicate(copy.disk, copy.to, None, &|_| Ok(()))?)
+        (copy.still)(&mut || Ok(content::borrow(copy.disk, copy.to)?))
     }
 
     fn flatten_disk(&self, disk: &Path, image: &Path, size: Mib, to: &Path) -> Result<(), VmmError> {
