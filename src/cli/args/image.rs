@@ -139,7 +139,7 @@ pub struct ImagePromote {
     usage = "VM NAME",
     help_triggers("-h", "--help"),
     example = "banger vm create --name box\nbanger vm exec box -- apt-get install -y jq\nbanger image commit box with-jq\nbanger vm run --rm --image with-jq -- jq --version",
-    note = "A VM that runs is paused while its disk is copied. Host keys, the key\nthat may log in, machine id and host name do not come along; everything\nelse that is on its disk does, files that you brought in included.",
+    note = "A VM that runs is paused while its disk is copied: the image is what a\npower failure at that moment would leave, all written out before. Host\nkeys, the key that may log in, machine id and host name do not come\nalong; everything else on its disk does, files that you brought in too.",
     note = "VMs of the image need a disk at least as large as this VM's."
 )]
 pub struct ImageCommit {
