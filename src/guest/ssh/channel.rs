@@ -71,6 +71,11 @@ impl Channel {
         self.closed == (true, true)
     }
 
+    /// Whether we have closed it: then nothing more may be said of it (RFC 4254, section 5.3).
+    pub fn has_closed(&self) -> bool {
+        self.closed.0
+    }
+
     /// Tells the client that it is open, as our number `own`.
     pub fn confirm(&self, own: u32, transport: &mut Transport) -> Result<(), SessionError> {
         let message = Writer::message(CHANNEL_OPEN_CONFIRMATION).number(self.peer).number(own);

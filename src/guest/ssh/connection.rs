@@ -111,7 +111,8 @@ impl Connection {
         let channel = self.channel(&mut reader)?;
         let (kind, wants_answer) = (reader.text()?, reader.boolean()?);
         let done = perform(channel, kind, reader)?;
-        if wants_answer {
+        // With its last word a client forgets the channel, and PuTTY ends the connection over a later one.
+        if wants_answer && !channel.has_closed() {
             let number = if matches!(done, Done::No) { CHANNEL_FAILURE } else { CHANNEL_SUCCESS };
             transport.send(Writer::message(number).number(channel.peer()).done())?;
         }

@@ -16,7 +16,7 @@ use crate::guest::ssh::numbers::*;
 use crate::guest::ssh::transport::Transport;
 
 /// A host key in OpenSSH's form.
-fn host_key() -> &'static str {
+pub fn host_key() -> &'static str {
     static KEY: OnceLock<String> = OnceLock::new();
     KEY.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");

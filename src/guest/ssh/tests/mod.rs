@@ -1,6 +1,7 @@
 //! This server against the clients that people have: OpenSSH's over loopback, and libssh2 in the room
 //! `carriers`. Where there is no OpenSSH these tests say so and do nothing.
 
+mod channels;
 mod clients;
 mod files;
 mod hostile;
