@@ -215,7 +215,9 @@ impl Channel {
             running.notice_end().map_err(SessionError::io("wait for a command"))?;
         }
         let has_said = self.collect(transport)?;
-        self.notice_end(transport)?;
+        // Each turn takes one piece: only where there was none may a terminal's silence count as its end.
+        let was_silent = !has_said && transport.has_room() && self.window > 0;
+        self.notice_end(was_silent, transport)?;
         Ok(has_said)
     }
 
@@ -280,10 +282,9 @@ impl Channel {
         transport.send(message.string(bytes).done())
     }
 
-    fn notice_end(&mut self, transport: &mut Transport) -> Result<(), SessionError> {
-        let could = transport.has_room() && self.window > 0;
+    fn notice_end(&mut self, was_silent: bool, transport: &mut Transport) -> Result<(), SessionError> {
         match &self.work {
-            Work::Running(running) => match running.ended(|_| could) {
+            Work::Running(running) => match running.ended(|_| was_silent) {
                 Some(ending) => self.finish(Some(ending), transport),
                 None => Ok(()),
             },

@@ -114,3 +114,18 @@ fn after_its_close_nothing_is_said_of_a_channel() {
     talk.say(request("window-change").number(80).number(24).number(0).number(0));
     assert_eq!(talk.told.last().map(|message| message[0]), Some(CHANNEL_CLOSE), "{:?}", talk.told);
 }
+
+#[test]
+fn a_terminals_output_that_had_to_wait_arrives_whole() {
+    let mut talk = Talk::begin();
+    talk.say(session(0, 100));
+    talk.say(request("pty-req").string("xterm").number(80).number(24).number(0).number(0).string(""));
+    talk.say(request("exec").string("seq 1 500"));
+    // It ends, and the time for its last words passes.
+    talk.wait_until(|talk| talk.connection.deadline().is_some());
+    talk.wait_until(|talk| talk.connection.deadline().is_none());
+    assert_eq!((talk.output().as_str(), talk.count(CHANNEL_CLOSE)), ("", 0));
+    talk.say(Writer::message(CHANNEL_WINDOW_ADJUST).number(0).number(1 << 20));
+    talk.wait_until(|talk| talk.count(CHANNEL_CLOSE) == 1);
+    assert_eq!(talk.output(), (1..=500).map(|number| format!("{number}\r\n")).collect::<String>());
+}
