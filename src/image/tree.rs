@@ -13,6 +13,8 @@ use super::tar_name::refused;
 const MOST_SYMLINKS: usize = 40;
 /// Names of one file (`EXT4_LINK_MAX`, fs/ext4/ext4.h).
 const MOST_LINKS: u32 = 65_000;
+/// The layer of what no whiteout takes away, as it is above them all.
+const ABOVE_ALL: u32 = u32::MAX;
 
 /// Owner, permissions, time and extended attributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -88,6 +90,7 @@ impl Tree {
         let root = tree.add(Meta { mode: 0o755, ..Meta::default() }, Kind::folder());
         let found = tree.add(Meta { mode: 0o700, ..Meta::default() }, Kind::folder());
         tree.insert(Place { folder: root, name: b"lost+found".as_slice().into() }, found);
+        tree.raise(root, b"lost+found", ABOVE_ALL);
         tree
     }
 
@@ -115,6 +118,8 @@ impl Tree {
             && matches!(self.node(entry.node).kind, Kind::Folder(_))
         {
             self.node_mut(entry.node).meta = meta;
+            // A whiteout of this layer, before it or after, is about what lower ones have.
+            self.raise(folder, name, self.layer);
             return Ok(());
         }
         self.remove(folder, name);
@@ -322,6 +327,15 @@ impl Tree {
         }
     }
 
+    /// The name is `layer`'s as well.
+    fn raise(&mut self, folder: NodeId, name: &[u8], layer: u32) {
+        if let Kind::Folder(names) = &mut self.node_mut(folder).kind
+            && let Some(entry) = names.get_mut(name)
+        {
+            entry.layer = entry.layer.max(layer);
+        }
+    }
+
     /// Takes a name away, with all below it; nothing where there is none.
     fn remove(&mut self, folder: NodeId, name: &[u8]) {
         let Kind::Folder(names) = &mut self.node_mut(folder).kind else { return };
@@ -417,6 +431,36 @@ mod tests {
         put(&mut tree, "d/late");
         tree.whiteout(&parts("e")).expect("hidden");
         assert_eq!(names(&tree), "/d /d/late /d/x /d/x/new");
+    }
+
+    #[test]
+    fn a_folder_that_a_layer_names_again_is_no_lower_layers() {
+        let mut tree = Tree::new();
+        put(&mut tree, "p/d/old");
+        put(&mut tree, "o/d/old");
+        tree.begin_layer();
+        for folder in ["p/d", "o/d"] {
+            tree.put_folder(&parts(folder), Meta::default()).expect("there");
+        }
+        tree.whiteout(&parts("p/d")).expect("hidden");
+        tree.make_opaque(&parts("o")).expect("opaque");
+        assert_eq!(names(&tree), "/o /o/d /p /p/d");
+        tree.begin_layer();
+        tree.whiteout(&parts("p/d")).expect("hidden");
+        assert_eq!(names(&tree), "/o /o/d /p");
+    }
+
+    #[test]
+    fn no_whiteout_takes_away_the_folder_that_ext4_expects() {
+        let mut tree = Tree::new();
+        put(&mut tree, "lost+found/old");
+        tree.begin_layer();
+        tree.put_folder(&parts("lost+found"), Meta::default()).expect("there");
+        tree.begin_layer();
+        tree.make_opaque(&[]).expect("opaque");
+        tree.whiteout(&parts("lost+found")).expect("not hidden");
+        let found = tree.entry(Tree::ROOT, b"lost+found").expect("there").node;
+        assert!(matches!(&tree.node(found).kind, Kind::Folder(names) if names.is_empty()));
     }
 
     #[test]
