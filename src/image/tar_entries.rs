@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use tar::Header;
+
 use super::ImageError;
 use super::ext4::attribute_index;
 use super::meter::Meter;
@@ -113,7 +115,7 @@ pub(super) fn meta(entry: &TarEntry) -> Result<Meta, ImageError> {
         mode: (mode & 0o7777) as u16,
         uid: id("owner", "uid", &header.as_old().uid, header.uid())?,
         gid: id("group", "gid", &header.as_old().gid, header.gid())?,
-        mtime: (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
+        mtime: (written_time(header), 0),
         ..Meta::default()
     };
     if let Some(text) = entry.records().get("mtime").and_then(|value| std::str::from_utf8(value).ok()) {
@@ -156,6 +158,12 @@ fn acl_on_disk(value: &[u8]) -> Option<Vec<u8>> {
     Some(disk)
 }
 
+/// The header's own time. Before the epoch it is in two's complement (GNU tar's base-256), of which the crate
+/// gives the low 64 bits; what ext4 cannot hold is brought within its bounds where it is written.
+fn written_time(header: &Header) -> i64 {
+    header.mtime().unwrap_or(0).cast_signed()
+}
+
 /// Seconds with a fraction, before the epoch with a minus (POSIX pax, "mtime").
 fn pax_time(text: &str) -> Option<(i64, u32)> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -182,6 +190,19 @@ mod tests {
         for bad in ["", "x", "1.x", "99999999999999999999", "-"] {
             assert_eq!(pax_time(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_time_before_the_epoch_needs_no_record() {
+        let mut header = Header::new_gnu();
+        header.set_mtime(86_400);
+        assert_eq!(written_time(&header), 86_400);
+        header.as_old_mut().mtime = [0xff; 12];
+        assert_eq!(written_time(&header), -1);
+        header.as_old_mut().mtime[10..].copy_from_slice(&[0xfe, 0xd4]);
+        assert_eq!(written_time(&header), -300);
+        header.as_old_mut().mtime = *b"not a number";
+        assert_eq!(written_time(&header), 0);
     }
 
     #[test]
