@@ -169,7 +169,8 @@ impl Session {
         flags.set(PollFlags::OUT, self.transport.has_waiting());
         let mut fds = vec![PollFd::from_borrowed_fd(self.transport.descriptor(), flags)];
         self.connection.watch(&mut fds, self.transport.has_room());
-        let deadline = login.into_iter().chain(self.connection.deadline()).min();
+        let deadlines = [login, self.transport.deadline(), self.connection.deadline()];
+        let deadline = deadlines.into_iter().flatten().min();
         poll_until(&mut fds, deadline).map_err(SessionError::io("wait for the client"))
     }
 }

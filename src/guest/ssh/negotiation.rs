@@ -73,7 +73,7 @@ pub fn traits(message: &[u8]) -> Result<Traits, SessionError> {
     Ok(Traits { strict: has(STRICT_CLIENT), extensions: has(EXTENSIONS_CLIENT) })
 }
 
-/// What follows from the client's `KEXINIT`.
+/// What follows from the client's `KEXINIT` and what was offered to it, as to one that is `strict` or not.
 pub fn agree(message: &[u8], strict: bool) -> Result<Agreed, SessionError> {
     let mut reader = Reader::new(message);
     reader.bytes(1 + 16)?;

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use super::cipher::{Opener, Sealer};
 use super::data::{Reader, Writer};
@@ -24,12 +25,16 @@ pub const REKEY: (u64, u64) = (1 << 31, 32 << 30);
 /// Most messages that are held back: some answers for each channel.
 const MAX_HELD: usize = 4096;
 
+/// How long a client that has said its line may keep its offer back until it gets ours without. What we offer
+/// depends on who asks; but each side is to speak by itself (RFC 4253, section 7.1), and some clients wait for us.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Where the present exchange is.
 enum Exchange {
     /// There is none.
     None,
-    /// We have offered this, and the client has not.
-    Offered(Vec<u8>),
+    /// We have offered this, to a client that is strict or may not be, and the client has not.
+    Offered(Vec<u8>, bool),
     /// Both have: theirs and ours.
     Agreed(Agreed, Vec<u8>, Vec<u8>),
     /// Our keys are new, the client's come with its word.
@@ -41,6 +46,8 @@ pub struct Transport {
     packets: Packets,
     host: HostKey,
     client_line: Option<Vec<u8>>,
+    /// Until when its first offer is waited for.
+    patience: Option<Instant>,
     traits: Option<Traits>,
     session: Option<Hash>,
     /// Whether the first exchange is over.
@@ -55,8 +62,9 @@ impl Transport {
     /// Over `socket`, which does not block. New keys after `rekey` packets or bytes.
     pub fn new(socket: File, host: HostKey, rekey: (u64, u64)) -> Self {
         let (packets, exchange, held) = (Packets::new(socket), Exchange::None, Vec::new());
-        let (client_line, traits, session, is_opened, has_left) = (None, None, None, false, false);
-        Self { packets, host, client_line, traits, session, is_opened, exchange, held, rekey, has_left }
+        let (client_line, patience, traits, session) = (None, None, None, None);
+        let (is_opened, has_left) = (false, false);
+        Self { packets, host, client_line, patience, traits, session, is_opened, exchange, held, rekey, has_left }
     }
 
     /// What to wait at.
@@ -103,6 +111,7 @@ impl Transport {
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, SessionError> {
         if self.client_line.is_none() {
             self.client_line = self.packets.first_line()?;
+            self.patience = self.client_line.as_ref().map(|_| Instant::now() + PATIENCE);
         }
         while self.client_line.is_some() && !self.has_left {
             let Some(message) = self.packets.next()? else { break };
@@ -110,8 +119,14 @@ impl Transport {
                 return Ok(Some(message));
             }
         }
-        self.rekey_when_due()?;
+        self.offer_when_due()?;
         Ok(None)
+    }
+
+    /// When to look again even if the client says nothing.
+    pub fn deadline(&self) -> Option<Instant> {
+        let is_awaited = self.traits.is_none() && matches!(self.exchange, Exchange::None);
+        self.patience.filter(|_| is_awaited)
     }
 
     /// Says it, once it may be said.
@@ -141,7 +156,7 @@ impl Transport {
 
     /// Whether our offer is said and our keys are old.
     fn is_exchanging(&self) -> bool {
-        matches!(self.exchange, Exchange::Offered(_) | Exchange::Agreed(..))
+        matches!(self.exchange, Exchange::Offered(..) | Exchange::Agreed(..))
     }
 
     fn is_strict(&self) -> bool {
@@ -169,7 +184,7 @@ impl Transport {
 
     /// After its offer a client says nothing else until its new keys.
     fn may_say_other(&self) -> bool {
-        matches!(self.exchange, Exchange::None | Exchange::Offered(_))
+        matches!(self.exchange, Exchange::None | Exchange::Offered(..))
     }
 
     fn hear_offer(&mut self, theirs: &[u8]) -> Result<(), SessionError> {
@@ -183,10 +198,10 @@ impl Transport {
         if matches!(self.exchange, Exchange::None) {
             self.make_offer()?;
         }
-        let Exchange::Offered(ours) = std::mem::replace(&mut self.exchange, Exchange::None) else {
+        let Exchange::Offered(ours, to_strict) = std::mem::replace(&mut self.exchange, Exchange::None) else {
             return Err(SessionError::Protocol("a second offer in one key exchange"));
         };
-        let agreed = negotiation::agree(theirs, self.is_strict())?;
+        let agreed = negotiation::agree(theirs, to_strict)?;
         self.exchange = Exchange::Agreed(agreed, theirs.to_vec(), ours);
         Ok(())
     }
@@ -194,7 +209,7 @@ impl Transport {
     fn make_offer(&mut self) -> Result<(), SessionError> {
         let ours = negotiation::offer(self.is_strict())?;
         self.packets.send(&ours)?;
-        self.exchange = Exchange::Offered(ours);
+        self.exchange = Exchange::Offered(ours, self.is_strict());
         Ok(())
     }
 
@@ -245,9 +260,10 @@ impl Transport {
         Ok(())
     }
 
-    fn rekey_when_due(&mut self) -> Result<(), SessionError> {
+    fn offer_when_due(&mut self) -> Result<(), SessionError> {
         let (packets, bytes) = self.packets.used();
-        let is_due = packets >= self.rekey.0 || bytes >= self.rekey.1;
-        if is_due && self.is_opened && matches!(self.exchange, Exchange::None) { self.make_offer() } else { Ok(()) }
+        let is_old = self.is_opened && (packets >= self.rekey.0 || bytes >= self.rekey.1);
+        let is_due = is_old || self.deadline().is_some_and(|deadline| deadline <= Instant::now());
+        if is_due && matches!(self.exchange, Exchange::None) { self.make_offer() } else { Ok(()) }
     }
 }

@@ -13,6 +13,7 @@ use crate::guest::ssh::data::Writer;
 use crate::guest::ssh::error::SessionError;
 use crate::guest::ssh::keys::Keys;
 use crate::guest::ssh::numbers::*;
+use crate::guest::ssh::packets::OUR_LINE;
 use crate::guest::ssh::transport::Transport;
 
 /// A host key in OpenSSH's form.
@@ -48,9 +49,12 @@ fn plain(message: &[u8]) -> Vec<u8> {
 }
 
 fn offer(strict: bool) -> Vec<u8> {
+    offer_of(strict, "aes128-gcm@openssh.com")
+}
+
+fn offer_of(strict: bool, cipher: &str) -> Vec<u8> {
     let exchanges = if strict { "curve25519-sha256,kex-strict-c-v00@openssh.com" } else { "curve25519-sha256" };
     let mut message = Writer::message(KEXINIT).bytes(&[0; 16]).string(exchanges).string("ssh-ed25519");
-    let cipher = "aes128-gcm@openssh.com";
     for list in [cipher, cipher, "", "", "none", "none", "", ""] {
         message = message.string(list);
     }
@@ -98,6 +102,41 @@ fn a_handshake_out_of_order_is_refused() {
     ] {
         assert!(end_of(&bad).is_err());
     }
+}
+
+/// The next message of a server that has no keys yet.
+fn next_of(near: &mut UnixStream) -> Vec<u8> {
+    let mut length = [0; 4];
+    near.read_exact(&mut length).expect("a length");
+    let mut packet = vec![0; u32::from_be_bytes(length) as usize];
+    near.read_exact(&mut packet).expect("a packet");
+    packet[1..packet.len() - usize::from(packet[0])].to_vec()
+}
+
+/// What a client that waits for the server's offer is answered with its own of `cipher`.
+fn answer_after_the_servers_offer(cipher: &str) -> u8 {
+    let (mut near, far) = UnixStream::pair().expect("a pair");
+    near.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let serving = std::thread::spawn(move || serve_one(far.into(), host_key(), "", LIMITS));
+    near.write_all(LINE).expect("written");
+    near.read_exact(&mut vec![0; OUR_LINE.len() + 2]).expect("a line");
+    let ours = next_of(&mut near);
+    assert_eq!(ours[0], KEXINIT);
+    // Who it is was not known.
+    assert!(!String::from_utf8_lossy(&ours).contains("chacha20"));
+    let public = plain(&Writer::message(KEX_ECDH_INIT).string([9; 32]).done());
+    near.write_all(&[offer_of(true, cipher), public].concat()).expect("written");
+    let answer = next_of(&mut near)[0];
+    drop(near);
+    // How it ends is all the same.
+    let _ = serving.join().expect("joined");
+    answer
+}
+
+#[test]
+fn who_waits_for_the_servers_offer_gets_it_and_is_held_to_it() {
+    assert_eq!(answer_after_the_servers_offer("aes256-gcm@openssh.com"), KEX_ECDH_REPLY);
+    assert_eq!(answer_after_the_servers_offer("chacha20-poly1305@openssh.com"), DISCONNECT);
 }
 
 #[test]
