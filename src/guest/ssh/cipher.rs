@@ -38,11 +38,6 @@ impl Kind {
         }
     }
 
-    /// The cipher of this name.
-    pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
     /// Whether its nonce is the number of the packet since the connection began.
     pub fn counts_packets(self) -> bool {
         self == Self::ChaCha

@@ -17,8 +17,13 @@ pub enum SessionError {
     #[error("the client is not understood: {0}")]
     Protocol(&'static str),
     /// Client and server have nothing in common.
-    #[error("no common {0}")]
-    NothingInCommon(&'static str),
+    #[error("no common {what}: this server has {ours}")]
+    NothingInCommon {
+        /// Of what kind.
+        what: &'static str,
+        /// The names that were offered.
+        ours: String,
+    },
     /// A packet was changed on its way, or its key is another one.
     #[error("a packet does not bear its key's mark")]
     Forged,
@@ -49,7 +54,7 @@ impl SessionError {
     pub fn reason(&self) -> u32 {
         match self {
             Self::Protocol(_) => 2,
-            Self::NothingInCommon(_) => 3,
+            Self::NothingInCommon { .. } => 3,
             Self::Forged => 5,
             Self::Late(_) | Self::TooManyAttempts(_) => 14,
             Self::Io { .. } | Self::HostKey(_) | Self::HostKeyKind | Self::Crypto(_) => 11,

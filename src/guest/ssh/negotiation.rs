@@ -83,17 +83,14 @@ pub fn agree(message: &[u8], strict: bool) -> Result<Agreed, SessionError> {
     let compressions = (reader.text()?, reader.text()?);
     let _languages = (reader.text()?, reader.text()?);
     let guesses = reader.boolean()?;
-    first(exchanges, |name| EXCHANGES.contains(&name), "key exchange")?;
-    first(host_keys, |name| name == HOST_KEY, "host key")?;
-    first(compressions.0, |name| name == "none", "compression")?;
-    first(compressions.1, |name| name == "none", "compression")?;
+    first(exchanges, &EXCHANGES, "key exchange")?;
+    first(host_keys, &[HOST_KEY], "host key")?;
+    first(compressions.0, &["none"], "compression")?;
+    first(compressions.1, &["none"], "compression")?;
     // A guess is right when it is the first choice of both (RFC 4253, section 7).
     let is_right = first_name(exchanges) == EXCHANGES[0] && first_name(host_keys) == HOST_KEY;
-    let cipher = |list| {
-        let is_usable = |name: &str| usable(strict).any(|kind| kind.name() == name);
-        let kind = first(list, is_usable, "cipher").map(Kind::of)?;
-        kind.ok_or(SessionError::NothingInCommon("cipher"))
-    };
+    let (kinds, names): (Vec<_>, Vec<_>) = usable(strict).map(|kind| (kind, kind.name())).unzip();
+    let cipher = |list| first(list, &names, "cipher").map(|at| kinds[at]);
     Ok(Agreed { incoming: cipher(incoming)?, outgoing: cipher(outgoing)?, skip_guess: guesses && !is_right })
 }
 
@@ -101,9 +98,10 @@ fn first_name(list: &str) -> &str {
     list.split(',').next().unwrap_or_default()
 }
 
-/// The first name of `list` that is ours.
-fn first<'a>(list: &'a str, is_ours: impl Fn(&str) -> bool, what: &'static str) -> Result<&'a str, SessionError> {
-    list.split(',').find(|name| is_ours(name)).ok_or(SessionError::NothingInCommon(what))
+/// Which of `ours` is the first name of `list` that is there.
+fn first(list: &str, ours: &[&str], what: &'static str) -> Result<usize, SessionError> {
+    let found = list.split(',').find_map(|name| ours.iter().position(|own| *own == name));
+    found.ok_or_else(|| SessionError::NothingInCommon { what, ours: ours.join(",") })
 }
 
 #[cfg(test)]
@@ -123,8 +121,23 @@ mod tests {
         let all = "3des-cbc,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com";
         let agreed = agree(&of_client("x,curve25519-sha256", all, true), true).expect("agreed");
         assert_eq!((agreed.incoming, agreed.outgoing, agreed.skip_guess), (Kind::Aes256Gcm, Kind::Aes256Gcm, true));
-        assert!(agree(&of_client("curve25519-sha256", "aes128-ctr", false), true).is_err());
         assert!(agree(&of_client("diffie-hellman-group1-sha1", all, false), true).is_err());
+    }
+
+    #[test]
+    fn who_knows_nothing_of_ours_is_told_what_there_is() {
+        let told = |exchange, cipher| match agree(&of_client(exchange, cipher, false), false) {
+            Err(error) => error.to_string(),
+            Ok(agreed) => panic!("{agreed:?}"),
+        };
+        assert_eq!(
+            told("curve25519-sha256", "aes256-ctr,aes128-ctr"),
+            "no common cipher: this server has aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+        );
+        assert_eq!(
+            told("diffie-hellman-group14-sha256", "aes128-gcm@openssh.com"),
+            "no common key exchange: this server has curve25519-sha256,curve25519-sha256@libssh.org"
+        );
     }
 
     #[test]
