@@ -43,8 +43,7 @@ struct Tokens {
 impl Login<'_> {
     /// The header that answers the challenge in `answer`, a 401.
     pub(super) fn log_in(&self, answer: &Answer) -> Result<LoggedIn, OciError> {
-        let values = answer.headers.get_all("WWW-Authenticate");
-        let header = values.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ");
+        let header = challenge::of(&answer.headers);
         let Found { credential, troubles } = self.credentials.find(self.reference);
         let known = credential.is_some();
         let header = match (challenge::parse(&header), credential) {
@@ -92,9 +91,10 @@ impl Login<'_> {
                 (realm.with_query(&query), Request { authorization, ..Request::default() })
             }
         };
-        let answer = self.http.ask(&url, &request)?;
+        let what = format!("token from {}", url.authority());
+        let answer = self.http.ask(&url, &Request { document: Some((&what, MOST_ANSWER)), ..request })?;
         match answer.status {
-            200 => bearer(answer, url.authority()),
+            200 => bearer(answer, &what),
             400 | 401 | 403 => Err(self.denied(answer.reason(), troubles)),
             status => {
                 let (host, what) = (url.authority().to_owned(), "a token".to_owned());
@@ -129,12 +129,11 @@ fn refresh(service: Option<&str>, scope: &str, token: &Hidden) -> Request<'stati
     Request { form: Some(Hidden::new(form)), ..Request::default() }
 }
 
-fn bearer(answer: Answer, host: &str) -> Result<Hidden, OciError> {
-    let what = format!("token from {host}");
-    let bytes = answer.document(&what, MOST_ANSWER)?;
+fn bearer(answer: Answer, what: &str) -> Result<Hidden, OciError> {
+    let bytes = answer.document(what, MOST_ANSWER)?;
     // The parser's own words may quote the token.
-    let tokens: Tokens = serde_json::from_slice(&bytes).map_err(|_| OciError::document(&what, "it is no token"))?;
+    let tokens: Tokens = serde_json::from_slice(&bytes).map_err(|_| OciError::document(what, "it is no token"))?;
     let token = tokens.token.filter(|t| !t.is_empty()).or(tokens.access_token).unwrap_or_default();
     let fine = (1..=MOST_TOKEN).contains(&token.len()) && token.bytes().all(|b| matches!(b, b'!'..=b'~'));
-    if fine { Ok(Hidden::new(format!("Bearer {token}"))) } else { Err(OciError::document(&what, "it is no token")) }
+    if fine { Ok(Hidden::new(format!("Bearer {token}"))) } else { Err(OciError::document(what, "it is no token")) }
 }

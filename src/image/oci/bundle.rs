@@ -122,13 +122,10 @@ impl Origin for Server<'_> {
 
     fn blob(&self, _: &Digest, from: u64) -> Result<Answer, OciError> {
         let answer = self.http.ask(self.url, &Request { from, ..Request::default() })?;
-        match answer.status {
-            200 | 206 => Ok(answer),
-            416 if from > 0 => Ok(answer),
-            status => {
-                let (host, what) = (answer.url.authority().to_owned(), self.url.without_query().to_string());
-                Err(OciError::Answer { host, status, what, detail: answer.reason() })
-            }
+        if answer.is_content(from) {
+            return Ok(answer);
         }
+        let (host, what) = (answer.url.authority().to_owned(), self.url.without_query().to_string());
+        Err(OciError::Answer { host, status: answer.status, what, detail: answer.reason() })
     }
 }

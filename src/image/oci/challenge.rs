@@ -1,5 +1,7 @@
 //! `WWW-Authenticate` as text → how a registry wants to be logged in to. Pure (RFC 9110 section 11.6.1).
 
+use ureq::http::HeaderMap;
+
 /// Most bytes of the header that are looked at.
 const MOST: usize = 4096;
 
@@ -29,6 +31,19 @@ pub(super) fn parse(header: &str) -> Option<Challenge> {
     });
     let basic = || challenges.iter().any(|(scheme, _)| scheme == "basic").then_some(Challenge::Basic);
     bearer.or_else(basic)
+}
+
+/// All that `headers` ask for.
+pub(super) fn of(headers: &HeaderMap) -> String {
+    let values = headers.get_all("WWW-Authenticate");
+    values.iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether whoever was let in is told that this is not for him, so that asking again is no use (RFC 6750 section 3.1).
+pub(super) fn is_insufficient(header: &str) -> bool {
+    let header = header.get(..header.len().min(MOST)).unwrap_or_default();
+    let told = |(name, value): &(String, String)| name == "error" && value == "insufficient_scope";
+    split(header).iter().any(|(_, parameters)| parameters.iter().any(told))
 }
 
 type Parameters = Vec<(String, String)>;
@@ -88,6 +103,13 @@ fn value(text: &str) -> (String, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_that_is_not_enough_is_told_from_a_token_that_is_old() {
+        assert!(is_insufficient(r#"Bearer realm="https://a",scope="x",error="insufficient_scope""#));
+        assert!(!is_insufficient(r#"Bearer realm="https://a",error="invalid_token""#));
+        assert!(!is_insufficient(r#"Bearer realm="error=insufficient_scope""#));
+    }
 
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
         let owned = |text: Option<&str>| text.map(str::to_owned);

@@ -89,7 +89,7 @@ impl Download<'_> {
                 return Err(OciError::Cut { what: self.flow.what.clone(), attempts, source: cut });
             }
             if fruitless > 0 {
-                self.origin.http().pause(backoff(fruitless))?;
+                self.origin.http().pause(&format!("{} does not get on", self.flow.what), backoff(fruitless))?;
             }
             let before = self.at;
             match self.attempt() {

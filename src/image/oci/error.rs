@@ -124,12 +124,6 @@ pub enum OciError {
         /// What it says itself, and what was wrong with the credentials here; begins with ": " or is empty.
         detail: String,
     },
-    /// A registry that asks for credentials however often they are given.
-    #[error("{host} goes on asking for credentials after it was given what it asked for")]
-    CredentialsLoop {
-        /// The registry.
-        host: String,
-    },
     /// A registry that has no time.
     #[error("{host} answered {status} to each of {attempts} attempts: try again later{hint}")]
     Busy {
@@ -141,6 +135,17 @@ pub enum OciError {
         attempts: u32,
         /// What may help; begins with a comma or is empty.
         hint: &'static str,
+    },
+    /// A server that wants to be asked again only after longer than a pull waits.
+    #[error(
+        "{host} has answered too much (429) and wants to be asked again in {minutes} minutes: wait, or log in: \
+         registries let known people pull more"
+    )]
+    Later {
+        /// The server.
+        host: String,
+        /// After how long, rounded up.
+        minutes: u64,
     },
     /// An answer that nobody expects.
     #[error("{host} answered {status} when asked for {what}{detail}")]
@@ -167,6 +172,14 @@ pub enum OciError {
     Plain {
         /// The server.
         host: String,
+    },
+    /// A proxy that the environment names and that cannot be used.
+    #[error("cannot use the proxy that {variable} names: {reason}")]
+    Proxy {
+        /// The variable.
+        variable: &'static str,
+        /// Why not.
+        reason: &'static str,
     },
     /// The way that the registry wants to be logged in to is not known.
     #[error("{host} wants credentials in a way that is not known here: {challenge:?}")]

@@ -76,6 +76,12 @@ impl Flow {
         self.changed.notify_all();
     }
 
+    /// Ends it for those who follow it, unless it has ended: nobody wants it any more.
+    pub(super) fn give_up(&self) {
+        self.state().end.get_or_insert_with(|| Err(Arc::new(OciError::Cancelled)));
+        self.changed.notify_all();
+    }
+
     pub(super) fn end(&self, result: Result<(), OciError>) {
         self.state().end = Some(result.map_err(Arc::new));
         self.changed.notify_all();

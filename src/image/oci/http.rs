@@ -13,18 +13,20 @@ use super::Settings;
 use super::cancel::Cancel;
 use super::error::OciError;
 use super::hidden::Hidden;
+use super::proxy::{Named, Proxies};
 use super::url::{Url, may_be_plain};
 
 /// For the connection with TLS.
 const CONNECT: Duration = Duration::from_secs(20);
-/// For the next bytes of an answer.
-const READ: Duration = Duration::from_secs(30);
-/// For the head of an answer.
-const HEAD: Duration = Duration::from_secs(60);
+/// For the head of an answer, which a cache between here and a registry begins to fetch only now, and for the next
+/// bytes of it: one limit of the network's for both.
+const READ: Duration = Duration::from_secs(60);
 /// Attempts at one request.
 const ATTEMPTS: u32 = 5;
 /// Longest pause between two attempts, whatever the server asks for.
 const MOST_PAUSE: Duration = Duration::from_secs(60);
+/// Pauses that are as long or longer are told.
+const TOLD_PAUSE: Duration = Duration::from_secs(4);
 /// Redirects that are followed.
 const REDIRECTS: u32 = 5;
 /// Most bytes that are read of what a server says about an error.
@@ -32,11 +34,16 @@ const MOST_REASON: u64 = 16 << 10;
 
 /// The network, as one pull uses it.
 pub(super) struct Http {
-    proxied: Agent,
     direct: Agent,
+    /// By the proxy for requests with TLS.
+    secure: Agent,
+    /// By the proxy for the others.
+    plain: Agent,
+    proxies: Proxies,
     trusts_somebody: bool,
     insecure: Vec<String>,
     pace: Arc<dyn Fn(Duration) -> Duration + Send + Sync>,
+    on_pause: Arc<dyn Fn(&str) + Send + Sync>,
     pub(super) cancel: Arc<Cancel>,
 }
 
@@ -49,6 +56,9 @@ pub(super) struct Request<'a> {
     /// The first byte that is wanted.
     pub(super) from: u64,
     pub(super) form: Option<Hidden>,
+    /// What is wanted is a document, called so and with at most so many bytes: all of it belongs to the attempt, so
+    /// that one which is cut is asked for again.
+    pub(super) document: Option<(&'a str, u64)>,
 }
 
 /// What came back, from wherever the redirects led.
@@ -58,6 +68,8 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     pub(super) body: ureq::Body,
     pub(super) url: Url,
+    /// The body, where it was read already.
+    read: Option<Vec<u8>>,
 }
 
 impl Http {
@@ -68,8 +80,10 @@ impl Http {
             .root_certs(RootCerts::from(roots))
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
-        let builder = || {
-            Agent::config_builder()
+        let agent = |named: Option<&Named>| {
+            let proxy = named.and_then(|named| named.proxy.as_ref().ok()).cloned();
+            let config = Agent::config_builder()
+                .proxy(proxy)
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
@@ -77,15 +91,20 @@ impl Http {
                 .timeout_connect(Some(CONNECT))
                 .timeout_per_read(Some(READ))
                 .timeout_per_write(Some(READ))
-                .timeout_recv_response(Some(HEAD))
-                .tls_config(tls.clone())
+                .timeout_recv_response(Some(READ))
+                .tls_config(tls.clone());
+            config.build().new_agent()
         };
+        let proxies = Proxies::of_this_process();
         Self {
-            proxied: builder().build().new_agent(),
-            direct: builder().proxy(None).build().new_agent(),
+            direct: agent(None),
+            secure: agent(proxies.secure.as_ref()),
+            plain: agent(proxies.plain.as_ref()),
+            proxies,
             trusts_somebody,
             insecure: settings.insecure.clone(),
             pace: Arc::clone(&settings.pace),
+            on_pause: Arc::clone(&settings.on_pause),
             cancel,
         }
     }
@@ -95,24 +114,28 @@ impl Http {
         may_be_plain(authority, &self.insecure)
     }
 
-    /// Waits, as long as a server or prudence asks for.
-    pub(super) fn pause(&self, length: Duration) -> Result<(), OciError> {
-        self.cancel.pause((self.pace)(length.min(MOST_PAUSE)))
+    /// Waits, as long as a server or prudence asks for, for another attempt at `what`.
+    pub(super) fn pause(&self, what: &str, length: Duration) -> Result<(), OciError> {
+        let length = length.min(MOST_PAUSE);
+        if length >= TOLD_PAUSE {
+            (self.on_pause)(&format!("{what}: the next attempt is in {} s", length.as_secs()));
+        }
+        self.cancel.pause((self.pace)(length))
     }
 
     /// Asks until there is an answer that is neither "later" nor silence, a few times.
     pub(super) fn ask(&self, url: &Url, request: &Request) -> Result<Answer, OciError> {
         for attempt in 1.. {
             self.cancel.check()?;
-            let pause = match self.follow(url, request) {
+            let pause = match self.follow(url, request).and_then(|answer| whole(answer, request)) {
                 Ok(answer) if !matches!(answer.status, 429 | 500 | 502..=504) => return Ok(answer),
                 Ok(answer) if attempt >= ATTEMPTS => return Err(busy(&answer)),
-                Ok(answer) => retry_after(&answer.headers).unwrap_or_else(|| backoff(attempt)),
+                Ok(answer) => wanted_pause(&answer)?.unwrap_or_else(|| backoff(attempt)),
                 Err(e) if attempt >= ATTEMPTS || !is_passing(&e) => return Err(e),
                 Err(_) => backoff(attempt),
             };
             debug!("{}: attempt {attempt} failed, the next in {} s", url.authority(), pause.as_secs());
-            self.pause(pause)?;
+            self.pause(&format!("{} has no time or does not answer", url.authority()), pause)?;
         }
         Err(OciError::Cancelled)
     }
@@ -150,8 +173,11 @@ impl Http {
         if url.secure && !self.trusts_somebody {
             return Err(OciError::NoCertificates);
         }
-        // What is on this machine is not on the proxy's; and what is plain there must not leave this one.
-        let agent = if url.is_loopback() { &self.direct } else { &self.proxied };
+        let agent = match (self.proxies.is_for(url)?, url.secure) {
+            (false, _) => &self.direct,
+            (true, true) => &self.secure,
+            (true, false) => &self.plain,
+        };
         let address = url.to_string();
         let mut headers: Vec<(&str, String)> = Vec::new();
         headers.extend(request.accept.map(|accept| ("Accept", accept.to_owned())));
@@ -172,11 +198,16 @@ impl Http {
             source: Box::new(source),
         })?;
         let (head, body) = response.into_parts();
-        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, url: url.clone() })
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, url: url.clone(), read: None })
     }
 }
 
 impl Answer {
+    /// Whether it is what was asked for from byte `from` on: all of it, the rest, or that there is no rest.
+    pub(super) fn is_content(&self, from: u64) -> bool {
+        matches!(self.status, 200 | 206) || (self.status == 416 && from > 0)
+    }
+
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -184,12 +215,19 @@ impl Answer {
     /// The body, which is a document with at most `limit` bytes.
     pub(super) fn document(self, what: &str, limit: u64) -> Result<Vec<u8>, OciError> {
         use std::io::Read;
+        if let Some(bytes) = self.read {
+            return Ok(bytes);
+        }
         let doing = format!("read the {what} from {}", self.url.authority());
+        let stated = self.header("Content-Length").and_then(|length| length.parse::<u64>().ok());
         let mut bytes = Vec::new();
         let reader = self.body.into_with_config().limit(u64::MAX).reader();
         reader.take(limit + 1).read_to_end(&mut bytes).map_err(|e| network(&doing, e))?;
         if bytes.len() as u64 > limit {
             return Err(OciError::TooLarge { what: what.to_owned(), limit });
+        }
+        if stated.is_some_and(|stated| stated > bytes.len() as u64) {
+            return Err(network(&doing, std::io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(bytes)
     }
@@ -248,6 +286,26 @@ pub(super) fn is_passing(error: &OciError) -> bool {
         }
         ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::BodyStalled => true,
         _ => false,
+    }
+}
+
+/// The answer with all of the document that `request` is about.
+fn whole(mut answer: Answer, request: &Request) -> Result<Answer, OciError> {
+    let Some((what, limit)) = request.document.filter(|_| answer.status == 200) else { return Ok(answer) };
+    let body = std::mem::replace(&mut answer.body, ureq::Body::builder().data(Vec::new()));
+    let url = answer.url.clone();
+    let unread = Answer { status: 200, headers: answer.headers.clone(), body, url, read: None };
+    Ok(Answer { read: Some(unread.document(what, limit)?), ..answer })
+}
+
+/// How long the server wants to be left alone; an error where nobody would wait for that.
+fn wanted_pause(answer: &Answer) -> Result<Option<Duration>, OciError> {
+    let pause = retry_after(&answer.headers);
+    match pause {
+        Some(long) if answer.status == 429 && long > MOST_PAUSE => {
+            Err(OciError::Later { host: answer.url.authority().to_owned(), minutes: long.as_secs().div_ceil(60) })
+        }
+        pause => Ok(pause),
     }
 }
 

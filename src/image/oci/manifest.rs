@@ -14,6 +14,8 @@ use super::platform::Platform;
 pub(super) const MOST_DOCUMENT: u64 = 4 << 20;
 /// Most layers; overlay filesystems, and docker with them, end at 127.
 const MOST_LAYERS: usize = 512;
+/// Indexes that may lie in each other.
+pub(super) const MOST_NESTED: usize = 3;
 /// Most images in an index.
 const MOST_IMAGES: usize = 1024;
 /// Most compressed bytes of one layer, and of all.
@@ -147,11 +149,16 @@ fn descriptor(raw: RawDescriptor) -> Result<Descriptor, OciError> {
     })
 }
 
-fn manifest(config: &RawDescriptor, layers: &[RawDescriptor]) -> Result<Manifest, OciError> {
-    let wrong = |reason: String| OciError::document("manifest", reason);
-    if layers.len() > MOST_LAYERS {
-        return Err(wrong(format!("it has {} layers, more than {MOST_LAYERS}", layers.len())));
+/// Refuses a manifest with too many layers.
+pub(super) fn check_layers(count: usize) -> Result<(), OciError> {
+    if count <= MOST_LAYERS {
+        return Ok(());
     }
+    Err(OciError::document("manifest", format!("it has {count} layers, more than {MOST_LAYERS}")))
+}
+
+fn manifest(config: &RawDescriptor, layers: &[RawDescriptor]) -> Result<Manifest, OciError> {
+    check_layers(layers.len())?;
     for layer in layers {
         check_layer_type(layer.media_type.as_deref().unwrap_or_default())?;
     }

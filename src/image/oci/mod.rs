@@ -45,6 +45,8 @@ mod layer;
 mod manifest;
 /// `linux/amd64`.
 mod platform;
+/// Which request takes which proxy.
+mod proxy;
 /// Emptying the cache.
 mod prune;
 /// Registry → opened image.
@@ -76,6 +78,7 @@ use std::time::Duration;
 
 use crate::model::image::ImageConfig;
 
+use cancel::Cancel;
 use flow::Flow;
 use layer::{Guard, Source as LayerSource};
 
@@ -100,13 +103,16 @@ pub struct Settings {
     pub credentials: Credentials,
     /// What becomes of a pause before another attempt: itself, and nothing in tests.
     pub pace: Arc<dyn Fn(Duration) -> Duration + Send + Sync>,
+    /// Told, by whichever thread, why a longer pause is made.
+    pub on_pause: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Settings {
     /// This person's credentials, TLS everywhere but on this machine, the cache at `cache`.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         let credentials = Credentials::of_this_person();
-        Self { cache: cache.into(), insecure: Vec::new(), credentials, pace: Arc::new(|pause| pause) }
+        let (pace, on_pause) = (Arc::new(|pause| pause), Arc::new(|_: &str| {}));
+        Self { cache: cache.into(), insecure: Vec::new(), credentials, pace, on_pause }
     }
 }
 
@@ -204,6 +210,11 @@ impl Opened {
         self.progress.clone()
     }
 
+    /// Something that ends the pull, also while a layer is read.
+    pub fn stop(&self) -> Stop {
+        Stop { cancel: Arc::clone(&self.guard.0), flows: Arc::clone(&self.progress.flows) }
+    }
+
     /// The next layer, lowest first; `None` after the last. Each is to be read to its end: what is not read was
     /// not verified.
     pub fn next_layer(&mut self) -> Option<LayerReader> {
@@ -212,6 +223,21 @@ impl Opened {
         }
         let Pending { source, diff_id, what } = self.pending.pop_front()?;
         Some(LayerReader::new(source, diff_id, what, Arc::clone(&self.guard)))
+    }
+}
+
+/// Ends a pull.
+pub struct Stop {
+    cancel: Arc<Cancel>,
+    flows: Arc<Vec<Arc<Flow>>>,
+}
+
+impl Stop {
+    /// Whoever reads a layer gets an error at once, whatever its download waits for: the network, or another
+    /// process that fetches the same.
+    pub fn now(&self) {
+        self.cancel.tell();
+        self.flows.iter().for_each(|flow| flow.give_up());
     }
 }
 

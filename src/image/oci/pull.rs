@@ -8,12 +8,12 @@ use super::blobs::Blobs;
 use super::cancel::Cancel;
 use super::config::{self, Configuration};
 use super::digest::Digest;
-use super::download::{self, Origin};
+use super::download;
 use super::error::OciError;
 use super::flow::{Flow, Follower};
 use super::http::Http;
 use super::layer::Guard;
-use super::manifest::{self, Document, MOST_DOCUMENT, Manifest};
+use super::manifest::{self, Document, MOST_DOCUMENT, MOST_NESTED, Manifest};
 use super::platform::Platform;
 use super::reference::Reference;
 use super::registry::{Registry, Served};
@@ -21,8 +21,6 @@ use super::{Opened, Pending, Progress, Settings, cache, layer_name};
 
 /// Layers that are fetched at a time, as docker does.
 const THREADS: usize = 3;
-/// Indexes that may lie in each other.
-const MOST_NESTED: usize = 3;
 
 /// Finds the image.
 pub(super) fn open(
@@ -61,7 +59,7 @@ struct Flows {
 impl Pull {
     fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<(Digest, Manifest), OciError> {
         let (mut wanted, mut size) = (reference.wanted().to_owned(), None);
-        for _ in 0..MOST_NESTED {
+        for _ in 0..=MOST_NESTED {
             let served = self.manifest(&wanted)?;
             let found = served.bytes.len() as u64;
             if let Some(expected) = size.filter(|size| *size != found) {
@@ -97,7 +95,7 @@ impl Pull {
             Some(bytes) => bytes,
             None => {
                 let what = "image's configuration";
-                let bytes = self.registry.blob(digest, 0)?.document(what, MOST_DOCUMENT)?;
+                let bytes = self.registry.document(digest, what, MOST_DOCUMENT)?;
                 if bytes.len() as u64 != *size {
                     let found = bytes.len() as u64;
                     return Err(OciError::Size { what: what.to_owned(), expected: *size, found });

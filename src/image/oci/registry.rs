@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::auth::Login;
+use super::challenge;
 use super::credentials::Credentials;
 use super::digest::Digest;
 use super::download::Origin;
@@ -66,7 +67,8 @@ impl Registry {
     /// registry itself says that it is.
     pub(super) fn manifest(&self, wanted: &str) -> Result<Served, OciError> {
         let what = format!("manifest {wanted} of {}", self.reference.repository());
-        let request = || Request { accept: Some(ACCEPTED), ..Request::default() };
+        let document = Some(("manifest", MOST_DOCUMENT));
+        let request = || Request { accept: Some(ACCEPTED), document, ..Request::default() };
         let answer = self.authorized(&format!("/manifests/{wanted}"), request, &what)?;
         let content_type = answer.header("Content-Type").map(str::to_owned);
         let stated = answer.header("Docker-Content-Digest").and_then(|d| d.parse::<Digest>().ok());
@@ -78,29 +80,50 @@ impl Registry {
         Ok(Served { bytes, content_type, digest })
     }
 
+    /// A small blob, not verified.
+    pub(super) fn document(&self, digest: &Digest, what: &str, limit: u64) -> Result<Vec<u8>, OciError> {
+        let request = || Request { document: Some((what, limit)), ..Request::default() };
+        self.authorized(&format!("/blobs/{digest}"), request, &format!("blob {digest}"))?.document(what, limit)
+    }
+
     fn authorized<'r>(&self, path: &str, request: impl Fn() -> Request<'r>, what: &str) -> Result<Answer, OciError> {
         let url = self.url(path)?;
-        for _ in 0..=CHALLENGES {
+        let mut challenges = 0;
+        loop {
             let (number, authorization) = {
                 let session = self.session();
                 (session.number, session.header.clone())
             };
+            let was_logged_in = authorization.is_some();
             let answer = self.http.ask(&url, &Request { authorization, ..request() })?;
             match answer.status {
-                200 | 206 => return Ok(answer),
-                416 if request().from > 0 => return Ok(answer),
-                401 => self.log_in(&url, number, &answer)?,
+                _ if answer.is_content(request().from) => return Ok(answer),
+                // Elsewhere nobody may ask for what is the registry's.
+                401 if answer.url.same_origin(&url) => {
+                    let is_final = was_logged_in && challenge::is_insufficient(&challenge::of(&answer.headers));
+                    if challenges == CHALLENGES || is_final {
+                        return Err(self.unconvinced(&url, answer));
+                    }
+                    challenges += 1;
+                    self.log_in(&url, number, &answer)?;
+                }
                 _ => return Err(self.refusal(&url, answer, what)),
             }
         }
+    }
+
+    /// The refusal of a registry that was given what it asked for. Those that tell nobody what they have answer so
+    /// for a name that does not exist.
+    fn unconvinced(&self, url: &Url, answer: Answer) -> OciError {
         let (known, troubles) = {
             let session = self.session();
             (session.known, session.troubles.clone())
         };
-        match known {
-            true => Err(self.login(&url).denied(": it does not take these credentials".into(), &troubles)),
-            false => Err(OciError::CredentialsLoop { host: self.reference.registry().to_owned() }),
-        }
+        let why = match known {
+            true => "it does not take these credentials for it",
+            false => "it is not there, or not for everybody",
+        };
+        self.login(url).denied(format!(": {why}{}", answer.reason()), &troubles)
     }
 
     /// Logs in, unless another thread has since login `number`.

@@ -95,7 +95,8 @@ impl Url {
         host_of(&self.authority)
     }
 
-    fn port(&self) -> &str {
+    /// Its port, the scheme's where none is written.
+    pub(super) fn port(&self) -> &str {
         let after = &self.authority[self.host().len()..];
         let default = if self.secure { "443" } else { "80" };
         after.rsplit_once(':').map_or(default, |(_, port)| port)

@@ -102,7 +102,7 @@ fn a_password_goes_with_each_request() {
     assert!(error.contains("refuses a/b: log in with `docker login 127.0.0.1:"), "{error}");
     let credentials = known(folder.path(), &server, r#"{"auth":"bWU6d3Jvbmc="}"#);
     let error = pull(&server, &Settings { credentials, ..plain.clone() }).expect_err("wrong credentials");
-    assert!(error.contains("does not take these credentials") && !error.contains("wrong:"), "{error}");
+    assert!(error.contains("does not take these credentials for it: log in") && !error.contains("wrong:"), "{error}");
     let credentials = known(folder.path(), &server, PASSWORD);
     assert_eq!(pull(&server, &Settings { credentials, ..plain }).expect("pulled"), image.layers);
 }
@@ -112,8 +112,59 @@ fn a_registry_that_goes_on_asking_is_left() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = with_tokens(&Image::usual(), |_| Told::new(200, r#"{"token":"bad"}"#));
     let error = pull(&server, &settings(folder.path())).expect_err("a loop");
-    assert!(error.contains("goes on asking for credentials"), "{error}");
-    assert_eq!(server.count("/manifests/"), 3);
+    assert!(error.contains("refuses a/b: it is not there, or not for everybody: log in with `docker login"), "{error}");
+    assert_eq!((server.count("/manifests/"), server.count("/token")), (3, 2));
+}
+
+#[test]
+fn a_token_that_is_not_enough_is_the_last_and_the_troubles_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = || {
+        Server::start(|asked| match asked.path.as_str() {
+            "/v2/" => Told::new(200, ""),
+            path if path.starts_with("/token") => Told::new(200, r#"{"token":"good"}"#),
+            _ => {
+                let error =
+                    if asked.header("authorization").is_empty() { "" } else { r#",error="insufficient_scope""# };
+                let challenge = format!(r#"Bearer realm="http://{}/token"{error}"#, asked.header("host"));
+                Told::new(401, r#"{"errors":[{"message":"authentication required"}]}"#)
+                    .with("WWW-Authenticate", challenge)
+            }
+        })
+    };
+    let broken = folder.path().join("broken");
+    std::fs::write(&broken, "{").expect("written");
+    let (anonymous, plain) = (server(), settings(folder.path()));
+    let credentials = Credentials { files: vec![broken], programs: None };
+    let error = pull(&anonymous, &Settings { credentials, ..plain.clone() }).expect_err("private");
+    assert!(error.contains("it is not there, or not for everybody: authentication required; "), "{error}");
+    assert!(error.contains("broken is no file of credentials: log in with"), "{error}");
+    assert_eq!((anonymous.count("/manifests/"), anonymous.count("/token")), (2, 1));
+    let somebody = server();
+    let credentials = known(folder.path(), &somebody, PASSWORD);
+    let error = pull(&somebody, &Settings { credentials, ..plain }).expect_err("another's");
+    assert!(error.contains("does not take these credentials for it: authentication required: log in"), "{error}");
+}
+
+#[test]
+fn a_server_that_is_redirected_to_gets_no_credentials_however_it_asks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for challenge in ["Bearer realm=\"http://HOST/token\"", "Basic realm=\"x\""] {
+        let thief = Server::start(move |asked| {
+            let challenge = challenge.replace("HOST", asked.header("host"));
+            Told::new(401, "").with("WWW-Authenticate", challenge)
+        });
+        let host = thief.authority.clone();
+        let server = Server::start(move |asked| match asked.path.as_str() {
+            "/v2/" => Told::new(200, ""),
+            path => Told::new(307, "").with("Location", format!("http://{host}{path}")),
+        });
+        let credentials = known(folder.path(), &server, PASSWORD);
+        let error = pull(&server, &Settings { credentials, ..settings(folder.path()) }).expect_err("refused");
+        assert!(error.starts_with(&format!("{} answered 401 when asked for manifest t", thief.authority)), "{error}");
+        assert_eq!((thief.asked().len(), server.count("/manifests/")), (1, 1), "asked once, never for a token");
+        assert!(thief.asked().iter().all(|a| a.header("authorization").is_empty()), "a password went elsewhere");
+    }
 }
 
 #[test]

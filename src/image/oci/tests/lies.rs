@@ -112,13 +112,17 @@ fn redirects_are_bounded_and_take_no_credentials_along() {
 
 #[test]
 fn a_busy_registry_is_asked_again_but_not_for_ever() {
-    let error =
+    let busy = |after: u32| {
         refused(
-            |image, asked, told| {
-                if is_blob(image, asked, 0) { Told::new(429, "").with("Retry-After", 1_000_000) } else { told }
+            move |image, asked, told| {
+                if is_blob(image, asked, 0) { Told::new(429, "").with("Retry-After", after) } else { told }
             },
-        );
+        )
+    };
+    let error = busy(60);
     assert!(error.contains("answered 429 to each of 5 attempts"), "{error}");
+    let error = busy(1_000);
+    assert!(error.contains("wants to be asked again in 17 minutes"), "{error}");
     let folder = tempfile::tempdir().expect("a folder");
     let (image, refusals) = (Image::usual(), AtomicUsize::new(0));
     let layers = image.layers.clone();
@@ -136,6 +140,29 @@ fn a_busy_registry_is_asked_again_but_not_for_ever() {
     let settings = Settings { pace, ..settings(folder.path()) };
     assert_eq!(pull(&server, &settings).expect("pulled"), layers);
     assert_eq!(*pauses.lock().expect("not poisoned"), [7, 7, 7]);
+}
+
+#[test]
+fn a_document_that_is_cut_is_asked_for_again_and_pauses_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (image, cuts) = (Image::usual(), AtomicUsize::new(0));
+    let config = format!("/blobs/{}", Digest::of(&image.config));
+    let layers = image.layers.clone();
+    let server = Server::start(move |asked| {
+        let told = image.answer(asked);
+        let is_document = asked.path.contains("/manifests/") || asked.path.ends_with(&config);
+        // Three cuts, which make the third pause one of four seconds; then every second document is whole.
+        let is_cut = is_document && !matches!(cuts.fetch_add(1, Ordering::Relaxed), 3 | 5);
+        if is_cut { Told { cut: Some(20), ..told } } else { told }
+    });
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let on_pause: Arc<dyn Fn(&str) + Send + Sync> =
+        Arc::new(move |words| heard.lock().expect("not poisoned").push(words.to_owned()));
+    let settings = Settings { on_pause, ..settings(folder.path()) };
+    assert_eq!(pull(&server, &settings).expect("pulled"), layers);
+    let told = told.lock().expect("not poisoned").clone();
+    assert_eq!(told, [format!("{} has no time or does not answer: the next attempt is in 4 s", server.authority)]);
 }
 
 /// A registry that closes the connection after each tenth of the first blob.

@@ -249,6 +249,23 @@ fn two_pulls_at_once_share_what_comes() {
 }
 
 #[test]
+fn a_pull_that_waits_for_another_process_can_be_stopped() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = Image::usual();
+    let server = image.served();
+    let part = folder.path().join("sha256").join(Digest::of(&image.blobs[0]).hex()).with_extension("part");
+    std::fs::create_dir_all(part.parent().expect("a folder")).expect("made");
+    let _held = crate::os::files::Lock::wait(&part).expect("locked");
+    let settings = settings(folder.path());
+    let mut opened =
+        open(Source::Registry(reference(&server)), Some(&amd64()), &settings, &mut |_| {}).expect("opened");
+    let (stop, mut layer) = (opened.stop(), opened.next_layer().expect("a layer"));
+    let reader = std::thread::spawn(move || layer.read(&mut [0; 10]).expect_err("stopped").to_string());
+    stop.now();
+    assert_eq!(reader.join().expect("no panic"), "cancelled");
+}
+
+#[test]
 fn a_reader_follows_what_has_come_and_dropping_it_ends_the_pull() {
     let folder = tempfile::tempdir().expect("a folder");
     let image = Image::new(vec![(noise(3_000_000, 1), noise(3_000_000, 1))]);
