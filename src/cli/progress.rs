@@ -58,6 +58,15 @@ impl Progress {
         }
     }
 
+    /// Writes lines that stay, as [`Progress::note`] does, from any thread.
+    pub fn notes(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let bar = self.bar.clone();
+        move |text| match &bar {
+            Some(bar) => bar.suspend(|| render::note(&render::plain(text))),
+            None => render::note(&render::plain(text)),
+        }
+    }
+
     /// Takes the moving line away.
     pub fn clear(&mut self) {
         if let Some(bar) = &self.bar {

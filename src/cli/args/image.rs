@@ -74,7 +74,8 @@ pub struct ImageShow {
     example = "banger image pull debian-bookworm\nbanger image pull python:3.12\nbanger vm run --rm --image python:3.12 -- python -V\ndocker save my/image | banger image pull - --name mine\nbanger image pull oci-archive:image.tar --name mine",
     note = "SOURCE is a name of the catalogue (`banger image list` shows them), a\nreference of a registry, which has a tag, a path or a digest in it\n(python:3.12, ghcr.io/a/b, name@sha256:...), oci-archive:FILE,\ndocker-archive:FILE, or - for what `docker save` writes to standard input.",
     note = "Credentials are those of docker and podman. Plain HTTP is spoken to this\nmachine alone and to [registries] insecure = [\"host:port\"] in config.toml.",
-    note = "A tag that means something else now is pulled beside what is here;\n`--image` then takes the newer one. An image of the catalogue that is\nthere already is left as it is: banger image delete NAME && banger image\npull NAME"
+    note = "A tag that means something else now is pulled beside what is here;\n`--image` then takes the newer one. An image of the catalogue that is\nthere already is left as it is: banger image delete NAME && banger image\npull NAME",
+    note = "What is pulled for another platform is used by its local name only:\n`--image REF` means this machine's."
 )]
 pub struct ImagePull {
     /// what to pull

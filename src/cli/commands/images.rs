@@ -145,15 +145,25 @@ pub fn ensure(
             pull::ensure_image(client, paths, config, name, progress)?;
             return show_one(&all(client)?, name).cloned();
         }
-        ImageWish::Pinned(name, digest) => match named(name) {
-            Some(image) => return oci::check_pin(&image, digest).map(|()| image),
-            None => pinned(name, digest)?,
+        ImageWish::Pinned(name, digest) => match (named(name), pinned(name, digest)) {
+            (Some(image), _) if oci::is_pin(&image, digest) => return Ok(image),
+            // The name is another image's; the digest may still say which one of the registry is meant.
+            (_, Ok(reference)) => reference,
+            (Some(image), Err(_)) => return Err(oci::wrong_pin(&image, digest)),
+            (None, Err(failure)) => return Err(failure),
         },
         ImageWish::Reference(reference) => reference.clone(),
     };
-    match oci::find(&known, &reference) {
-        Some(image) => Ok(image.clone()),
-        None => oci::pull(client, paths, config, &reference, &How::default(), progress).map(|(_, image)| image),
+    if let Some(image) = oci::find(&known, &reference) {
+        return Ok(image.clone());
+    }
+    let pulled = oci::pull(client, paths, config, &reference, &How::default(), progress);
+    match (wish, pulled) {
+        (ImageWish::Pinned(name, digest), Err(failure)) => match named(name) {
+            Some(image) => Err(failure.hint(oci::wrong_pin(&image, digest).line())),
+            None => Err(failure),
+        },
+        (_, pulled) => pulled.map(|(_, image)| image),
     }
 }
 

@@ -3,18 +3,20 @@
 
 use std::io::{self, PipeWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::render;
 use super::super::report::Failure;
 use super::images;
-use super::pull::{Made, lock};
+use super::pull::{Made, PumpError, lock, outcome};
 use crate::host::config::Config;
 use crate::host::paths::Paths;
 use crate::image::LayerWriter;
 use crate::image::oci::{self, Digest, Input, OciError, Opened, Platform, Reference, Settings, Source};
 use crate::model::image::{ImageConfig, ImageRecord};
+use crate::model::size::human;
 use crate::model::{ImageName, Mib};
 use crate::protocol::owner::{NewLayers, OwnerReply, OwnerRequest};
 use crate::protocol::{Event, Fault, FaultKind};
@@ -33,7 +35,8 @@ pub struct How {
     pub platform: Option<Platform>,
 }
 
-/// The image here that `reference` means: by digest where it has one, else the last one pulled by it.
+/// The image here that `reference` means: by digest where it has one, the image's own or that of the index that it was
+/// pulled by; else the last one pulled by it.
 pub fn find<'i>(images: &'i [ImageRecord], reference: &Reference) -> Option<&'i ImageRecord> {
     let repository = format!("{}/{}", reference.registry(), reference.repository());
     let is_of_repository = |image: &&ImageRecord| {
@@ -45,10 +48,15 @@ pub fn find<'i>(images: &'i [ImageRecord], reference: &Reference) -> Option<&'i 
         .iter()
         .filter(is_of_repository)
         .filter(|image| match reference.digest() {
-            Some(digest) => image.digest == digest.as_str(),
+            Some(digest) => is_pin(image, digest),
             None => image.reference.as_deref() == Some(&wanted),
         })
         .max_by_key(|image| image.created_at)
+}
+
+fn is_pinned_by(image: &ImageRecord, digest: &Digest) -> bool {
+    let pin = image.reference.as_deref().and_then(|known| known.rsplit_once('@'));
+    pin.is_some_and(|(_, pin)| pin == digest.as_str())
 }
 
 /// Pulls what `reference` means now, unless just that is here.
@@ -95,11 +103,13 @@ fn take(
     how: &How,
     progress: &mut Progress,
 ) -> Result<(Made, ImageRecord), Failure> {
-    let settings = settings(paths, config)?;
+    let settings = settings(paths, config, progress)?;
     let opened = oci::open(source, how.platform.as_ref(), &settings, &mut |stage| progress.stage(stage));
     let opened = opened.map_err(|e| fault(&e))?;
     let known = images::all(client)?;
-    if let Some(image) = known.iter().find(|image| is_same(image, &opened, reference, how)) {
+    let kept = kept(reference, how);
+    if let Some(image) = known.iter().find(|image| is_same(image, &opened, kept, how)) {
+        check_size(image, how.size)?;
         return Ok((Made::Before, image.clone()));
     }
     let name = match &how.name {
@@ -110,11 +120,29 @@ fn take(
     // Another command may have made it while this one waited.
     if let Some(image) = images::all(client)?.iter().find(|image| image.name == name) {
         let is_it = image.digest == opened.digest();
-        return if is_it { Ok((Made::Before, image.clone())) } else { Err(taken(&name)) };
+        return match is_it {
+            true => check_size(image, how.size).map(|()| (Made::Before, image.clone())),
+            false => Err(taken(&name)),
+        };
     }
     let source = format!("{words}, {}", opened.reference()).chars().take(120).collect();
-    let order = Order { name, size: how.size, reference, source };
+    let order = Order { name, size: how.size, reference: kept, source };
     import(client, order, opened, progress).map(|image| (Made::Now, image))
+}
+
+/// The reference that the image is found by again. What is made for another machine has none: `--image` would take it for
+/// what the reference means here.
+fn kept<'r>(reference: Option<&'r Reference>, how: &How) -> Option<&'r Reference> {
+    reference.filter(|_| how.platform.as_ref().is_none_or(|platform| *platform == Platform::of_this_machine()))
+}
+
+/// Refuses an image that is there with another size than the one that is wanted.
+pub fn check_size(image: &ImageRecord, wanted: Option<Mib>) -> Result<(), Failure> {
+    let Some(wanted) = wanted.filter(|wanted| *wanted != image.size) else { return Ok(()) };
+    let (name, there, wanted) = (&image.name, human(image.size.bytes()), human(wanted.bytes()));
+    let message = format!("image '{name}' is there already, with {there} instead of {wanted}");
+    let fault = Fault::new(FaultKind::AlreadyExists, message);
+    Err(fault.hint(format!("to make it anew: banger image delete {name}")).into())
 }
 
 /// Makes the image `name` of a source of the catalogue. The caller holds its lock and has seen that it is not here.
@@ -132,9 +160,10 @@ pub fn of_catalogue(
 }
 
 /// What this person and this host say about downloads; makes the cache.
-pub fn settings(paths: &Paths, config: &Config) -> Result<Settings, Failure> {
+pub fn settings(paths: &Paths, config: &Config, progress: &Progress) -> Result<Settings, Failure> {
     crate::os::files::ensure_dir(&paths.cache, 0o700).map_err(|e| Fault::failed("cannot make the cache", &e))?;
-    Ok(Settings { insecure: config.registries.insecure.clone(), ..Settings::new(cache(paths)) })
+    let (insecure, on_pause) = (config.registries.insecure.clone(), Arc::new(progress.notes()));
+    Ok(Settings { insecure, on_pause, ..Settings::new(cache(paths)) })
 }
 
 fn taken(name: &ImageName) -> Failure {
@@ -228,7 +257,7 @@ fn import(
     let (reader, writer) = io::pipe().map_err(|e| Fault::failed("cannot make a pipe", &e))?;
     // Fewer turns between the two processes; an ordinary pipe will do as well.
     let _ = rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20);
-    let (name, far) = (new.name.clone(), opened.progress());
+    let (name, far, stop) = (new.name.clone(), opened.progress(), opened.stop());
     let pump = std::thread::spawn(move || pump(opened, writer));
     progress.stage(&format!("pulling image '{name}'"));
     let replied = client.call(OwnerRequest::ImportLayers(Box::new(new)), vec![reader.into()], &mut |event| {
@@ -242,20 +271,14 @@ fn import(
             Event::Line { .. } | Event::Warning { .. } => progress.show(event),
         }
     });
-    match (pump.join(), replied) {
-        (Ok(Ok(())), Ok((OwnerReply::Image(image), _))) => Ok(*image),
-        (Ok(Ok(())), Ok((other, _))) => Err(unexpected(&other)),
-        // A layer's words explain more than the daemon's, who only saw a stream that was cut.
-        (Ok(Err(PumpError::Layer(fault))), _) => Err((*fault).into()),
-        (_, Err(failure)) => Err(failure),
-        (Ok(Err(PumpError::Pipe(e))), Ok(_)) => Err(Fault::failed("cannot pass the layers to the daemon", &e).into()),
-        (Err(_), Ok(_)) => Err(Failure::new(FaultKind::OperationFailed, "the thread that passes layers on ended")),
+    if replied.is_err() {
+        // What the pump waits for, perhaps for minutes, is of no use to anybody now.
+        stop.now();
     }
-}
-
-enum PumpError {
-    Layer(Box<Fault>),
-    Pipe(io::Error),
+    match outcome(pump.join(), replied)? {
+        OwnerReply::Image(image) => Ok(*image),
+        other => Err(unexpected(&other)),
+    }
 }
 
 /// Passes all layers on, and that they are all once each was verified.
@@ -265,7 +288,7 @@ fn pump(mut opened: Opened, pipe: PipeWriter) -> Result<(), PumpError> {
         if let Err(error) = writer.layer(&mut layer) {
             return Err(match writer.out().error.take() {
                 Some(of_pipe) => PumpError::Pipe(of_pipe),
-                None => PumpError::Layer(Box::new(of_layer(error))),
+                None => PumpError::Source(Box::new(of_layer(error))),
             });
         }
     }
@@ -312,13 +335,15 @@ pub fn fault(error: &OciError) -> Fault {
     }
 }
 
+/// Whether `image` was made of what `digest` says.
+pub fn is_pin(image: &ImageRecord, digest: &Digest) -> bool {
+    image.digest == digest.as_str() || is_pinned_by(image, digest)
+}
+
 /// Says which digest an image has that was to have another.
-pub fn check_pin(image: &ImageRecord, digest: &Digest) -> Result<(), Failure> {
-    if image.digest == digest.as_str() {
-        return Ok(());
-    }
+pub fn wrong_pin(image: &ImageRecord, digest: &Digest) -> Failure {
     let message = format!("image '{}' is {}, not {digest}", image.name, image.digest);
-    Err(Failure::new(FaultKind::AlreadyExists, message).hint(format!("banger image show {}", image.name)))
+    Failure::new(FaultKind::AlreadyExists, message).hint(format!("banger image show {}", image.name))
 }
 
 /// Says what a pull has come to.
@@ -353,9 +378,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_newest_image_of_a_reference_is_meant_and_a_digest_means_one() {
-        let image = |name: &str, reference: &str, digest: char, created_at| ImageRecord {
+    fn made(name: &str, reference: Option<&str>, digest: char, created_at: u64) -> ImageRecord {
+        ImageRecord {
             name: name.parse().expect("a name"),
             size: Mib(1),
             used_bytes: 0,
@@ -363,11 +387,16 @@ mod tests {
             source: String::new(),
             init: crate::model::InitMode::Minimal,
             created_at,
-            reference: Some(reference.to_owned()),
+            reference: reference.map(str::to_owned),
             config: ImageConfig::default(),
             kernel: None,
             place: None,
-        };
+        }
+    }
+
+    #[test]
+    fn the_newest_image_of_a_reference_is_meant_and_a_digest_means_one() {
+        let image = |name: &str, reference: &str, digest, created_at| made(name, Some(reference), digest, created_at);
         let images = [
             image("old", "docker.io/library/a:1", 'a', 1),
             image("new", "docker.io/library/a:1", 'b', 2),
@@ -378,5 +407,31 @@ mod tests {
         assert_eq!(found("a:2"), None);
         assert_eq!(found(&format!("a@sha256:{}", "a".repeat(64))).as_deref(), Some("old"));
         assert_eq!(found(&format!("a@sha256:{}", "c".repeat(64))), None);
+        let index = format!("sha256:{}", "d".repeat(64));
+        let images = [image("by-index", &format!("docker.io/library/a:1@{index}"), 'a', 1)];
+        let found = |text: &str| find(&images, &reference(text)).map(|image| image.name.to_string());
+        for text in [format!("a@{index}"), format!("a:1@{index}"), format!("a@sha256:{}", "a".repeat(64))] {
+            assert_eq!(found(&text).as_deref(), Some("by-index"), "{text}");
+        }
+        assert_eq!((found("a:1"), found(&format!("b@{index}"))), (None, None));
+    }
+
+    #[test]
+    fn an_image_that_is_there_has_the_size_that_is_wanted_or_it_is_said() {
+        let image = ImageRecord { size: Mib(512), ..made("a", None, 'a', 1) };
+        assert!(check_size(&image, None).is_ok() && check_size(&image, Some(Mib(512))).is_ok());
+        let failure = check_size(&image, Some(Mib(1024))).expect_err("another size");
+        assert_eq!(failure.kind(), Some(FaultKind::AlreadyExists));
+        assert!(failure.line().contains("image 'a' is there already, with 512"), "{}", failure.line());
+    }
+
+    #[test]
+    fn another_machines_image_is_known_by_its_name_alone() {
+        let wanted = reference("a:1");
+        let how = |platform: &str| How { platform: Some(platform.parse().expect("a platform")), ..How::default() };
+        let own = Platform::of_this_machine().to_string();
+        assert_eq!(kept(Some(&wanted), &How::default()), Some(&wanted));
+        assert_eq!(kept(Some(&wanted), &how(&own)), Some(&wanted));
+        assert_eq!(kept(Some(&wanted), &how("linux/riscv64")), None);
     }
 }

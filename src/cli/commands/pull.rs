@@ -86,14 +86,14 @@ pub fn image(
     size: Option<Mib>,
     progress: &mut Progress,
 ) -> Result<Made, Failure> {
-    if images::all(client)?.iter().any(|i| i.name == *name) {
+    if is_there(client, name, size)? {
         return Ok(Made::Before);
     }
     let catalogue = catalogue::load(paths)?;
     let entry = catalogue::find(catalogue.images(), "image", entry)?;
     let _lock = lock(paths, &format!("image-{name}.lock"), progress)?;
     // Another command may have made it while this one waited.
-    if images::all(client)?.iter().any(|i| i.name == *name) {
+    if is_there(client, name, size)? {
         return Ok(Made::Before);
     }
     let order = ImageOrder { paths, config, description: &entry.description, name, size };
@@ -101,6 +101,13 @@ pub fn image(
         order.make(client, source, progress)
     })?;
     Ok(Made::Now)
+}
+
+fn is_there(client: &mut Client, name: &ImageName, size: Option<Mib>) -> Result<bool, Failure> {
+    match images::all(client)?.iter().find(|image| image.name == *name) {
+        Some(image) => registries::check_size(image, size).map(|()| true),
+        None => Ok(false),
+    }
 }
 
 /// An image that shall be made, wherever it comes from.
@@ -122,7 +129,8 @@ impl ImageOrder<'_> {
                 (oci::Source::OciArchive(oci::Input::Open(file, bundle.name().to_owned())), None)
             }
         };
-        let (settings, words) = (registries::settings(self.paths, self.config)?, sources::words(&source.to_string()));
+        let (settings, words) =
+            (registries::settings(self.paths, self.config, progress)?, sources::words(&source.to_string()));
         registries::of_catalogue(client, &settings, (from.0, from.1, words), self.name, self.size, progress)
     }
 
@@ -226,19 +234,32 @@ fn import(
         let replied = client.call(request, vec![reader.into()], &mut |event| progress.show(event));
         (pump.join(), replied)
     });
+    outcome(pumped, replied)
+}
+
+/// What came of a request whose stream `pumped` has passed on.
+pub fn outcome<R>(
+    pumped: std::thread::Result<Result<(), PumpError>>,
+    replied: Result<(OwnerReply, R), Failure>,
+) -> Result<OwnerReply, Failure> {
     match (pumped, replied) {
         (Ok(Ok(())), Ok((reply, _))) => Ok(reply),
-        // The builder's words explain more than the daemon's, who only saw a broken stream.
-        (Ok(Err(PumpError::Builder(fault))), _) => Err((*fault).into()),
+        // It was stopped because the request had failed.
+        (Ok(Err(PumpError::Source(fault))), Err(failure)) if fault.kind == FaultKind::Cancelled => Err(failure),
+        // Its words explain more than the daemon's, who only saw a broken stream.
+        (Ok(Err(PumpError::Source(fault))), _) => Err((*fault).into()),
         (_, Err(failure)) => Err(failure),
         (Ok(Err(PumpError::Pipe(e))), Ok(_)) => Err(Fault::failed("cannot pass the stream to the daemon", &e).into()),
-        (Err(_), Ok(_)) => Err(Failure::new(FaultKind::OperationFailed, "the builder's thread ended")),
+        (Err(_), Ok(_)) => Err(Failure::new(FaultKind::OperationFailed, "the thread that passes the stream on ended")),
     }
 }
 
+/// Why a stream was not passed on whole.
 #[derive(Debug)]
-enum PumpError {
-    Builder(Box<Fault>),
+pub enum PumpError {
+    /// What it comes from has failed.
+    Source(Box<Fault>),
+    /// The daemon does not take it.
     Pipe(io::Error),
 }
 
@@ -247,7 +268,7 @@ fn pump(mut build: Box<dyn Build>, mut pipe: PipeWriter) -> Result<(), PumpError
     let mut held = Vec::with_capacity(2 * HELD);
     let passed = pass_on(&mut build, &mut pipe, &mut held);
     let finished = match passed {
-        Ok(()) => build.finish().map_err(|f| PumpError::Builder(Box::new(f))),
+        Ok(()) => build.finish().map_err(|f| PumpError::Source(Box::new(f))),
         Err(error) => Err(error),
     };
     if finished.is_err() {
@@ -268,7 +289,7 @@ fn pass_on(build: &mut Box<dyn Build>, pipe: &mut PipeWriter, held: &mut Vec<u8>
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => {
                 let fault = Fault::failed("cannot read what the builder makes", &e);
-                return Err(PumpError::Builder(Box::new(fault)));
+                return Err(PumpError::Source(Box::new(fault)));
             }
         };
         held.extend_from_slice(&piece[..count]);
@@ -321,6 +342,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_stopped_a_stream_is_told_and_not_that_it_was_stopped() {
+        let source = |kind| Ok(Err(PumpError::Source(Box::new(Fault::new(kind, "source")))));
+        let failed = || Err::<(OwnerReply, ()), _>(Failure::new(FaultKind::OperationFailed, "daemon"));
+        let line = |outcome: Result<OwnerReply, Failure>| outcome.expect_err("failed").line();
+        assert_eq!(line(outcome(source(FaultKind::Cancelled), failed())), "daemon");
+        assert_eq!(line(outcome(source(FaultKind::Refused), failed())), "source");
+        assert_eq!(line(outcome(Ok(Ok(())), failed())), "daemon");
+        assert_eq!(line(outcome(source(FaultKind::Refused), Ok((OwnerReply::Done, ())))), "source");
+    }
+
     fn pumped(length: usize, end: Result<(), Fault>) -> (Vec<u8>, Vec<u8>, Result<(), PumpError>) {
         let content: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
         let build = Box::new(Script { content: io::Cursor::new(content.clone()), end });
@@ -344,7 +376,7 @@ mod tests {
         for length in [10_240, HELD, 3 * HELD + 77] {
             let fault = Fault::new(FaultKind::OperationFailed, "mmdebstrap failed");
             let (content, arrived, result) = pumped(length, Err(fault.clone()));
-            assert!(matches!(result, Err(PumpError::Builder(f)) if *f == fault));
+            assert!(matches!(result, Err(PumpError::Source(f)) if *f == fault));
             let passed = length.saturating_sub(HELD);
             assert_eq!(arrived, [&content[..passed], &BROKEN_BLOCK[..]].concat(), "{length}");
         }

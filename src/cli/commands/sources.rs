@@ -90,7 +90,7 @@ pub fn kernel_of_bundle(file: File, release: Option<&str>, source: &str) -> Resu
 
 /// Downloads a bundle, or finds it in the cache.
 pub fn download(bundle: &Bundle, paths: &Paths, config: &Config, progress: &mut Progress) -> Result<File, Failure> {
-    let settings = oci::settings(paths, config)?;
+    let settings = oci::settings(paths, config, progress)?;
     progress.stage(&format!("downloading {}", bundle.name()));
     let total = Some(bundle.bytes());
     let file = bundle.fetch(&settings, &mut |done| progress.show(&Event::Progress { done, total }));
