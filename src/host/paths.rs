@@ -1,11 +1,15 @@
 //! Where things lie: system install, `BANGER_HOME`, or the XDG directories.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::model::ImageName;
 
 /// Marks a system install.
 pub const INSTALL_FILE: &str = "/etc/banger/install.toml";
+
+/// Root's cache, where an installation is another's.
+const ROOTS_CACHE: &str = "/var/cache/banger-root";
 
 /// What all users of this host can pull.
 const SYSTEM_CATALOGUE: &str = "/etc/banger/catalogue.toml";
@@ -15,7 +19,7 @@ const SYSTEM_CATALOGUE: &str = "/etc/banger/catalogue.toml";
 pub struct Paths {
     /// Store, images, kernels, VMs. The owner's, 0700.
     pub state: PathBuf,
-    /// What can be made again. The owner's, 0700.
+    /// What can be made again, 0700. The owner's; another's who uses this installation, such as root, is his own.
     pub cache: PathBuf,
     /// The daemon's socket, lock and log. The owner's, 0700.
     pub run: PathBuf,
@@ -141,7 +145,14 @@ impl Paths {
 
     /// This process's.
     pub fn current() -> Self {
-        Self::new(&Environment::current())
+        let environment = Environment::current();
+        let mut paths = Self::new(&environment);
+        // What root writes into a folder of the owner's, the owner can neither use nor remove; and the owner decides
+        // where links in it lead.
+        if is_of_another(&paths.cache, environment.uid) {
+            paths.cache = own_cache(&environment);
+        }
+        paths
     }
 
     /// The daemon's socket.
@@ -205,6 +216,22 @@ impl Paths {
     }
 }
 
+/// Whether `path`, or where it is not there the folder that it would be made in, belongs to somebody else than `uid`.
+/// Folders above that are root's are everybody's.
+fn is_of_another(path: &Path, uid: u32) -> bool {
+    let there = path.ancestors().find_map(|at| Some((at, at.symlink_metadata().ok()?.uid())));
+    there.is_some_and(|(at, owner)| owner != uid && (at == path || owner != 0))
+}
+
+/// A cache that depends on nobody else.
+fn own_cache(environment: &Environment) -> PathBuf {
+    let home = || environment.home.clone().unwrap_or_else(|| PathBuf::from("/")).join(".cache");
+    match environment.uid {
+        0 => ROOTS_CACHE.into(),
+        _ => environment.xdg_cache.clone().unwrap_or_else(home).join("banger"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +244,22 @@ mod tests {
         for path in folders.into_iter().chain(&p.catalogues) {
             assert!(path.starts_with("/h"), "{}", path.display());
         }
+    }
+
+    #[test]
+    fn a_cache_of_somebody_else_is_not_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (uid, there) = (rustix::process::geteuid().as_raw(), folder.path().join("cache"));
+        std::fs::create_dir(&there).expect("made");
+        assert!(!is_of_another(&there, uid) && !is_of_another(&there.join("not/there"), uid));
+        assert!(is_of_another(&there, uid + 1));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/", &link).expect("laid");
+        assert!(is_of_another(&link, uid + 1), "a link's owner, not that of what it leads to");
+        assert!(!is_of_another(Path::new("/not-there/cache"), uid), "root's folder above");
+        let e = Environment { home: Some("/home/u".into()), ..Default::default() };
+        assert_eq!(own_cache(&e), Path::new("/var/cache/banger-root"));
+        assert_eq!(own_cache(&Environment { uid: 1000, ..e }), Path::new("/home/u/.cache/banger"));
     }
 
     #[test]

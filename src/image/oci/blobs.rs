@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use crate::os::files::{ensure_dir, named};
 
@@ -42,7 +42,7 @@ impl Blobs {
         self.folder.join("sha256").join(digest.hex())
     }
 
-    /// The blob if it is whole. What has another size is damaged and removed.
+    /// The blob if it is whole. What has another size is damaged and removed, unless it is the size that is wrong.
     pub(super) fn whole(&self, digest: &Digest, size: u64) -> Result<Option<File>, OciError> {
         let path = self.path(digest);
         let file = match File::open(&path) {
@@ -50,7 +50,13 @@ impl Blobs {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(named("open", &path)(e).into()),
         };
-        if file.metadata().map_err(named("look at", &path))?.len() != size {
+        let found = file.metadata().map_err(named("look at", &path))?.len();
+        if found != size {
+            let mut hasher = Hasher::new();
+            hasher.take_all(&mut &file).map_err(named("read", &path))?;
+            if hasher.digest() == *digest {
+                return Err(OciError::Size { what: format!("blob {digest}"), expected: size, found });
+            }
             self.remove(digest)?;
             return Ok(None);
         }
@@ -126,7 +132,14 @@ fn lock_or_wait(file: &File) -> io::Result<bool> {
 
 fn open_part(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    // A link leads to a file whose name is another: it could never be the part, and would be waited for without end.
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32);
     options.open(path).map_err(named("open", path))
 }
 
@@ -219,7 +232,19 @@ mod tests {
         assert_eq!(blobs.small(&digest, 100).expect("works"), None);
         assert!(!blobs.path(&digest).exists());
         blobs.keep_small(&digest, b"hello").expect("kept");
-        assert!(blobs.whole(&digest, 6).expect("works").is_none(), "of another size");
+        let error = blobs.whole(&digest, 6).expect_err("it is the size that is wrong").to_string();
+        assert!(error.ends_with("has 5 bytes instead of 6: not used") && blobs.path(&digest).exists(), "{error}");
+        fs::write(blobs.path(&digest), b"hell").expect("damaged");
+        assert!(blobs.whole(&digest, 5).expect("works").is_none() && !blobs.path(&digest).exists());
+    }
+
+    #[test]
+    fn a_link_is_no_part() {
+        let (folder, blobs) = cache();
+        let (digest, victim) = (Digest::of(b"hello"), folder.path().join("victim"));
+        std::os::unix::fs::symlink(&victim, blobs.path(&digest).with_extension("part")).expect("laid");
+        assert!(blobs.claim(&digest, 5).is_err());
+        assert!(!victim.exists());
     }
 
     #[test]
