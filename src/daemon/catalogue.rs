@@ -15,6 +15,7 @@ use smol::lock::MutexGuardArc;
 use super::Daemon;
 use super::blocking::unblock;
 use super::operation::{Cancel, Op};
+use crate::image::oci::Reference;
 use crate::image::{Cancelled, Ext4Options, ImageError, Written, import_kernel, layers_to_ext4, tar_to_ext4};
 use crate::model::image::{ImageConfig, ImageRecord, KernelRecord};
 use crate::model::launch::KernelArgs;
@@ -26,7 +27,7 @@ use crate::protocol::{Event, Fault, FaultKind};
 use crate::store::OperationRecord;
 
 /// Most characters of a source's description.
-const MAX_SOURCE: usize = 256;
+pub(super) const MAX_SOURCE: usize = 256;
 
 /// Most bytes of a digest: `sha512:` and 128 digits.
 const MAX_DIGEST: usize = 135;
@@ -77,7 +78,7 @@ pub(super) async fn import_layers(
     if config.bytes() > ImageConfig::MAX_BYTES || digest.len() > MAX_DIGEST {
         return Err(Fault::new(FaultKind::BadRequest, "the image's configuration is too long"));
     }
-    reference.as_deref().map_or(Ok(()), check_source)?;
+    reference.as_deref().map_or(Ok(()), check_reference)?;
     let origin = Origin { digest: Some(digest), reference, config, init: None, source };
     make_image(daemon, op, name, origin, move |told, target, op| {
         let mut stream = Inflow::new(stream, op);
@@ -229,6 +230,13 @@ pub(super) fn check_source(source: &str) -> Result<(), Fault> {
     if bad { Err(refused()) } else { Ok(()) }
 }
 
+fn check_reference(reference: &str) -> Result<(), Fault> {
+    if reference.len() <= Reference::MAX_BYTES && !reference.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Fault::new(FaultKind::BadRequest, "the image's reference is too long or has control characters"))
+}
+
 fn refuse_taken(there: bool, what: &str, name: &str) -> Result<(), Fault> {
     if !there {
         return Ok(());
@@ -333,5 +341,22 @@ impl<'a> Teller<'a> {
             self.op.tell(Event::Progress { done: bytes, total: None });
         }
         if self.op.cancel.is_set() { Err(Cancelled) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_reference_is_taken() {
+        let (name, digest) = (format!("r.example/{}", "a".repeat(245)), "d".repeat(64));
+        let longest = format!("{name}:{}@sha256:{digest}", "t".repeat(128));
+        assert_eq!(longest.parse::<Reference>().expect("a reference").to_string(), longest);
+        assert_eq!(longest.len(), Reference::MAX_BYTES);
+        assert!(check_reference(&longest).is_ok());
+        for wrong in [format!("{longest}x"), "a\nb".to_owned()] {
+            assert!(check_reference(&wrong).expect_err("refused").to_string().contains("the image's reference"));
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Daemon;
 use super::blocking::unblock;
-use super::catalogue::{begin, check_source, finish, note_image, take_turn, turn_of_new};
+use super::catalogue::{MAX_SOURCE, begin, check_source, finish, note_image, take_turn, turn_of_new};
 use super::operation::Op;
 use crate::model::image::{ImageConfig, ImageRecord, Place};
 use crate::model::{ImageName, InitMode, KernelName, Mib};
@@ -31,7 +31,7 @@ pub(super) async fn register(
     file: OwnedFd,
 ) -> Result<ImageRecord, Fault> {
     let NewPlace { name, path, kernel } = new;
-    let source = format!("file {path}, used in place").chars().take(80).collect::<String>();
+    let source = source_of(&path, ", used in place");
     check_source(&source)?;
     let _turn = turn_of_new(daemon, op, &name).await?;
     let kernel = kernel_there(daemon, kernel).await?;
@@ -57,6 +57,12 @@ pub(super) async fn register(
         place: Some(Place { path, changed_ns }),
     });
     note_image(daemon, op, made, &target).await
+}
+
+/// What an image of the file at `path` is shown to be made of.
+fn source_of(path: &str, rest: &str) -> String {
+    let room = MAX_SOURCE - "file ".len() - rest.len();
+    format!("file {}{rest}", path.chars().take(room).collect::<String>())
 }
 
 async fn kernel_there(daemon: &Daemon, kernel: Option<KernelName>) -> Result<Option<KernelName>, Fault> {
@@ -100,24 +106,29 @@ pub(super) async fn promote(daemon: &Arc<Daemon>, op: &Op, name: ImageName) -> R
     let _turn = take_turn(daemon, op, "image", name.as_str()).await?;
     let wanted = name.clone();
     let image = daemon.stored(move |s| s.image(&wanted)).await?;
-    let Some(place) = &image.place else { return Ok(image) };
+    let Some(place) = image.place.clone() else { return Ok(image) };
     check(&image)?;
     begin(daemon, op, format!("image promote {name}")).await?;
     op.stage("copying");
     let (from, target) = (PathBuf::from(&place.path), daemon.paths.image(&name));
+    let (asked, checked) = (op.clone(), image.clone());
     let copied = unblock(move || {
-        content::replicate(&from, &target, None, &|_| Ok(()))?;
+        // What changes while it is copied is neither what was registered nor what it is now.
+        let go_on = || asked.safe_point().and_then(|()| check(&checked)).map_err(io::Error::other);
+        content::replicate_while(&from, &target, None, &|_| Ok(()), &go_on)?;
         std::fs::metadata(&target).map(|about| about.blocks() * 512)
     });
-    let copied = copied.await;
-    let made = copied.map_err(|e| Fault::failed(format!("cannot copy image '{name}'"), &e));
-    let made = made.map(|used_bytes| ImageRecord {
-        used_bytes,
-        source: image.source.replace(", used in place", ""),
-        place: None,
-        ..image
-    });
+    let made = copied.await.map_err(|e| copy_fault(&name, &e));
+    let source = source_of(&place.path, "");
+    let made = made.map(|used_bytes| ImageRecord { used_bytes, source, place: None, ..image });
     finish(daemon, op, made, |s, record| s.replace_image(record)).await
+}
+
+fn copy_fault(name: &ImageName, error: &io::Error) -> Fault {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
+        Some(fault) => fault.clone(),
+        None => Fault::failed(format!("cannot copy image '{name}'"), error),
+    }
 }
 
 /// Refuses an image whose file is not what was registered: disks of VMs hold only what differs from it.
@@ -137,6 +148,21 @@ pub(super) fn check(image: &ImageRecord) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_path_leaves_room_for_what_is_said_of_it() {
+        let path = format!("/{}", "ø".repeat(400));
+        let source = source_of(&path, ", used in place");
+        assert!(source.ends_with("ø, used in place") && check_source(&source).is_ok(), "{source}");
+        assert_eq!(source_of("/srv/golden.ext4", ""), "file /srv/golden.ext4");
+    }
+
+    #[test]
+    fn what_stops_a_copy_is_told_as_it_is() {
+        let name = "golden".parse().expect("a name");
+        assert_eq!(copy_fault(&name, &io::Error::other(Op::cancelled())), Op::cancelled());
+        assert!(copy_fault(&name, &io::ErrorKind::StorageFull.into()).to_string().starts_with("cannot copy image"));
+    }
 
     #[test]
     fn only_an_ext4_file_that_is_still_there_is_taken() {

@@ -8,7 +8,10 @@ use std::path::Path;
 use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
 use rustix::io::Errno;
 
-use super::files::named;
+use super::files::{named, remove_file};
+
+/// Bytes that are copied at a time.
+const STEP: u64 = 64 << 20;
 
 /// How much is moved at once where the kernel does not copy.
 const PIECE: usize = 1 << 20;
@@ -22,16 +25,44 @@ pub fn replicate(
     size: Option<u64>,
     before_copying: &dyn Fn(&File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let source = File::open(from).map_err(named("open", from))?;
+    replicate_while(from, to, size, before_copying, &|| Ok(()))
+}
+
+/// [`replicate`] for as long as `go_on` allows it, which is asked before each [`STEP`] and once more when all is there:
+/// its error is given back as it is. Of what fails nothing stays.
+pub fn replicate_while(
+    from: &Path,
+    to: &Path,
+    size: Option<u64>,
+    before_copying: &dyn Fn(&File) -> io::Result<()>,
+    go_on: &dyn Fn() -> io::Result<()>,
+) -> io::Result<()> {
     let part = to.with_extension("part");
-    let copy = create(&part)?;
+    let replicated = fill(from, &part, size, before_copying, go_on)
+        .and_then(|()| std::fs::rename(&part, to).map_err(named("rename to", to)));
+    if replicated.is_err() {
+        // The error that matters is the first.
+        let _ = remove_file(&part);
+    }
+    replicated
+}
+
+fn fill(
+    from: &Path,
+    part: &Path,
+    size: Option<u64>,
+    before_copying: &dyn Fn(&File) -> io::Result<()>,
+    go_on: &dyn Fn() -> io::Result<()>,
+) -> io::Result<()> {
+    let source = File::open(from).map_err(named("open", from))?;
+    let copy = create(part)?;
     if !share(&source, &copy) {
         before_copying(&source)?;
-        copy_data(&source, &copy).map_err(named("copy to", &part))?;
+        copy_data(&source, &copy, part, go_on)?;
     }
     let size = size.map_or_else(|| source.metadata().map(|about| about.len()), Ok)?;
-    let finished = copy.set_len(size).and_then(|()| copy.sync_all()).and_then(|()| std::fs::rename(&part, to));
-    finished.map_err(named("finish", to))
+    copy.set_len(size).and_then(|()| copy.sync_all()).map_err(named("finish", part))?;
+    go_on()
 }
 
 /// Copies the file at `from` to `to` like [`replicate`], but for a short time: nobody waits until it is on the disk.
@@ -39,7 +70,7 @@ pub fn borrow(from: &Path, to: &Path) -> io::Result<()> {
     let source = File::open(from).map_err(named("open", from))?;
     let copy = create(to)?;
     if !share(&source, &copy) {
-        copy_data(&source, &copy).map_err(named("copy to", to))?;
+        copy_data(&source, &copy, to, &|| Ok(()))?;
         let length = source.metadata()?.len();
         copy.set_len(length).map_err(named("finish", to))?;
     }
@@ -56,18 +87,21 @@ fn share(from: &File, to: &File) -> bool {
     ioctl_ficlone(to, from).is_ok()
 }
 
-/// Copies what is not a hole (lseek(2), `SEEK_DATA`).
-fn copy_data(from: &File, to: &File) -> io::Result<()> {
+/// Copies what is not a hole (lseek(2), `SEEK_DATA`); `path` is what `to` is called.
+fn copy_data(from: &File, to: &File, path: &Path, go_on: &dyn Fn() -> io::Result<()>) -> io::Result<()> {
+    let failed = |e: Errno| named("copy to", path)(e.into());
     let mut at = 0;
     loop {
         let begin = match seek(from, SeekFrom::Data(at)) {
             Ok(begin) => begin,
             // No data behind here.
             Err(Errno::NXIO) => return Ok(()),
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(failed(e)),
         };
-        at = seek(from, SeekFrom::Hole(begin))?;
-        copy_range(from, to, begin, at)?;
+        let end = seek(from, SeekFrom::Hole(begin)).map_err(failed)?;
+        go_on()?;
+        at = end.min(begin + STEP);
+        copy_range(from, to, begin, at).map_err(named("copy to", path))?;
     }
 }
 
@@ -112,11 +146,27 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     #[test]
+    fn a_copy_ends_when_it_may_not_go_on_and_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::write(&from, b"content").expect("written");
+        // Copying or sharing, it is asked at the end at least.
+        let stopped = replicate_while(&from, &to, None, &|_| Ok(()), &|| Err(io::Error::other("enough")));
+        assert_eq!(stopped.expect_err("stopped").to_string(), "enough");
+        let refused = replicate(&from, &to, None, &|_| Err(io::Error::other("no room")));
+        assert!(refused.is_err() || to.exists(), "shared");
+        std::fs::remove_file(&from).expect("removed");
+        assert!(replicate(&from, &to, None, &|_| Ok(())).is_err());
+        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("listed").flatten().map(|e| e.path()).collect();
+        assert!(left.iter().all(|path| *path == to), "{left:?}");
+    }
+
+    #[test]
     fn holes_stay_holes() {
         let (mut from, mut to) = (tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("a file"));
         from.set_len(64 << 20).expect("grown");
         from.seek(io::SeekFrom::Start(32 << 20)).and_then(|_| from.write_all(b"here")).expect("written");
-        copy_data(&from, &to).expect("copied");
+        copy_data(&from, &to, Path::new("to"), &|| Ok(())).expect("copied");
         to.set_len(64 << 20).expect("grown");
         assert!(to.metadata().expect("there").blocks() * 512 < 2 << 20);
         let mut found = [0; 4];

@@ -28,6 +28,9 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// Most bytes of one that is written out.
+    pub const MAX_BYTES: usize = MOST_TEXT;
+
     /// The registry as people write it, with its port if it has one: `docker.io`, `localhost:5000`.
     pub fn registry(&self) -> &str {
         &self.registry
