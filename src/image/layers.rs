@@ -22,15 +22,15 @@ impl<W: Write> LayerWriter<W> {
 
     /// Copies one layer whole.
     pub fn layer(&mut self, layer: &mut dyn Read) -> io::Result<()> {
-        let mut piece = vec![0; MOST / 4];
+        let mut piece = vec![0; 4 + MOST / 4];
         loop {
-            let count = match layer.read(&mut piece) {
+            let count = match layer.read(&mut piece[4..]) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             };
             // One write for both: a pipe takes it with fewer turns.
-            self.0.write_all(&(count as u32).to_le_bytes())?;
-            self.0.write_all(&piece[..count])?;
+            piece[..4].copy_from_slice(&(count as u32).to_le_bytes());
+            self.0.write_all(&piece[..4 + count])?;
             if count == 0 {
                 return Ok(());
             }

@@ -17,7 +17,7 @@ use super::digest::{Digest, Hasher};
 use super::error::OciError;
 use super::flow::Section;
 use super::layer::{Guard, Source};
-use super::manifest::{self, Descriptor, Document, MOST_DOCUMENT, Manifest};
+use super::manifest::{self, Descriptor, Document, MOST_DOCUMENT, MOST_NESTED, Manifest};
 use super::platform::Platform;
 use super::{Input, Opened, Pending, Progress, Settings, layer_name};
 
@@ -30,8 +30,6 @@ pub(super) enum Form {
 
 /// Most images that are listed in a message.
 const MOST_LISTED: usize = 16;
-/// Indexes that may lie in each other.
-const MOST_NESTED: usize = 3;
 
 /// An image of docker's `manifest.json`.
 #[derive(Deserialize)]
@@ -67,6 +65,7 @@ fn open_docker(entries: &Entries, platform: &Platform) -> Result<Opened, OciErro
         return Err(several(entries, images.len(), names));
     };
     let names = image.layers.as_deref().unwrap_or_default();
+    manifest::check_layers(names.len())?;
     let config = entries.document(&image.config, MOST_DOCUMENT)?;
     let digest = Digest::of(&config);
     if let Some(expected) = digest_in(&image.config) {

@@ -12,7 +12,7 @@ use tar::EntryType;
 
 use crate::os::files::named;
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Start};
 use super::error::OciError;
 use super::flow::Section;
 use super::{Input, Settings};
@@ -23,6 +23,8 @@ const MOST_BYTES: u64 = 64 << 30;
 const MOST_ENTRIES: usize = 65_536;
 /// Bytes of headers that one entry may have: the tar reader keeps long names in memory.
 const MOST_HEADER: u64 = 64 << 10;
+/// Most bytes of a name, or of a link's, that is kept: those of images have a tenth of it, and all are in memory.
+const MOST_NAME: usize = 512;
 /// Links that lead to one layer.
 const MOST_LINKS: usize = 8;
 
@@ -45,7 +47,10 @@ impl Entries {
         let (file, name) = match input {
             Input::Stream(stream) => {
                 on_stage("copying the archive");
-                (spool(Decoder::new(BufReader::with_capacity(256 << 10, stream)), settings)?, "-".to_owned())
+                (
+                    spool(Decoder::new(BufReader::with_capacity(256 << 10, Start::new(stream))), settings)?,
+                    "-".to_owned(),
+                )
             }
             Input::File(path) => {
                 let file = File::open(&path).map_err(named("open", &path))?;
@@ -116,6 +121,10 @@ impl Entries {
 
     fn note(&mut self, entry: &tar::Entry<Headers>, length: u64) -> Result<(), OciError> {
         let Ok(name) = String::from_utf8(entry.path_bytes().into_owned()) else { return Ok(()) };
+        let link = entry.link_name_bytes().unwrap_or_default();
+        if name.len() > MOST_NAME || link.len() > MOST_NAME {
+            return Ok(());
+        }
         let shown: String = name.chars().take(200).collect();
         let kept = plain(&name).ok_or_else(|| self.refuse(format!("the name {shown:?} leads out of it")))?;
         let noted = match entry.header().entry_type() {
@@ -127,8 +136,7 @@ impl Entries {
                 Entry::File { at, size }
             }
             kind @ (EntryType::Symlink | EntryType::Link) => {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-                let target = String::from_utf8(target).unwrap_or_default();
+                let target = String::from_utf8(link.into_owned()).unwrap_or_default();
                 // A symbolic link starts in its folder, a hard link at the top.
                 let folder = kept.rsplit_once('/').map_or("", |(folder, _)| folder);
                 let from = if kind == EntryType::Symlink { format!("{folder}/{target}") } else { target.clone() };
@@ -171,11 +179,11 @@ fn seekable(file: File, path: &Path, settings: &Settings, on_stage: &mut dyn FnM
         return Ok(file);
     }
     on_stage("decompressing the archive");
-    spool(Decoder::new(BufReader::with_capacity(256 << 10, file)), settings)
+    spool(Decoder::new(BufReader::with_capacity(256 << 10, Start::new(file))), settings)
 }
 
 fn is_compressed(mut file: &File) -> io::Result<bool> {
-    let mut decoder = Decoder::new(BufReader::with_capacity(512, file));
+    let mut decoder = Decoder::new(BufReader::with_capacity(512, Start::new(file)));
     // What is damaged is found when it is read for good.
     let _ = decoder.read(&mut [0; 1]);
     let compressed = decoder.is_compressed();

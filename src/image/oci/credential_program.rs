@@ -1,16 +1,19 @@
 //! `docker-credential-NAME get`: programs that keep credentials (docker/docker-credential-helpers).
 //!
 //! The server's name goes to standard input, the answer comes from standard output; neither is logged.
-//! Bounded in time and in what it may say.
+//! Bounded in time and in what it may say. It stays in this process's group, so that it can ask on the terminal, and
+//! Ctrl-C is its as well.
 
 use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
+
+use crate::os::process::wait_for_end;
 
 use super::credentials::Credential;
 use super::hidden::Hidden;
@@ -58,11 +61,21 @@ pub(super) fn get(name: &str, server: &str, folder: Option<&Path>) -> Answered {
 /// Its output; `None` when it says that there is none.
 fn run(path: &Path, server: &str, patience: Duration) -> Result<Option<Vec<u8>>, String> {
     let mut command = Command::new(path);
-    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("cannot be run: {e}"))?;
-    let output = converse(&mut child, server, patience);
+    let deadline = Instant::now() + patience;
+    let output = converse(&mut child, server, patience).and_then(|output| {
+        // Some say all and go on.
+        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(|e| e.to_string())?;
+        let rest = deadline.saturating_duration_since(Instant::now());
+        match wait_for_end(&pidfd, rest).map_err(|e| e.to_string())? {
+            true => Ok(output),
+            false => Err(format!("does not end for {} s", patience.as_secs())),
+        }
+    });
     if output.is_err() {
-        end(&mut child);
+        // It may have ended by itself; what counts is said already.
+        let _ = child.kill();
     }
     let status = child.wait().map_err(|e| e.to_string())?;
     let output = output?;
@@ -99,15 +112,6 @@ fn converse(child: &mut Child, server: &str, patience: Duration) -> Result<Vec<u
         return Err(format!("more than {MOST_ANSWER} bytes of answer"));
     }
     Ok(bytes)
-}
-
-/// Ends it and what it has started.
-fn end(child: &mut Child) {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may have ended by itself; what counts is said already.
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-    }
 }
 
 fn read(program: &str, output: &[u8]) -> Answered {
@@ -159,9 +163,11 @@ mod tests {
     fn a_program_that_hangs_is_ended() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("hang");
-        std::fs::write(&path, "#!/bin/sh\nsleep 100\n").expect("written");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
-        let error = run(&path, "", Duration::from_millis(200)).expect_err("hangs");
-        assert!(error.contains("no answer"), "{error}");
+        for (script, what) in [("exec sleep 100", "no answer"), ("exec sleep 100 >&-", "does not end")] {
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+            let error = run(&path, "", Duration::from_millis(500)).expect_err("hangs");
+            assert!(error.contains(what), "{error}");
+        }
     }
 }

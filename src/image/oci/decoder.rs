@@ -7,6 +7,37 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::zstd::ZstdReader;
 
+/// Bytes that tell what follows.
+const TELLING: usize = 4;
+
+/// A stream whose first read brings all bytes that tell what it is: a server or a pipe may give less.
+pub(super) struct Start<R> {
+    pub(super) inner: R,
+    begun: bool,
+}
+
+impl<R> Start<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self { inner, begun: false }
+    }
+}
+
+impl<R: Read> Read for Start<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut count = self.inner.read(buffer)?;
+        while !self.begun && count < TELLING.min(buffer.len()) {
+            match self.inner.read(&mut buffer[count..]) {
+                Ok(0) => break,
+                Ok(more) => count += more,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.begun = true;
+        Ok(count)
+    }
+}
+
 /// What a stream decompresses to.
 pub(super) enum Decoder<R> {
     /// Nothing was read yet.
@@ -99,6 +130,24 @@ mod tests {
         assert_eq!(decoded(&[skip, &zstd(b"one "), skip, &zstd(b"two"), skip].concat()).expect("zstd"), b"one two");
         let large: Vec<u8> = (0..3_000_000u32).map(|n| (n / 7) as u8).collect();
         assert_eq!(decoded(&zstd(&large)).expect("zstd"), large);
+    }
+
+    #[test]
+    fn a_stream_that_comes_byte_by_byte_is_seen_for_what_it_is() {
+        struct Drops<'a>(&'a [u8]);
+        impl Read for Drops<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let room = buffer.len().min(1);
+                self.0.read(&mut buffer[..room])
+            }
+        }
+        for packed in [gzip(b"text"), zstd(b"text"), b"text".to_vec(), b"te".to_vec(), Vec::new()] {
+            let mut out = Vec::new();
+            let stream = io::BufReader::new(Start::new(Drops(&packed)));
+            Decoder::new(stream).read_to_end(&mut out).expect("decoded");
+            assert!(out == b"text" || out == packed, "{packed:?}");
+            assert!(packed.len() < 10 || out == b"text");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 
 use super::cancel::Cancel;
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Start};
 use super::digest::{Digest, Hasher};
 use super::error::OciError;
 
@@ -19,7 +19,17 @@ pub(super) trait Source: Read + Send {
     fn suspect(&mut self) -> Result<(), OciError>;
 }
 
-type Compressed = BufReader<Box<dyn Source>>;
+impl Source for Start<Box<dyn Source>> {
+    fn verdict(&mut self) -> Result<(), OciError> {
+        self.inner.verdict()
+    }
+
+    fn suspect(&mut self) -> Result<(), OciError> {
+        self.inner.suspect()
+    }
+}
+
+type Compressed = BufReader<Start<Box<dyn Source>>>;
 
 /// Ends the pull's threads when the last that needs them is gone.
 pub(super) struct Guard(pub(super) Arc<Cancel>);
@@ -46,7 +56,7 @@ pub struct LayerReader {
 
 impl LayerReader {
     pub(super) fn new(source: Box<dyn Source>, diff_id: Digest, what: String, guard: Arc<Guard>) -> Self {
-        let decoder = Some(Decoder::new(BufReader::with_capacity(STEP, source)));
+        let decoder = Some(Decoder::new(BufReader::with_capacity(STEP, Start::new(source))));
         Self { decoder, hasher: Hasher::new(), diff_id, what, end: None, guard }
     }
 

@@ -79,6 +79,28 @@ fn three_layers() -> Image {
 }
 
 #[test]
+fn names_that_no_image_has_are_passed_over_and_layers_have_a_limit() {
+    let image = three_layers();
+    let (name, manifest) = old_save(&image);
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, content).expect("appended");
+    };
+    add(&"long/".repeat(1000), b"");
+    add("manifest.json", manifest.as_bytes());
+    add(&name, &image.config);
+    (1..=3).for_each(|number| add(&format!("{number}/layer.tar"), &image.blobs[number - 1]));
+    assert_eq!(docker(builder.into_inner().expect("written")).expect("read"), image.layers);
+    let layers = vec![r#""1/layer.tar""#; 513].join(",");
+    let manifest = format!(r#"[{{"Config":"{name}","Layers":[{layers}]}}]"#);
+    let members = [File("manifest.json", manifest.as_bytes()), File(&name, &image.config)];
+    refused(&members, "it has 513 layers, more than 512");
+}
+
+#[test]
 fn an_old_save_is_read_from_a_file_and_from_a_stream() {
     let image = three_layers();
     let (name, manifest) = old_save(&image);
