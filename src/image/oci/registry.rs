@@ -154,7 +154,8 @@ impl Registry {
         let (status, host) = (answer.status, answer.url.authority().to_owned());
         match status {
             404 => OciError::NotFound(format!("{what} in {host}")),
-            403 => {
+            // Elsewhere, it is an address that has become old, and no login helps.
+            403 if answer.url.same_origin(url) => {
                 let troubles = self.session().troubles.clone();
                 self.login(url).denied(answer.reason(), &troubles)
             }
