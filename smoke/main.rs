@@ -111,6 +111,8 @@ mod tools;
 /// Repositories in, patches out.
 mod workspaces;
 
+/// What can be pulled by name.
+mod catalogue;
 /// Interrupted pulls, and how fast they are.
 mod pulls;
 /// A real registry.
@@ -178,6 +180,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("image_registered", 120, images::registered_and_promoted),
     Scenario::new("image_committed", 300, commit::of_a_running_and_a_stopped_vm),
     Scenario::new("image_commit_cut_short", 400, commit::cut_short),
+    Scenario::new("image_catalogue", 180, catalogue::sources_are_tried_in_order),
     Scenario::new("image_trees", 900, tricky::are_as_umoci_unpacks_them),
     Scenario::new("image_pulls_interrupted", 400, pulls::survive_cuts_and_kills),
     Scenario::new("image_pull_speed", 600, pulls::beside_skopeo_umoci_and_mkfs),

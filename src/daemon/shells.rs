@@ -92,8 +92,8 @@ async fn over_agent(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) -> Outcome {
 async fn over_ssh(daemon: &Arc<Daemon>, vm: &VmRecord) -> Outcome {
     let name = &vm.spec.name;
     if daemon.machine(&vm.id).live().and_then(|l| l.agent.ssh_answers()) == Some(false) {
-        let fault = Fault::new(FaultKind::OperationFailed, format!("VM '{name}' has no ssh server"));
-        return Err(fault.cause(format!("image '{}' brings none", vm.spec.image)));
+        let fault = Fault::new(FaultKind::OperationFailed, format!("no ssh server could start in VM '{name}'"));
+        return Err(fault.hint(format!("banger vm logs {name}")));
     }
     let Some(address) = vm.address else {
         return Err(Fault::new(FaultKind::OperationFailed, format!("VM '{name}' has no address")));

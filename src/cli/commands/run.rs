@@ -224,7 +224,7 @@ fn of_both(ended: Result<Ended, Failure>, exported: Result<(), Failure>) -> Resu
     }
 }
 
-/// Right after it was ready, a VM to which the daemon finds no way has no ssh server, or one that fails.
+/// Right after it was ready, a VM to which the daemon finds no way has an ssh server that fails.
 fn no_way_in(failure: Failure) -> Failure {
     match failure {
         Failure::Fault { mut fault, op } if fault.kind == FaultKind::OperationFailed => {
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_vm_without_a_way_in_is_told_from_one_that_is_gone() {
-        let none = Failure::new(FaultKind::OperationFailed, "VM 'box' has no ssh server");
+        let none = Failure::new(FaultKind::OperationFailed, "no ssh server could start in VM 'box'");
         assert_eq!(no_way_in(none).kind(), Some(FaultKind::NeverReady));
         for other in [Failure::new(FaultKind::NotFound, "vm 'box' not found"), Failure::Signalled(2)] {
             assert_eq!(no_way_in(other.clone()), other);

@@ -68,7 +68,7 @@ pub fn kept(failure: Failure, name: &VmName) -> Failure {
     use crate::protocol::FaultKind::NeverReady;
     match failure {
         Failure::Fault { mut fault, op } if fault.kind == NeverReady => {
-            fault.causes.push(format!("vm '{name}' is kept; perhaps its image has no ssh server, or sshd fails"));
+            fault.causes.push(format!("vm '{name}' is kept; perhaps its image's sshd fails"));
             for hint in [format!("banger vm logs {name}"), format!("banger vm delete {name}")] {
                 if !fault.hints.contains(&hint) {
                     fault.hints.push(hint);
