@@ -124,7 +124,7 @@ fn is_free_of(world: &World, image: &str, kept: &[(String, String)]) {
 /// The daemon is killed, or whoever asked, at every stage: the VM goes on, and nothing else is left.
 pub fn cut_short(world: &World) {
     world.banger(&["vm", "create", "--name", "box"]).limit(BOOT).output().ok();
-    world.guest("box", &["sh", "-c", "head -c 60000000 /dev/urandom >/root/big"]).limit(60).output().ok();
+    world.guest("box", &["sh", "-c", "head -c 200000000 /dev/urandom >/root/big"]).limit(120).output().ok();
     let boot = boot_id(world, "box");
     let before = world.census();
     for stage in ["copying the disk", "removing the identity", "writing the image"] {
@@ -133,19 +133,28 @@ pub fn cut_short(world: &World) {
             let told = format!("exec {} image commit box made 2>&1", world.binary().display());
             let commit = world.tool("sh", &["-c", &told]).limit(BOOT).spawn();
             commit.wait_for_output(stage);
-            match victim {
+            let code = match victim {
                 "daemon" => {
                     crate::daemons::end(pids(world).0);
-                    commit.wait().ends(6);
+                    6
                 }
                 "client" => {
                     commit.signal(Signal::KILL);
-                    commit.wait().ends(-9);
+                    -9
                 }
                 _ => {
                     commit.signal(Signal::INT);
-                    commit.wait().ends(-2);
+                    -2
                 }
+            };
+            let ended = commit.wait();
+            if ended.code == 0 && stage == "writing the image" {
+                // Faster than whoever came to cut it short.
+                println!("| {victim} came too late |");
+                world.start();
+                world.banger(&["image", "delete", "made"]).output().ok();
+            } else {
+                ended.ends(code);
             }
             world.start();
             assert_eq!(boot_id(world, "box"), boot, "{stage}, {victim}");
