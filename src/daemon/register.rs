@@ -142,7 +142,14 @@ pub(super) fn check(image: &ImageRecord) -> Result<(), Fault> {
     let message = format!("image '{}' is {}, which has changed since it was registered", image.name, place.path);
     Err(Fault::new(FaultKind::Refused, message)
         .cause("disks of VMs hold what differs from it, and would be damaged")
-        .hint(format!("banger image delete {} && banger image register --rootfs {}", image.name, place.path)))
+        .hint(anew(image, place)))
+}
+
+/// What makes the same image of the file as it is now.
+fn anew(image: &ImageRecord, place: &Place) -> String {
+    let kernel = image.kernel.as_ref().map(|kernel| format!(" --kernel-ref {kernel}")).unwrap_or_default();
+    let (name, path) = (&image.name, &place.path);
+    format!("banger image delete {name} && banger image register --rootfs {path} --name {name}{kernel}")
 }
 
 #[cfg(test)]

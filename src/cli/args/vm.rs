@@ -104,6 +104,7 @@ pub struct VmShow {
     help_triggers("-h", "--help"),
     example = "banger vm ssh box\nbanger vm ssh box -- journalctl -b\nbanger vm ssh box -- tar c /etc > etc.tar",
     note = "The exit code is that of CMD or of the shell; 128+N when signal N ended it.\nWhen banger itself failed: with CMD 125; with a shell the codes of\n`banger --help`, or 255 when your own ssh failed.",
+    note = "You are root, whatever user the image names: `banger vm exec` is that user.",
     note = "A VM that is stopped: banger vm start NAME."
 )]
 pub struct VmSsh {
@@ -178,7 +179,7 @@ pub struct VmAttach {
     help_triggers("-h", "--help"),
     example = "banger vm cp ./app box:/opt\nbanger vm cp box:/var/log/syslog .\nbanger vm cp ./app/. box:/opt/app      the folder's content\ntar c . | banger vm cp - box:/srv      a tar stream, either way",
     note = "One of both is NAME:PATH; a path without `/` in front is below /root. Into a\nfolder that is there, under its own name; else as DST.",
-    note = "What arrives belongs to whoever copies, without set-id bits; devices, sockets\nand pipes are left out."
+    note = "What arrives in a VM is root's, whatever user its image names; what arrives\nhere is yours. Set-id bits, devices, sockets and pipes are left out."
 )]
 pub struct VmCp {
     /// what: a path, NAME:PATH, or `-`

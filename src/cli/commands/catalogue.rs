@@ -29,7 +29,10 @@ pub fn find<'c, Name: Ord + Display>(
         let known: Vec<String> = entries.iter().map(|entry| entry.name.to_string()).collect();
         let message = format!("{what} '{name}' not found, neither here nor in the catalogue");
         let fault = Fault::new(FaultKind::NotFound, message).cause(format!("the catalogue has {}", known.join(", ")));
-        return Err(fault.hint(hint).into());
+        let fault = fault.hint(hint);
+        // A name alone asks nobody outside: it may be a slip of the fingers.
+        let elsewhere = (what == "image").then(|| format!("banger image pull {name}:latest      (of docker.io)"));
+        return Err(elsewhere.into_iter().fold(fault, Fault::hint).into());
     };
     if entry.sources().is_empty() {
         let message = format!("the catalogue has {what} '{name}' for other machines than this one");

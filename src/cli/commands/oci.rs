@@ -1,7 +1,7 @@
 //! Images of registries and archives: fetched here, as the person who asked; their layers go to the daemon
 //! through a pipe, whose end says that all of them were verified.
 
-use std::io::{self, PipeWriter, Write};
+use std::io::{self, IsTerminal, PipeWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub struct How {
 }
 
 /// The image here that `reference` means: by digest where it has one, the image's own or that of the index that it was
-/// pulled by; else the last one pulled by it.
+/// pulled by; else the last one pulled by it. One that was given another name, perhaps with another size, comes last.
 pub fn find<'i>(images: &'i [ImageRecord], reference: &Reference) -> Option<&'i ImageRecord> {
     let repository = format!("{}/{}", reference.registry(), reference.repository());
     let is_of_repository = |image: &&ImageRecord| {
@@ -51,7 +51,15 @@ pub fn find<'i>(images: &'i [ImageRecord], reference: &Reference) -> Option<&'i 
             Some(digest) => is_pin(image, digest),
             None => image.reference.as_deref() == Some(&wanted),
         })
-        .max_by_key(|image| image.created_at)
+        .max_by_key(|image| (has_own_name(image, reference), image.created_at))
+}
+
+/// Whether the image has the name that it gets where nobody gives it another.
+fn has_own_name(image: &ImageRecord, reference: &Reference) -> bool {
+    let own = name_of(reference);
+    let rest = image.name.as_str().strip_prefix(&own);
+    let digest = image.digest.rsplit(':').next().unwrap_or_default();
+    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(|short| digest.starts_with(short)))
 }
 
 fn is_pinned_by(image: &ImageRecord, digest: &Digest) -> bool {
@@ -83,6 +91,11 @@ pub fn of_archive(
 ) -> Result<(Made, ImageRecord), Failure> {
     let input = match file {
         Some(path) => Input::File(path.to_owned()),
+        None if io::stdin().is_terminal() => {
+            let message = "an archive is expected on standard input, and that is a terminal";
+            let fault = Fault::new(FaultKind::BadRequest, message);
+            return Err(fault.hint("docker save my/image | banger image pull - --name mine").into());
+        }
         None => Input::Stream(Box::new(io::stdin())),
     };
     let source = if is_oci { Source::OciArchive(input) } else { Source::DockerArchive(input) };
@@ -407,6 +420,13 @@ mod tests {
         assert_eq!(found("a:2"), None);
         assert_eq!(found(&format!("a@sha256:{}", "a".repeat(64))).as_deref(), Some("old"));
         assert_eq!(found(&format!("a@sha256:{}", "c".repeat(64))), None);
+        let images = [
+            image("a-1", "docker.io/library/a:1", 'a', 1),
+            image("a-1-bbbbbbbbbbbb", "docker.io/library/a:1", 'b', 2),
+            image("mine", "docker.io/library/a:1", 'c', 3),
+        ];
+        let found = |text: &str| find(&images, &reference(text)).map(|image| image.name.to_string());
+        assert_eq!(found("a:1").as_deref(), Some("a-1-bbbbbbbbbbbb"));
         let index = format!("sha256:{}", "d".repeat(64));
         let images = [image("by-index", &format!("docker.io/library/a:1@{index}"), 'a', 1)];
         let found = |text: &str| find(&images, &reference(text)).map(|image| image.name.to_string());

@@ -55,6 +55,10 @@ pub fn prepare(
     let wish = flags.image.clone().unwrap_or_else(|| ImageWish::Name(spec.image.clone()));
     let image = images::ensure(client, paths, &config, &wish, progress)?;
     spec.image = image.name.clone();
+    if flags.disk_size.is_none() {
+        // What nobody asked for must not be too small.
+        spec.disk = spec.disk.max(image.size);
+    }
     if let (None, Some(kernel)) = (&flags.kernel, &image.kernel) {
         spec.kernel = kernel.clone();
     }
