@@ -128,7 +128,7 @@ pub fn cut_short(world: &World) {
     let boot = boot_id(world, "box");
     let before = world.census();
     for stage in ["copying the disk", "removing the identity", "writing the image"] {
-        for victim in ["daemon", "client", "ctrl-c"] {
+        for victim in ["daemon", "client", "terminated"] {
             // Stages are told on standard error.
             let told = format!("exec {} image commit box made 2>&1", world.binary().display());
             let commit = world.tool("sh", &["-c", &told]).limit(BOOT).spawn();
@@ -143,8 +143,9 @@ pub fn cut_short(world: &World) {
                     -9
                 }
                 _ => {
-                    commit.signal(Signal::INT);
-                    -2
+                    // Not SIGINT, which whoever is started in the background of a script ignores.
+                    commit.signal(Signal::TERM);
+                    -15
                 }
             };
             let ended = commit.wait();
