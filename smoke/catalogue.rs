@@ -1,14 +1,12 @@
 //! What can be pulled by name, from sources that fail and the one that does not.
 
-use std::net::TcpStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::base::NAME;
 use crate::exec::BOOT;
-use crate::registry::{Layout, Packing};
+use crate::registry::{Layout, Packing, wait_until_answered};
 use crate::world::World;
 
 /// Where files are served, in the scenario's own network namespace.
@@ -58,7 +56,7 @@ pub fn sources_are_tried_in_order(world: &World) {
         length(&served.join("tiny.tar"))
     );
     std::fs::write(world.home().join("catalogue.toml"), catalogue).expect("written");
-    wait_for_server();
+    wait_until_answered(SERVER);
     world.start();
 
     let listed = world.banger(&["image", "list", "--available"]).output().ok().text();
@@ -105,12 +103,4 @@ fn described(world: &World, file: &Path) -> String {
 
 fn length(file: &Path) -> u64 {
     std::fs::metadata(file).expect("it is there").len()
-}
-
-fn wait_for_server() {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(SERVER).is_err() {
-        assert!(Instant::now() < deadline, "the server does not answer");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

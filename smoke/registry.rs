@@ -34,11 +34,7 @@ impl Registry {
         );
         std::fs::write(&file, text).expect("written");
         let server = world.tool("docker-registry", &["serve", &file.display().to_string()]).limit(900).spawn();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(REGISTRY).is_err() {
-            assert!(Instant::now() < deadline, "the registry does not answer");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait_until_answered(REGISTRY);
         Self { server }
     }
 
@@ -48,6 +44,15 @@ impl Registry {
         let to = format!("docker://{REGISTRY}/{name}:1");
         let words = ["copy", "-q", "--insecure-policy", "--dest-tls-verify=false", &from, &to];
         world.tool("skopeo", &words).limit(300).output().ok();
+    }
+}
+
+/// Waits for a server, somebody else's program, which does not say when it listens.
+pub fn wait_until_answered(address: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < deadline, "nobody answers at {address}");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

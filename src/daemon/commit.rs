@@ -17,14 +17,14 @@ use super::catalogue::{begin, note_image, turn_of_new};
 use super::creation::{self, Asked};
 use super::machine::{Live, Original};
 use super::operation::Op;
-use super::steps::{files_of, load, monitor_of, perform};
+use super::steps::{files_of, load, monitor_of, perform, set_clock_later};
 use super::{Daemon, disks, lifecycle, reconcile, register};
 use crate::model::identity::{SEALED, Seal};
 use crate::model::image::ImageRecord;
 use crate::model::plan::{Step, Wanted};
 use crate::model::size::human;
-use crate::model::{Egress, ImageName, Mib, OpId, TimeSpan, VmId, VmName, VmRecord, VmSpec, VmState};
-use crate::os::clock::{unix_nanos, unix_seconds};
+use crate::model::{Egress, ImageName, Mib, TimeSpan, VmId, VmName, VmRecord, VmSpec, VmState};
+use crate::os::clock::unix_seconds;
 use crate::os::files::free_bytes;
 use crate::os::socket::Peer;
 use crate::protocol::guest::{GuestRequest, PROTOCOL_SYNC};
@@ -118,7 +118,7 @@ async fn copy(daemon: &Arc<Daemon>, op: &Op, peer: Peer, id: &VmId) -> Result<Vm
     let keys = unblock(move || files.keys()).await;
     let keys = keys.map_err(|e| Fault::failed(format!("cannot read the keys of VM '{name}'"), &e))?;
     let seal = Seal { name: vm.spec.name.clone(), authorized_key: keys.client_public };
-    creation::create(daemon, &op.untold(), asked_for(Original { vm, seal }, peer)?).await
+    creation::create(daemon, &op.as_part(), asked_for(Original { vm, seal }, peer)?).await
 }
 
 fn asked_for(original: Original, peer: Peer) -> Result<Asked, Fault> {
@@ -230,21 +230,12 @@ async fn make_sure_it_runs(
     Err(fault.hint(format!("banger vm restart {}", vm.spec.name)))
 }
 
-/// The clock of a guest that was halted has stood still.
-pub(super) fn set_clock_later(daemon: &Arc<Daemon>, id: VmId, live: Arc<Live>) {
-    daemon.spawn(async move {
-        if let Err(fault) = live.agent.ask(OpId::BACKGROUND, GuestRequest::SetClock { now_ns: unix_nanos() }).await {
-            warn!("the clock of VM {id} may be late: {fault}");
-        }
-    });
-}
-
 /// Boots the copy, which ends by itself; a fault unless it says that it has done its work.
 async fn seal(daemon: &Arc<Daemon>, op: &Op, copy: &VmRecord) -> Result<(), Fault> {
     let machine = daemon.machine(&copy.id);
     {
         let _turn = machine.turn.lock().await;
-        let op = op.untold();
+        let op = op.as_part();
         perform(daemon, &op, &copy.id, Step::Mark(VmState::Starting)).await?;
         perform(daemon, &op, &copy.id, Step::Launch).await?;
     }

@@ -50,17 +50,19 @@ pub struct Op {
     pub cancel: Arc<Cancel>,
     events: Option<Sender<Event>>,
     last_stage: Arc<Mutex<String>>,
+    /// Whether its stages are told.
+    staged: bool,
 }
 
 impl Op {
     /// An operation that somebody asked for and listens to.
     pub fn asked(id: OpId, events: Sender<Event>) -> Self {
-        Self { id, cancel: Arc::default(), events: Some(events), last_stage: Arc::default() }
+        Self { id, cancel: Arc::default(), events: Some(events), last_stage: Arc::default(), staged: true }
     }
 
     /// An operation that nobody asked for.
     pub fn background() -> Self {
-        Self { id: OpId::BACKGROUND, cancel: Arc::default(), events: None, last_stage: Arc::default() }
+        Self { id: OpId::BACKGROUND, cancel: Arc::default(), events: None, last_stage: Arc::default(), staged: true }
     }
 
     /// The same operation, given up only by whoever sets this one's `cancel`: what takes something
@@ -69,9 +71,9 @@ impl Op {
         Self { cancel: Arc::default(), ..self.clone() }
     }
 
-    /// The same operation, of which nobody is told: part of a larger one.
-    pub fn untold(&self) -> Self {
-        Self { events: None, ..self.clone() }
+    /// The same operation as part of a larger one, whose own stages are told. Everything else is told as ever.
+    pub fn as_part(&self) -> Self {
+        Self { staged: false, ..self.clone() }
     }
 
     /// What `future` gives, or `None` when it is cancelled first.
@@ -86,6 +88,9 @@ impl Op {
 
     /// Tells that a stage begins; the same one again is told once.
     pub fn stage(&self, name: &str) {
+        if !self.staged {
+            return;
+        }
         if let Ok(mut last) = self.last_stage.lock() {
             if *last == name {
                 return;
@@ -111,5 +116,26 @@ impl Op {
     /// The fault of a cancelled operation.
     pub fn cancelled() -> Fault {
         Fault::new(FaultKind::Cancelled, "cancelled")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_tells_no_stages_and_everything_else() {
+        let (sender, told) = smol::channel::bounded(8);
+        let op = Op::asked(OpId::BACKGROUND, sender);
+        op.stage("whole");
+        let part = op.as_part();
+        part.stage("part");
+        part.tell(Event::Warning { text: "look".into() });
+        op.stage("next");
+        let told: Vec<Event> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+        let stage = |name: &str| Event::Stage { name: name.into() };
+        assert_eq!(told, [stage("whole"), Event::Warning { text: "look".into() }, stage("next")]);
+        op.cancel.set();
+        assert!(part.safe_point().is_err(), "it ends with the whole");
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use log::info;
+use log::{info, warn};
 
 use super::agent::AgentLink;
 use super::blocking::unblock;
@@ -15,15 +15,16 @@ use super::operation::Op;
 use super::outward::Outward;
 use super::secrets::Vault;
 use super::vm_files::VmFiles;
-use super::{Daemon, commit, disks, dns, lifecycle, readiness, reconcile, register, secrets, shutdown, vsock};
+use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, register, secrets, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
 use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3, IdentityV4};
 use crate::model::image::ImageRecord;
 use crate::model::plan::Step;
-use crate::model::{MacAddr, ProcessRef, Slot, Subnet, VmId, VmRecord, VmState};
+use crate::model::{MacAddr, OpId, ProcessRef, Slot, Subnet, VmId, VmRecord, VmState};
 use crate::os::clock::{unix_nanos, unix_seconds};
 use crate::os::fault_point::Moment;
 use crate::os::process;
+use crate::protocol::guest::GuestRequest;
 use crate::protocol::root::{RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind, frame};
 use crate::ssh::KnownHosts;
@@ -311,10 +312,19 @@ pub(super) async fn go_live(
     watch(daemon, id.clone(), live.clone());
     let begun = live.control.begin();
     if begun.await.map_err(|e| Fault::failed("the monitor did not start", &e))? {
-        commit::set_clock_later(daemon, id.clone(), live);
+        set_clock_later(daemon, id.clone(), live);
     }
     info!("[{}] VM {} runs as {process}", op.id, vm.spec.name);
     Ok(())
+}
+
+/// The clock of a guest that was halted has stood still.
+pub(super) fn set_clock_later(daemon: &Arc<Daemon>, id: VmId, live: Arc<Live>) {
+    daemon.spawn(async move {
+        if let Err(fault) = live.agent.ask(OpId::BACKGROUND, GuestRequest::SetClock { now_ns: unix_nanos() }).await {
+            warn!("the clock of VM {id} may be late: {fault}");
+        }
+    });
 }
 
 /// Waits for the monitor's end, for as long as the daemon lives.

@@ -27,8 +27,13 @@ impl Flat {
     /// One that holds what `image` does so far, `size` long; for the owner alone.
     pub(super) fn begin(image: &Path, name: &Path, size: Mib) -> io::Result<Self> {
         let part = name.with_extension("flat");
-        content::replicate(image, &part, Some(size.bytes()), &|_| Ok(()))?;
-        let file = OpenOptions::new().write(true).open(&part).map_err(named("open", &part))?;
+        // On the disk it is once it is finished.
+        let begun = content::borrow(image, &part).and_then(|()| {
+            let file = OpenOptions::new().write(true).open(&part).map_err(named("open", &part))?;
+            file.set_len(size.bytes()).map_err(named("make large enough", &part))?;
+            Ok(file)
+        });
+        let file = begun.inspect_err(|_| drop(remove_file(&part)))?;
         Ok(Self { file, size: size.bytes(), piece: vec![0; PIECE as usize], part, name: name.to_owned() })
     }
 

@@ -72,14 +72,14 @@ fn give_back() -> Result<(), GuestError> {
 /// Each piece with its name; all are tried.
 fn clean(root: &Path, seal: &Seal) -> Vec<(&'static str, io::Result<()>)> {
     vec![
-        ("host keys", wipe_all(&host_keys(root))),
+        ("host keys", wipe_all(host_keys(root))),
         ("authorized key", authorized_key(root, &seal.authorized_key)),
         ("machine id", machine_id(root)),
         ("host name", host_name(root, seal.name.as_str())),
         ("line in hosts", rewrite(&root.join("etc/hosts"), without_marked_line)),
         ("resolver", empty(&root.join("etc/resolv.conf"), 0o644)),
         ("trusted authority", trust::distrust(root)),
-        ("random seed", wipe_all(&SECRETS.map(|path| Ok(root.join(path))))),
+        ("random seed", wipe_all(SECRETS.map(|path| Ok(root.join(path))))),
     ]
 }
 
@@ -107,11 +107,8 @@ fn loosen(file: &File) {
     }
 }
 
-fn wipe_all(paths: &[io::Result<PathBuf>]) -> io::Result<()> {
-    paths.iter().try_for_each(|path| match path {
-        Ok(path) => wipe(path),
-        Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
-    })
+fn wipe_all(paths: impl IntoIterator<Item = io::Result<PathBuf>>) -> io::Result<()> {
+    paths.into_iter().try_for_each(|path| wipe(&path?))
 }
 
 fn wipe(path: &Path) -> io::Result<()> {
@@ -125,14 +122,16 @@ fn wipe(path: &Path) -> io::Result<()> {
 
 /// Zeros over the content of a file, on the disk: ext4 writes in place. Nothing happens to what is no file.
 fn overwrite(path: &Path) -> io::Result<()> {
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !found.is_file() {
-        return Ok(());
-    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
     let no_link = OFlags::NOFOLLOW.bits() as i32;
     loosen(&OpenOptions::new().read(true).custom_flags(no_link).open(path)?);
     let mut file = OpenOptions::new().write(true).custom_flags(no_link).open(path)?;
-    io::copy(&mut io::Read::take(io::repeat(0), found.len().min(LIMIT)), &mut file)?;
+    let length = file.metadata()?.len().min(LIMIT);
+    io::copy(&mut io::Read::take(io::repeat(0), length), &mut file)?;
     file.flush()?;
     file.sync_all()
 }
