@@ -14,7 +14,10 @@ use crate::runner::skip;
 use crate::world::World;
 
 /// What the root is made of, beside the smallest Debian.
-const PACKAGES: &str = "--include=systemd,systemd-sysv,dbus,nftables,iproute2,procps,ca-certificates,systemd-resolved";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,nftables,iproute2,procps,ca-certificates,systemd-resolved";
+
+/// What VMs on QEMU need beside that, and those who use them.
+const FOR_QEMU: &str = "qemu-system-x86,openssh-client,git,kmod,passwd,util-linux";
 
 /// Boots `$1` with the folder `$2` in it. A host with mixed hierarchies shows its unified one there.
 const BOOT: &str = r#"
@@ -29,19 +32,25 @@ exec systemd-nspawn --boot --quiet --directory="$1" --volatile=overlay --machine
 
 /// The world of a container on the fake monitor, where one can be booted.
 pub fn world_of(world: &World) -> World {
+    can_be_booted();
+    on_the_fake_monitor(world)
+}
+
+/// Skips the scenario where no container can be booted.
+pub fn can_be_booted() {
     if Command::new("systemd-nspawn").arg("--version").stdout(Stdio::null()).status().is_err() {
         skip("systemd-nspawn is missing: apt-get install systemd-container");
     }
     if !Path::new("/dev/net/tun").exists() {
         skip("there is no /dev/net/tun");
     }
-    on_the_fake_monitor(world)
 }
 
 /// A small Debian with systemd, made once.
-fn root(world: &World) -> PathBuf {
+fn root(world: &World, packages: &str) -> PathBuf {
     // Another list makes another root.
-    let name = format!("systemd-root-{:08x}", fnv1a(PACKAGES.as_bytes()) as u32);
+    let include = format!("--include={packages}");
+    let name = format!("systemd-root-{:08x}", fnv1a(include.as_bytes()) as u32);
     let (root, made) = (cache().join(&name), cache().join(format!("{name}.made")));
     if made.exists() {
         return root;
@@ -51,7 +60,7 @@ fn root(world: &World) -> PathBuf {
     }
     std::fs::create_dir_all(cache()).expect("the cache's folder can be created");
     let path = root.to_str().expect("a plain path");
-    let arguments = ["mmdebstrap", "--quiet", "--variant=minbase", PACKAGES, "bookworm", path];
+    let arguments = ["mmdebstrap", "--quiet", "--variant=minbase", &include, "bookworm", path];
     outside(world, &arguments).limit(400).output().ok();
     std::fs::write(made, "").expect("the mark can be written");
     root
@@ -78,9 +87,14 @@ pub struct Host<'w> {
 impl<'w> Host<'w> {
     /// Boots one, with helper and daemon running.
     pub fn boot(world: &'w World) -> Self {
-        let host = Self::boot_root(world, &root(world));
+        let host = Self::boot_root(world, &root(world, PACKAGES));
         host.install_services();
         host
+    }
+
+    /// Boots one in which banger is not installed, and VMs on QEMU can be.
+    pub fn boot_without_banger(world: &'w World) -> Self {
+        Self::boot_root(world, &root(world, &format!("{PACKAGES},{FOR_QEMU}")))
     }
 
     fn boot_root(world: &'w World, root: &Path) -> Self {
@@ -130,6 +144,16 @@ impl<'w> Host<'w> {
         let mut all = vec!["--target", &leader, "--all", "--wd=/", program];
         all.extend(arguments);
         self.world.tool("nsenter", &all)
+    }
+
+    /// The binary under test, which is there at the same place.
+    pub fn binary(&self) -> &Path {
+        self.world.binary()
+    }
+
+    /// The world's folder, which is there at the same place.
+    pub fn world_folder(&self) -> &Path {
+        self.world.folder()
     }
 
     /// `banger ARGUMENTS` in it.

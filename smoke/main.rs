@@ -65,6 +65,8 @@ mod guests;
 mod hostile;
 /// Kernels and images.
 mod images;
+/// A system install.
+mod installed;
 /// Random kills while VMs live.
 mod kills;
 /// What is left when a VM is gone.
@@ -150,6 +152,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("faults_without_cgroups", 90, faults::without_cgroups_nothing_is_lost),
     Scenario::new("systemd_scopes", 300, systemd::systemd_scopes),
     Scenario::new("resolved", 300, resolved::finds_vms),
+    Scenario::new("installed", 600, installed::from_install_to_purge),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),

@@ -41,9 +41,9 @@ pub fn start(environment: &Environment, paths: &Paths) -> Result<Start, Failure>
     if daemon && helper.unwrap_or(true) {
         return Ok(Start::Unchanged);
     }
-    if environment.installed {
+    if environment.is_system() {
         let fault = Fault::new(FaultKind::Unavailable, "the services of this installation do not run");
-        return Err(fault.hint("sudo systemctl restart bangerd-root bangerd").into());
+        return Err(fault.hint("sudo banger system restart").into());
     }
     if rustix::process::geteuid().is_root() {
         let helper = ensure_helper(paths, environment.uid)?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::interrupt::{Interrupts, Waited, wait_readable};
 use super::report::Failure;
+use crate::host::install::restart_command;
 use crate::model::OpId;
 use crate::os::{random, socket};
 use crate::protocol::owner::{Answer, Call, OwnerReply, OwnerRequest};
@@ -19,9 +20,6 @@ use crate::protocol::{Event, Fault, FaultKind, FrameBuffer, Hello, frame};
 
 /// How long the other side may take to say hello: it does so at once, unless it hangs.
 const HELLO_LIMIT: Duration = Duration::from_secs(10);
-
-/// What to type when daemon and command line are of different versions.
-const VERSION_CURE: &str = "banger daemon stop && banger daemon start";
 
 /// A stream of frames with descriptors beside them.
 #[derive(Debug)]
@@ -59,7 +57,7 @@ impl Channel {
     pub fn greet(&mut self) -> Result<(), Failure> {
         self.send(&Hello::ours(), &[])?;
         let hello: Hello = self.receive(Some(HELLO_LIMIT))?;
-        Ok(hello.check(&format!("the {}", self.peer), VERSION_CURE)?)
+        Ok(hello.check(&format!("the {}", self.peer), restart_command())?)
     }
 
     /// Sends one frame, with `files` beside it.
@@ -107,7 +105,7 @@ impl Channel {
 
     fn garbled(&self, error: &frame::FrameError) -> Failure {
         let fault = Fault::new(FaultKind::BadVersion, format!("the {} could not be understood", self.peer));
-        fault.cause(error.to_string()).hint(VERSION_CURE).into()
+        fault.cause(error.to_string()).hint(restart_command()).into()
     }
 
     fn ended(&self) -> Failure {
@@ -241,7 +239,7 @@ mod tests {
         match asked(hello).0 {
             Err(Failure::Fault { fault, .. }) => {
                 assert_eq!(fault.kind, FaultKind::BadVersion);
-                assert_eq!(fault.hints, [VERSION_CURE]);
+                assert_eq!(fault.hints, [restart_command()]);
             }
             other => panic!("{other:?}"),
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use smol::Async;
 
 use super::wire::{Wire, WireError};
+use crate::host::install::{restart_command, start_command};
 use crate::model::OpId;
 use crate::protocol::root::{RootAnswer, RootCall, RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind, Hello};
@@ -18,9 +19,6 @@ use crate::vmm::deadline::within;
 
 /// The helper's longest deed is killing a monitor and waiting for its end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-
-/// The command that brings both processes to the same version.
-const CURE: &str = "banger daemon stop && banger daemon start";
 
 /// The root helper, as seen from here.
 #[derive(Debug)]
@@ -79,14 +77,14 @@ impl Helper {
         };
         let (hello, _) =
             within(ANSWER_LIMIT, greeting).await.unwrap_or_else(late).map_err(|e| self.silent(&e.to_string()))?;
-        hello.check("the root helper", CURE)?;
+        hello.check("the root helper", restart_command())?;
         Ok(wire)
     }
 
     fn silent(&self, why: &str) -> Fault {
         Fault::new(FaultKind::Unavailable, format!("the root helper does not answer at {}", self.path.display()))
             .cause(why)
-            .hint("sudo banger daemon start")
+            .hint(start_command())
     }
 }
 

@@ -15,6 +15,7 @@ use super::crowd::{Crowd, Place};
 use super::operation::Op;
 use super::wire::{Wire, WireError};
 use super::{Daemon, Ending, calls};
+use crate::host::install::restart_command;
 use crate::os::socket::{Peer, peer};
 use crate::protocol::hello::{BUILD, PROTOCOL};
 use crate::protocol::owner::{Answer, Call, OwnerReply, OwnerRequest};
@@ -73,7 +74,7 @@ async fn serve(daemon: &Arc<Daemon>, stream: Async<UnixStream>, mut place: Place
         return Ok(());
     }
     let hello = within(GREETING_LIMIT, greeting(&mut wire, &place)).await.unwrap_or_else(late)?;
-    if let Err(fault) = hello.check("the client", "banger daemon stop && banger daemon start") {
+    if let Err(fault) = hello.check("the client", restart_command()) {
         return within(GREETING_LIMIT, serve_stranger(&mut wire, fault)).await.unwrap_or_else(late);
     }
     place.keep();

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use smol::future::FutureExt;
-use smol::{Async, Executor};
+use smol::{Async, Executor, Timer};
 
 use super::{Daemon, Ending, dns, helper, reconcile, secrets, server};
 use crate::host::config::{Config, VmmSetting};
 use crate::host::paths::Paths;
 use crate::os::fault_point::FaultPoint;
 use crate::os::files::{Lock, ensure_dir};
+use crate::os::service::{self, Heartbeat};
 use crate::protocol::hello::BUILD;
 use crate::store::{Store, migrations};
 use crate::vmm::deadline::within;
@@ -70,7 +71,7 @@ fn serve() -> ExitCode {
 
 struct Prepared {
     daemon: Arc<Daemon>,
-    listener: std::os::unix::net::UnixListener,
+    listener: service::Listener,
     ending: smol::channel::Receiver<Ending>,
     signals: UnixStream,
     _lock: Lock,
@@ -89,7 +90,7 @@ fn prepare() -> Result<Prepared, String> {
     let lock = Lock::attempt(&paths.daemon_lock()).map_err(|e| text(&e))?;
     let lock = lock.ok_or("another bangerd of this installation is running")?;
     // Before the store: a second daemon shall find the socket answered, not the database locked.
-    let listener = crate::os::socket::listen(&paths.socket()).map_err(|e| text(&e))?;
+    let listener = service::listen(&paths.socket()).map_err(|e| text(&e))?;
     let store = Store::open(&paths.state).map_err(|e| text(&e))?;
     let signals = terminating_signals().map_err(|e| text(&e))?;
     let (sender, ending) = smol::channel::bounded(1);
@@ -165,6 +166,9 @@ impl Prepared {
             warn!("some virtual machines are still being found again; serving meanwhile");
         }
         crate::os::readiness::announce()?;
+        if let Some(heart) = Heartbeat::wanted() {
+            daemon.spawn(beat(heart));
+        }
         let signals = Async::new(self.signals)?;
         let told = async {
             match self.ending.recv().await {
@@ -178,11 +182,23 @@ impl Prepared {
             let mut byte = [0; 1];
             (&mut signals.get_ref()).read_exact(&mut byte)
         };
-        let outcome = server::accept(&daemon, self.listener).or(told).or(signalled).await;
+        let service::Listener { socket, is_own } = self.listener;
+        let outcome = server::accept(&daemon, socket).or(told).or(signalled).await;
         info!("ends; virtual machines go on");
-        // While the lock is held: it is this daemon's own name that goes.
-        let _ = std::fs::remove_file(daemon.paths.socket());
+        service::tell_stopping();
+        if is_own {
+            // While the lock is held: it is this daemon's own name that goes.
+            let _ = std::fs::remove_file(daemon.paths.socket());
+        }
         outcome
+    }
+}
+
+/// By a task among the others: where none of them gets on, this does not either.
+async fn beat(mut heart: Heartbeat) {
+    loop {
+        Timer::at(heart.due()).await;
+        heart.beat();
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::authority::Root;
 use super::error::{Doing, HelperError, Result};
 use super::systemd::{self, NoScope, Scope};
+use super::user;
 use crate::model::{Mib, OpId, ProcessRef, VmId};
 use crate::os::cgroup::{self, Hierarchy, Kind};
 use crate::os::process;
@@ -261,7 +262,7 @@ impl Hierarchy {
         }
     }
 
-    fn remove(&self, _: &Root, own: &Path) -> Result<()> {
+    fn remove(&self, root: &Root, own: &Path) -> Result<()> {
         let doing = format!("remove cgroup {}", own.display());
         let deadline = Instant::now() + END_LIMIT;
         loop {
@@ -272,14 +273,14 @@ impl Hierarchy {
                 Err(_) if Instant::now() > deadline => {
                     return Err(HelperError::Unkillable(format!("a process in cgroup {}", own.display())));
                 }
-                Err(_) => empty(own, deadline).doing(&doing)?,
+                Err(_) => empty(root, own, deadline).doing(&doing)?,
             }
         }
     }
 }
 
 /// Kills the members of the cgroup `own` and waits for their end.
-fn empty(own: &Path, deadline: Instant) -> io::Result<()> {
+fn empty(root: &Root, own: &Path, deadline: Instant) -> io::Result<()> {
     // Version 2 since Linux 5.14 kills all at once; without it each is killed below.
     let _ = fs::write(own.join("cgroup.kill"), "1");
     let members = fs::read_to_string(own.join("cgroup.procs"))?;
@@ -291,7 +292,7 @@ fn empty(own: &Path, deadline: Instant) -> io::Result<()> {
             continue;
         }
         if let Some(pidfd) = pidfd {
-            process::kill(&pidfd)?;
+            user::or_as_user_of(root, pid, || process::kill(&pidfd))?;
             process::wait_for_end(&pidfd, deadline.saturating_duration_since(Instant::now()))?;
         }
     }

@@ -27,6 +27,7 @@ use rustix::mount::{
 use super::authority::Root;
 use super::disk::BlockDevice;
 use super::error::{Doing, HelperError, Result};
+use super::user;
 use crate::host::facts::FIRECRACKER;
 use crate::model::jail::{API_SOCKET, INITRAMFS, KERNEL, LOG, MODULES_DISK, ROOT_DISK, VSOCK_SOCKET, bell_socket};
 use crate::model::{ProcessRef, VmId};
@@ -189,11 +190,12 @@ pub struct Inhabited(OwnedFd);
 
 impl Inhabited {
     /// Looks into the jail of `process`, whose pidfd is `pidfd`.
-    pub fn enter(_: &Root, process: ProcessRef, pidfd: impl AsFd) -> Result<Self> {
+    pub fn enter(root: &Root, process: ProcessRef, pidfd: impl AsFd) -> Result<Self> {
         let doing = format!("look into the jail of {process}");
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = format!("/proc/{}/root", process.pid);
-        let folder = rustix::fs::open(path, flags, Mode::empty()).doing(&doing)?;
+        let open = || rustix::fs::open(&path, flags, Mode::empty()).map_err(io::Error::from);
+        let folder = user::or_as_user_of(root, process.pid, open).doing(&doing)?;
         // After it is open: while the process lives nobody else has its pid.
         if process::wait_for_end(pidfd, Duration::ZERO).doing(&doing)? {
             return Err(HelperError::Program { doing, said: "it has just ended".into() });

@@ -86,6 +86,8 @@ mod tap;
 mod tsc;
 /// Named steps, and the list backwards.
 mod undo;
+/// Deeds that a VM's own user may do.
+mod user;
 /// The little that a monitor sees of the filesystem.
 mod view;
 /// Notices when somebody takes rules away.

@@ -11,6 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use super::authority::Root;
 use super::error::{Doing, HelperError, Result};
+use super::user;
 use crate::model::{ProcessRef, VmId};
 use crate::os::process;
 
@@ -110,11 +111,11 @@ impl Monitors {
 
     /// Kills a VM's monitor and waits for it and for what keeps its output, which then has all of
     /// it; done when both are gone.
-    pub fn end(&mut self, _: &Root, id: &VmId) -> Result<Vec<Ended>> {
+    pub fn end(&mut self, root: &Root, id: &VmId) -> Result<Vec<Ended>> {
         let mut ended = Vec::new();
         for role in [Role::Monitor, Role::Console] {
             while let Some(at) = self.watched.iter().position(|w| w.id == *id && w.role == role) {
-                end_one(&self.watched[at])?;
+                end_one(root, &self.watched[at])?;
                 ended.push(self.reap(at));
             }
         }
@@ -132,12 +133,12 @@ impl Monitors {
 }
 
 /// What keeps the output ends by itself once the monitor is gone; it is killed only if it does not.
-fn end_one(watched: &Watched) -> Result<()> {
+fn end_one(root: &Root, watched: &Watched) -> Result<()> {
     let doing = || format!("end a process of VM {}", watched.id);
     if watched.role == Role::Console && process::wait_for_end(&watched.pidfd, Duration::from_secs(1)).doing(doing())? {
         return Ok(());
     }
-    process::kill(&watched.pidfd).doing(doing())?;
+    user::or_as_user_of(root, watched.process.pid, || process::kill(&watched.pidfd)).doing(doing())?;
     if process::wait_for_end(&watched.pidfd, END_LIMIT).doing(doing())? {
         return Ok(());
     }

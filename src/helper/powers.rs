@@ -25,6 +25,12 @@ pub fn are_gone(status: &str, uid: u32) -> bool {
     are_given_up(status, uid) && is_empty(status, BOUNDING)
 }
 
+/// The effective user and group.
+pub fn effective_ids(status: &str) -> Option<(u32, u32)> {
+    let effective = |name| field(status, name)?.split_ascii_whitespace().nth(1)?.parse().ok();
+    Some((effective("Uid:")?, effective("Gid:")?))
+}
+
 fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
@@ -58,6 +64,13 @@ mod tests {
             let status = STATUS.replace(was, is);
             assert!(!are_gone(&status, 7) && !are_given_up(&status, 7), "{is}");
         }
+    }
+
+    #[test]
+    fn the_effective_ids_are_the_second_ones() {
+        let status = STATUS.replace("Uid:\t7\t7", "Uid:\t7\t8").replace("Gid:\t7\t7", "Gid:\t7\t9");
+        assert_eq!(effective_ids(&status), Some((8, 9)));
+        assert_eq!(effective_ids("Uid:\t7\n"), None);
     }
 
     #[test]

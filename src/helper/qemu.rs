@@ -92,9 +92,10 @@ fn machine(words: &mut Words, id: &VmId, launch: &QemuLaunch, clock_known: bool)
     words.pair("-name", id.as_str());
     let old = if launch.accel == Accel::Kvm || clock_known { "off" } else { "on" };
     words.pair("-M", format!("microvm,acpi=on,rtc=on,isa-serial=on,ioapic2=off,pit={old},pic={old}"));
+    // No memory of a monitor is both written and executed: its unit forbids it.
     let (accel, cpu) = match launch.accel {
         Accel::Kvm => ("kvm", "host"),
-        Accel::Tcg => ("tcg,thread=multi,tb-size=256", "max"),
+        Accel::Tcg => ("tcg,thread=multi,tb-size=256,split-wx=on", "max"),
     };
     words.pair("-accel", accel);
     words.pair("-cpu", cpu);
@@ -193,7 +194,7 @@ mod tests {
         let (tcg, kvm) = (line(&launch(Accel::Tcg, ""), FDS), line(&launch(Accel::Kvm, ""), FDS));
         let differing: Vec<_> = tcg.iter().zip(&kvm).filter(|(a, b)| a != b).map(|(_, b)| b.as_str()).collect();
         assert_eq!(differing, ["kvm", "host", KERNEL_ARGUMENTS]);
-        assert_eq!(values(&tcg, "-accel"), ["tcg,thread=multi,tb-size=256"]);
+        assert_eq!(values(&tcg, "-accel"), ["tcg,thread=multi,tb-size=256,split-wx=on"]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::service::Service;
 use crate::host::paths::{Environment, Paths};
 use crate::os::accounts::{self, Account};
 use crate::os::own_folder::OwnFolder;
+use crate::os::service::{self, Heartbeat, Listener};
 use crate::protocol::root::RootRequest;
 
 /// Conversations at the same time: the daemon's few, a person's, and some to spare.
@@ -37,6 +38,7 @@ struct Server {
     signals: UnixStream,
     connections: Vec<Connection>,
     service: Service,
+    heart: Option<Heartbeat>,
     shutting_down: bool,
     _lock: OwnedFd,
 }
@@ -65,6 +67,7 @@ pub fn serve(arguments: &[OsString]) -> Result<()> {
         server.turn()?;
     }
     log::info!("ending; monitors go on");
+    service::tell_stopping();
     Ok(())
 }
 
@@ -96,18 +99,24 @@ impl Server {
         let lock = lock(&folder)?;
         crate::os::logger::install_for_daemon(&folder.at(LOG)).doing("open the log")?;
         let signals = signals().doing("wait for signals")?;
-        let listener = crate::os::socket::listen(&folder.at(SOCKET)).doing("listen")?;
+        let Listener { socket: listener, is_own } = service::listen(&folder.at(SOCKET)).doing("listen")?;
         listener.set_nonblocking(true).doing("listen")?;
         let fake = std::env::var_os(FAKE).is_some_and(|value| value == "1");
         // The socket answers only once all VMs are known: until then connections wait in its queue.
-        folder.give(SOCKET, owner)?;
+        if is_own {
+            folder.give(SOCKET, owner)?;
+        }
         let service = Service::start(root, folder, disks, fake)?;
-        Ok(Self { owner, listener, signals, connections: Vec::new(), service, shutting_down: false, _lock: lock })
+        let (connections, heart) = (Vec::new(), Heartbeat::wanted());
+        Ok(Self { owner, listener, signals, connections, service, heart, shutting_down: false, _lock: lock })
     }
 
     /// Waits for anything, and serves all of it.
     fn turn(&mut self) -> Result<()> {
         let ready = self.wait()?;
+        if let Some(heart) = &mut self.heart {
+            heart.beat();
+        }
         self.shutting_down |= ready.signals;
         // From the back, because each one that ended is taken out.
         for at in (0..ready.pidfds.len()).rev().filter(|at| ready.pidfds[*at]) {
@@ -156,7 +165,8 @@ impl Server {
         if self.connections.iter().any(Connection::has_work) {
             return Some(Timespec { tv_sec: 0, tv_nsec: 0 });
         }
-        let first = self.connections.iter().filter_map(Connection::deadline).min()?;
+        let beat = self.heart.as_ref().map(Heartbeat::due);
+        let first = self.connections.iter().filter_map(Connection::deadline).chain(beat).min()?;
         // Rounded up: a wait that ends too early would be repeated until the time has come.
         let rest = first.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         Some(Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) })

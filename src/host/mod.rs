@@ -11,5 +11,7 @@ pub mod config;
 pub mod facts;
 /// Which versions of Firecracker are driven.
 pub mod firecracker;
+/// The record of a system install.
+pub mod install;
 /// Where things lie.
 pub mod paths;

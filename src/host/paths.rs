@@ -3,10 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::install::INSTALL_FILE;
 use crate::model::ImageName;
-
-/// Marks a system install.
-pub const INSTALL_FILE: &str = "/etc/banger/install.toml";
 
 /// Root's cache, where an installation is another's.
 const ROOTS_CACHE: &str = "/var/cache/banger-root";
@@ -53,7 +51,7 @@ pub struct Environment {
     pub xdg_runtime: Option<PathBuf>,
     /// Effective uid of the owner.
     pub uid: u32,
-    /// Whether [`INSTALL_FILE`] exists.
+    /// Whether there is a system install.
     pub installed: bool,
 }
 
@@ -73,6 +71,11 @@ impl Environment {
             uid,
             installed: Path::new(INSTALL_FILE).exists(),
         }
+    }
+
+    /// Whether what it leads to is the system's installation.
+    pub fn is_system(&self) -> bool {
+        self.installed && self.banger_home.is_none()
     }
 
     /// Of another account, as `daemon start --owner` needs it: only `BANGER_HOME` is inherited.

@@ -62,6 +62,11 @@ pub fn groups_of(name: &str) -> Vec<u32> {
     database.lines().filter_map(gid).collect()
 }
 
+/// The account of one line of passwd(5).
+pub fn of_line(line: &str) -> Option<Account> {
+    parse(line)
+}
+
 fn parse(line: &str) -> Option<Account> {
     let mut fields = line.split(':');
     let name = fields.next()?.to_owned();

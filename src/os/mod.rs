@@ -38,6 +38,8 @@ pub mod random;
 pub mod readiness;
 /// Removing a tree and nothing else.
 pub mod remove;
+/// What systemd gives a service and wants to hear.
+pub mod service;
 /// Unix sockets: descriptors beside bytes, peers' credentials, listening.
 pub mod socket;
 /// Terminals.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::host::choose::{check_firecracker, choose_vmm};
 use crate::host::config::Config;
 use crate::host::facts::Facts;
+use crate::host::install::{restart_command, start_command};
 use crate::model::VmName;
 use crate::model::address::DNS_LOOPBACK;
 use crate::model::choice::VmmKind;
@@ -217,7 +218,7 @@ fn daemon(seen: &Seen) -> Vec<Row> {
     let mut rows = vec![same_build("daemon", &daemon.build, &seen.build)];
     match &daemon.helper {
         Ok(build) => rows.push(same_build("helper", build, &seen.build)),
-        Err(why) => rows.push(Row::failed("helper", why.clone(), "sudo banger daemon start")),
+        Err(why) => rows.push(Row::failed("helper", why.clone(), start_command())),
     }
     rows.push(snapshots(seen, daemon));
     rows.extend(daemon.obstacles.iter().map(|chain| firewall(chain)));
@@ -236,11 +237,7 @@ fn daemon(seen: &Seen) -> Vec<Row> {
 fn same_build(check: &'static str, theirs: &str, ours: &str) -> Row {
     match theirs == ours {
         true => Row::ok(check, theirs),
-        false => Row::warning(
-            check,
-            format!("it is banger {theirs}, this is {ours}"),
-            "banger daemon stop && banger daemon start      (VMs go on running)",
-        ),
+        false => Row::warning(check, format!("it is banger {theirs}, this is {ours}"), restart_command()),
     }
 }
 

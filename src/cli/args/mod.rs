@@ -13,6 +13,7 @@ mod kernel;
 mod lifecycle;
 mod rewrite;
 mod secret;
+mod system;
 mod usage;
 mod vm;
 mod wish;
@@ -29,6 +30,7 @@ pub use image::{CacheCommand, ImageCommand, ImageList, ImagePull, ImageRegister}
 pub use kernel::{KernelCommand, KernelImport, KernelList};
 pub use lifecycle::VmSet;
 pub use secret::{AskedSecret, Source};
+pub use system::{SystemCommand, SystemGroup};
 pub use usage::Usage;
 pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
 pub use wish::{ImageWish, PullSource};
@@ -87,6 +89,7 @@ pub enum Command {
     Image(ImageGroup),
     Kernel(KernelGroup),
     Daemon(DaemonGroup),
+    System(SystemGroup),
     Doctor(Doctor),
     Version(Version),
 }

@@ -24,6 +24,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// `daemon start`.
 pub fn start(owner: Option<&str>) -> Result<u8, Failure> {
+    not_of_the_system("start", "sudo banger system restart")?;
     if let Some(owner) = owner {
         let account = accounts::find(owner)
             .ok_or_else(|| Failure::new(FaultKind::NotFound, format!("there is no account {owner:?}")))?;
@@ -40,6 +41,7 @@ pub fn start(owner: Option<&str>) -> Result<u8, Failure> {
 
 /// `daemon stop`: daemon and helper; done when both have ended.
 pub fn stop() -> Result<(), Failure> {
+    not_of_the_system("stop", "sudo systemctl stop bangerd.socket bangerd bangerd-root.socket bangerd-root")?;
     let paths = Paths::current();
     // Looked up before anything ends: afterwards nobody is there to be asked.
     let (daemon, helper) = (listener(&paths.socket(), "daemon")?, listener(&paths.root_socket(), "helper")?);
@@ -59,6 +61,15 @@ pub fn stop() -> Result<(), Failure> {
         Some(_) => "daemon and helper stopped; VMs go on running",
     });
     Ok(())
+}
+
+/// Services are systemd's to start and to stop: it would not know of either.
+fn not_of_the_system(verb: &str, cure: &str) -> Result<(), Failure> {
+    if !Environment::current().is_system() {
+        return Ok(());
+    }
+    let message = format!("banger is installed on this system: its services are not for `daemon {verb}`");
+    Err(Fault::new(FaultKind::Refused, message).hint(cure).into())
 }
 
 /// The process that listens at `path`, as a pidfd: its end can be waited for.
@@ -152,6 +163,7 @@ fn not_running(paths: &Paths, json: bool) -> Result<u8, Failure> {
 fn start_command() -> String {
     let uid = rustix::process::geteuid();
     match accounts::of_uid(uid.as_raw()) {
+        _ if Environment::current().is_system() => "sudo banger system restart".to_owned(),
         Some(account) if !uid.is_root() => format!("sudo banger daemon start --owner {}", account.name),
         Some(_) | None => "banger daemon start".to_owned(),
     }

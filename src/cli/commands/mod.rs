@@ -9,6 +9,7 @@ mod egress;
 mod exec;
 mod images;
 mod kernels;
+mod leave;
 mod list;
 mod logs;
 mod oci;
@@ -21,6 +22,7 @@ mod run;
 mod session;
 mod sources;
 mod stats;
+mod system;
 mod toolbox;
 mod version;
 mod vms;
@@ -29,7 +31,7 @@ pub mod way;
 mod workspace;
 
 use super::args::{CacheCommand, Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
-use super::args::{ListFlags, Usage, VmQuestion, WorkspaceCommand};
+use super::args::{ListFlags, SystemCommand, Usage, VmQuestion, WorkspaceCommand};
 use super::report::Failure;
 use crate::protocol::owner::AgentQuestion;
 
@@ -42,6 +44,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
         Command::Image(group) => image(group.command)?,
         Command::Kernel(group) => kernel(group.command)?,
         Command::Daemon(group) => return daemon(group.command),
+        Command::System(group) => return system(group.command),
         Command::Doctor(doctor) => return doctor::doctor(doctor.verbose, doctor.json),
         Command::Version(version) => version::version(version.json)?,
     }
@@ -112,6 +115,17 @@ fn daemon(command: DaemonCommand) -> Result<u8, Failure> {
         DaemonCommand::Stop(_) => daemon::stop()?,
         DaemonCommand::Status(status) => return daemon::status(status.json),
         DaemonCommand::Socket(_) => daemon::socket()?,
+    }
+    Ok(0)
+}
+
+fn system(command: SystemCommand) -> Result<u8, Failure> {
+    match command {
+        SystemCommand::Install(install) => system::install(install.owner.as_deref())?,
+        SystemCommand::Status(status) => return system::status(status.json),
+        SystemCommand::Restart(_) => system::restart()?,
+        SystemCommand::Refresh(_) => system::refresh()?,
+        SystemCommand::Uninstall(uninstall) => system::uninstall(uninstall.purge, uninstall.force)?,
     }
     Ok(0)
 }

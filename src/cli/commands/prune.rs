@@ -53,7 +53,8 @@ fn agreed(names: &[VmName]) -> Result<bool, Failure> {
     Ok(is_yes(&answer))
 }
 
-fn is_yes(answer: &str) -> bool {
+/// Whether an answer means yes.
+pub fn is_yes(answer: &str) -> bool {
     matches!(answer.trim(), "y" | "Y" | "yes")
 }
 

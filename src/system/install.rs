@@ -1,0 +1,345 @@
+//! Installing banger for an owner, refreshing what belongs to it, and taking it away again. What an installation
+//! consists of is data (`plan`); each part is made so that it can be taken back.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::deeds::{self, Deed, Done};
+use super::units::{self, SERVICES, SOCKETS};
+use super::{SystemError, failed, services};
+use crate::host::install::{INSTALL_FILE, InstallRecord};
+use crate::host::paths::{Environment, Paths};
+use crate::os::accounts::Account;
+use crate::os::files::remove_tree;
+
+/// Where a binary that is copied somewhere by hand is installed.
+pub const BINARY: &str = "/usr/local/bin/banger";
+
+/// Where a package's binary is: it stays the package's.
+const PACKAGED: &str = "/usr/bin/banger";
+
+/// Names beside the binary, of its services.
+const LINKS: [&str; 2] = ["bangerd", "bangerd-root"];
+
+/// What the helper tells udev, while udev runs.
+const UDEV_RULE: &str = "/run/udev/rules.d/60-banger-blocks.rules";
+
+/// Root's cache, when it uses banger.
+const ROOTS_CACHE: &str = "/var/cache/banger-root";
+
+/// An installation to be made.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Whose VMs it runs.
+    pub owner: Account,
+    /// Version of the running binary, as `1.2.3`.
+    pub version: String,
+    /// Its commit.
+    pub commit: String,
+    /// Where the running binary lies.
+    pub binary: PathBuf,
+}
+
+/// What came of an installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// There was none.
+    Anew,
+    /// Something is otherwise than it was.
+    Changed,
+    /// All was as it should be.
+    Unchanged,
+}
+
+/// Installs and starts; done when daemon and helper have said that they answer. After a failure all is as before.
+pub fn install(wish: &Wish) -> Result<Installed, (SystemError, Vec<SystemError>)> {
+    let found = InstallRecord::of_this_host().ok().flatten();
+    check(wish, found.as_ref()).map_err(|e| (e, Vec::new()))?;
+    let mut done = Done::default();
+    match make(&mut done, &plan(wish, found.as_ref())) {
+        Ok(()) => {}
+        Err(error) => return Err((error, go_back(done, found.is_some()))),
+    }
+    let outcome = match (found, done.has_changed()) {
+        (None, _) => Installed::Anew,
+        (Some(_), true) => Installed::Changed,
+        (Some(_), false) => Installed::Unchanged,
+    };
+    done.keep().map_err(|e| (e, Vec::new()))?;
+    Ok(outcome)
+}
+
+fn make(done: &mut Done, deeds: &[Deed]) -> Result<(), SystemError> {
+    done.make(deeds)?;
+    services::reload()?;
+    services::start(&SOCKETS)?;
+    if done.has_changed() { start_anew() } else { services::start(&SERVICES) }
+}
+
+/// Makes running services those of the files that are there, and has them start at boot.
+fn start_anew() -> Result<(), SystemError> {
+    for service in SERVICES {
+        services::restart(&[service])?;
+    }
+    services::start(&SERVICES)
+}
+
+/// What failed on the way back.
+fn go_back(done: Done, was_there: bool) -> Vec<SystemError> {
+    let mut failures = Vec::new();
+    if !was_there {
+        failures.extend(services::stop(&[SOCKETS, SERVICES].concat()).err());
+    }
+    failures.extend(done.take_back());
+    failures.extend(services::reload().err());
+    if was_there {
+        failures.extend(restart().err());
+    } else {
+        failures.extend(remove_runtime().err());
+    }
+    failures
+}
+
+/// Rewrites units and record as this binary wants them, and has systemd read them. Starts nothing.
+pub fn refresh(record: &InstallRecord, wish: &Wish) -> Result<(), SystemError> {
+    let deeds: Vec<Deed> = plan(wish, Some(record)).into_iter().filter(|d| !matches!(d, Deed::Program(_))).collect();
+    let mut done = Done::default();
+    if let Err(error) = done.make(&deeds) {
+        // The error that matters is the first.
+        done.take_back();
+        return Err(error);
+    }
+    done.keep()?;
+    services::reload()
+}
+
+/// Restarts helper and daemon; done when both answer. VMs go on.
+pub fn restart() -> Result<(), SystemError> {
+    // One that failed too often is not started again unless that is forgotten.
+    services::forget_failures(&[SOCKETS, SERVICES].concat());
+    services::start(&SOCKETS)?;
+    SERVICES.iter().try_for_each(|service| services::restart(&[service]))
+}
+
+/// Takes the installation away: services, units, links, binary, runtime folders. Everything is tried; what failed.
+pub fn uninstall(record: &InstallRecord) -> Vec<SystemError> {
+    let mut failures: Vec<SystemError> = services::stop(&[SOCKETS, SERVICES].concat()).err().into_iter().collect();
+    // The record goes last of the files: what is left can be taken away by asking again.
+    let (last, made): (Vec<_>, Vec<_>) =
+        record.made.iter().rev().partition(|path| Path::new(INSTALL_FILE).starts_with(path.as_path()));
+    failures.extend(made.into_iter().filter_map(|path| deeds::remove(path).err()));
+    failures.extend(services::reload().err());
+    failures.extend(remove_runtime().err());
+    if failures.is_empty() {
+        failures.extend(last.into_iter().filter_map(|path| deeds::remove(path).err()));
+    }
+    failures
+}
+
+/// Removes all data: VMs, images, kernels, caches, settings of the system. Everything is tried; what failed.
+pub fn purge() -> Vec<SystemError> {
+    let settings = Path::new(INSTALL_FILE).parent().map(Path::to_owned);
+    let all = data().into_iter().chain([PathBuf::from(ROOTS_CACHE)]).chain(settings);
+    let removed = all.map(|path| remove_tree(&path).map_err(failed(format!("remove {}", path.display()))));
+    removed.filter_map(Result::err).collect()
+}
+
+/// Where data is kept when an installation goes.
+pub fn data() -> Vec<PathBuf> {
+    let paths = system_paths();
+    vec![paths.state, paths.root_state, paths.cache]
+}
+
+/// Where things lie in a system install, whether there is one or not.
+pub fn system_paths() -> Paths {
+    Paths::new(&Environment { installed: true, ..Environment::default() })
+}
+
+/// Where the binary is to be run from: a package's stays where it is.
+pub fn place_of(running: &Path) -> PathBuf {
+    if running == Path::new(PACKAGED) { running.to_owned() } else { BINARY.into() }
+}
+
+fn remove_runtime() -> Result<(), SystemError> {
+    let paths = system_paths();
+    for folder in [&paths.run, &paths.root_run] {
+        remove_tree(folder).map_err(failed(format!("remove {}", folder.display())))?;
+    }
+    deeds::remove(Path::new(UDEV_RULE))?;
+    match Path::new(UDEV_RULE).parent() {
+        Some(folder) => deeds::remove(folder),
+        None => Ok(()),
+    }
+}
+
+fn check(wish: &Wish, found: Option<&InstallRecord>) -> Result<(), SystemError> {
+    if let Some(other) = found.filter(|record| record.uid != wish.owner.uid) {
+        return Err(SystemError::OtherOwner { installed: other.owner.clone() });
+    }
+    if let Some(path) = plan(wish, found).iter().find_map(|deed| in_the_way(deed, found)) {
+        return Err(SystemError::InTheWay { path });
+    }
+    let paths = system_paths();
+    for path in [paths.state, paths.cache] {
+        match path.symlink_metadata() {
+            Ok(about) if about.uid() != wish.owner.uid => {
+                return Err(SystemError::OthersData { path, uid: about.uid() });
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(format!("look at {}", path.display()))(e)),
+        }
+    }
+    Ok(())
+}
+
+/// A link or a unit in the place of one, that no installation has made. A binary may have been copied there by hand.
+fn in_the_way(deed: &Deed, found: Option<&InstallRecord>) -> Option<PathBuf> {
+    let is_right = match deed {
+        Deed::Folder(_) | Deed::Program(_) => true,
+        Deed::Link { at, target } => std::fs::read_link(at).is_ok_and(|there| there == *target),
+        Deed::File { path, text } => std::fs::read(path).is_ok_and(|there| there == text.as_bytes()),
+    };
+    let is_made = found.is_some_and(|record| is_in(&record.made, deed.path()));
+    let is_there = deed.path().symlink_metadata().is_ok() && deed.path() != Path::new(INSTALL_FILE);
+    (is_there && !is_right && !is_made).then(|| deed.path().to_owned())
+}
+
+/// What the installation consists of, in the order in which it is made.
+fn plan(wish: &Wish, found: Option<&InstallRecord>) -> Vec<Deed> {
+    plan_below(Path::new("/"), wish, found)
+}
+
+fn plan_below(root: &Path, wish: &Wish, found: Option<&InstallRecord>) -> Vec<Deed> {
+    let at = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    let record_file = at(Path::new(INSTALL_FILE));
+    let folder = record_file.parent().map(|folder| Deed::Folder(folder.to_owned()));
+    let mut rest = Vec::new();
+    if wish.binary != Path::new(PACKAGED) {
+        rest.push(Deed::Program(at(&wish.binary)));
+        let link = |name: &&str| Deed::Link { at: at(&wish.binary.with_file_name(name)), target: "banger".into() };
+        rest.extend(LINKS.iter().map(link));
+    }
+    let units = units::rendered(&wish.binary, &wish.owner);
+    rest.extend(units.into_iter().map(|unit| Deed::File { path: at(&unit.path), text: unit.text }));
+    let mut made = found.map(|record| record.made.clone()).unwrap_or_default();
+    let all = folder.iter().map(Deed::path).chain([record_file.as_path()]).chain(rest.iter().map(Deed::path));
+    let new: Vec<PathBuf> =
+        all.filter(|path| path.symlink_metadata().is_err() && !is_in(&made, path)).map(Path::to_owned).collect();
+    made.extend(new);
+    let record = InstallRecord {
+        version: wish.version.clone(),
+        commit: wish.commit.clone(),
+        owner: wish.owner.name.clone(),
+        uid: wish.owner.uid,
+        binary: wish.binary.clone(),
+        made,
+    };
+    // Written down before it is there.
+    let record = Deed::File { path: record_file, text: record.text() };
+    folder.into_iter().chain([record]).chain(rest).collect()
+}
+
+fn is_in(paths: &[PathBuf], path: &Path) -> bool {
+    paths.iter().any(|known| known == path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(binary: &str) -> Wish {
+        let owner =
+            Account { name: "alice".into(), uid: 1000, gid: 1000, home: "/home/alice".into(), shell: "/bin/sh".into() };
+        Wish { owner, version: "1.2.3".into(), commit: "12345678".into(), binary: binary.into() }
+    }
+
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a folder");
+        for folder in ["etc/systemd/system", "usr/local/bin"] {
+            std::fs::create_dir_all(root.path().join(folder)).expect("made");
+        }
+        root
+    }
+
+    fn record_of(root: &Path) -> InstallRecord {
+        InstallRecord::read(&root.join("etc/banger/install.toml")).expect("read").expect("there")
+    }
+
+    #[test]
+    fn all_that_is_made_is_written_down_and_taken_away_again() {
+        let root = root();
+        let deeds = plan_below(root.path(), &wish(BINARY), None);
+        Done::default().make(&deeds).expect("made");
+        let record = record_of(root.path());
+        assert_eq!((record.owner.as_str(), record.uid, record.binary.as_path()), ("alice", 1000, Path::new(BINARY)));
+        assert_eq!(record.made.len(), 2 + 3 + 4, "{:?}", record.made);
+        for path in record.made.iter().rev() {
+            deeds::remove(path).expect("removed");
+        }
+        for folder in ["etc/systemd/system", "usr/local/bin"] {
+            assert_eq!(std::fs::read_dir(root.path().join(folder)).expect("listed").count(), 0, "{folder}");
+        }
+        assert!(!root.path().join("etc/banger").exists());
+    }
+
+    #[test]
+    fn what_was_there_before_stays_when_it_is_taken_away() {
+        let root = root();
+        std::fs::create_dir(root.path().join("etc/banger")).expect("made");
+        std::fs::copy("/proc/self/exe", root.path().join("usr/local/bin/banger")).expect("copied");
+        Done::default().make(&plan_below(root.path(), &wish(BINARY), None)).expect("made");
+        let record = record_of(root.path());
+        let made = |name: &str| record.made.contains(&root.path().join(name));
+        assert!(!made("etc/banger") && !made("usr/local/bin/banger") && made("usr/local/bin/bangerd"));
+    }
+
+    #[test]
+    fn a_second_installation_remembers_what_the_first_has_made() {
+        let root = root();
+        Done::default().make(&plan_below(root.path(), &wish(BINARY), None)).expect("made");
+        let first = record_of(root.path());
+        let mut newer = wish(BINARY);
+        newer.version = "1.3.0".into();
+        let mut done = Done::default();
+        done.make(&plan_below(root.path(), &newer, Some(&first))).expect("made");
+        assert!(done.has_changed());
+        let second = record_of(root.path());
+        assert_eq!((second.made, second.version.as_str()), (first.made, "1.3.0"));
+    }
+
+    #[test]
+    fn a_packages_binary_is_left_where_it_is() {
+        assert_eq!(place_of(Path::new(PACKAGED)), Path::new(PACKAGED));
+        assert_eq!(place_of(Path::new("/home/alice/banger")), Path::new(BINARY));
+        let deeds = plan_below(Path::new("/nowhere"), &wish(PACKAGED), None);
+        assert!(deeds.iter().all(|deed| matches!(deed, Deed::File { .. } | Deed::Folder(_))), "{deeds:?}");
+    }
+
+    #[test]
+    fn what_somebody_else_has_put_there_is_not_replaced() {
+        let root = root();
+        let unit = root.path().join("etc/systemd/system/bangerd.service");
+        std::fs::write(&unit, "[Service]\n").expect("written");
+        let link = root.path().join("usr/local/bin/bangerd");
+        std::os::unix::fs::symlink("other", &link).expect("laid");
+        let deeds = plan_below(root.path(), &wish(BINARY), None);
+        let in_the_way: Vec<_> = deeds.iter().filter_map(|deed| in_the_way(deed, None)).collect();
+        assert_eq!(in_the_way, [link, unit]);
+    }
+
+    #[test]
+    fn a_second_owner_is_refused() {
+        let record = InstallRecord {
+            version: "1".into(),
+            commit: "1".into(),
+            owner: "bob".into(),
+            uid: 1001,
+            binary: BINARY.into(),
+            made: vec![],
+        };
+        let refused = check(&wish(BINARY), Some(&record));
+        assert!(matches!(refused, Err(SystemError::OtherOwner { installed }) if installed == "bob"));
+    }
+}
