@@ -18,7 +18,7 @@ find /run/systemd/system /run/systemd/transient /run/systemd/generator -printf '
 nft list ruleset
 ip -o link | sed 's/^[0-9]*: //'
 cat /proc/sys/net/ipv4/ip_forward
-systemctl list-unit-files --no-legend 'banger*'
+systemctl list-unit-files --no-legend 'banger*' || true
 systemctl list-units --all --no-legend --plain 'banger*'
 "#;
 

@@ -9,6 +9,7 @@ mod args;
 mod autostart;
 mod client;
 mod commands;
+mod consent;
 mod environment;
 mod file_sync;
 mod interrupt;

@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fstat, inotify, makedev, mkdirat,
-    mknodat, openat2,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, fstat, inotify, makedev, mkdirat, mknodat,
 };
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
@@ -31,8 +30,8 @@ use super::user;
 use crate::host::facts::FIRECRACKER;
 use crate::model::jail::{API_SOCKET, INITRAMFS, KERNEL, LOG, MODULES_DISK, ROOT_DISK, VSOCK_SOCKET, bell_socket};
 use crate::model::{ProcessRef, VmId};
-use crate::os::process;
 use crate::os::socket::connect_at_once;
+use crate::os::{beneath, process};
 use crate::protocol::guest::VSOCK_PORT;
 
 /// Where the stage attaches it: a folder that every host has and neither stage nor jailer needs.
@@ -236,9 +235,7 @@ fn hang_bell(_: &Root, folder: &OwnedFd) -> Result<UnixListener> {
 /// Connects to the socket `name` in `folder` and to nothing that a link there points at: a monitor that a
 /// guest took over could have the helper connect to any socket of the host.
 fn connect_in(folder: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    let resolve =
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let found = openat2(folder, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    let found = beneath::open(folder, name.as_bytes(), OFlags::PATH | OFlags::CLOEXEC)?;
     if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::Socket {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not a socket")));
     }

@@ -2,7 +2,7 @@
 //! order, what the monitor must not have, checks that it is gone, and becomes the monitor.
 //!
 //! Descriptors that were not passed on; the helper's cgroup and session; its mounts, network,
-//! host name and IPC; resource limits; groups, capabilities, uid and gid; the way back (no_new_privs).
+//! IPC; resource limits; groups, capabilities, uid and gid; the way back (no_new_privs).
 //! Then it waits until its helper has written it down. Of a monitor that has a jailer, that one makes
 //! the jail the root and gives up the uid, with just the capabilities for it.
 
@@ -228,9 +228,17 @@ pub fn become_monitor(arguments: &[OsString]) -> Result<Infallible> {
 
 /// An own network namespace without a link in it: the tap is a descriptor and works from anywhere.
 fn leave_for_view(root: &Root, order: &Order) -> Result<()> {
-    let all = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    sys::unshare(all).doing("leave the host's namespaces")?;
+    sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWNET).doing("leave the host's namespaces")?;
+    leave_ipc()?;
     view::enter(root, order.view, order.uid)
+}
+
+/// The helper's unit forbids such namespaces, and with them all that they keep apart.
+fn leave_ipc() -> Result<()> {
+    match sys::unshare(UnshareFlags::NEWIPC) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied && sys::ipc_is_forbidden() => Ok(()),
+        left => left.doing("leave the host's IPC namespace"),
+    }
 }
 
 /// The network namespace has the tap in it. A jailer makes the jail the root, else it is done here.
@@ -238,8 +246,8 @@ fn leave_for_jail(root: &Root, order: &Order, jail: &JailOrder) -> Result<()> {
     let [mount, network, kernel, initramfs] = jail.numbers().map(sys::adopt);
     let network = network.doing("take over the network namespace")?;
     move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).doing("enter the VM's network")?;
-    sys::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
-        .doing("leave the host's namespaces")?;
+    sys::unshare(UnshareFlags::NEWNS).doing("leave the host's namespaces")?;
+    leave_ipc()?;
     view::make_private(root)?;
     let doing = "take over what is put into the jail";
     jail::settle(root, &jail.id, &mount.doing(doing)?, kernel.doing(doing)?, initramfs.doing(doing)?)?;

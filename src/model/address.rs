@@ -55,6 +55,16 @@ impl Subnet {
         Slot::new(host.checked_sub(1)?)
     }
 
+    /// The first of `routes`, destinations with their prefix, that shares an address with it. A prefix of 0 is the
+    /// default route, and VPNs write it as two halves with a prefix of 1.
+    pub fn first_met(self, routes: &[(Ipv4Addr, u8)]) -> Option<(Ipv4Addr, u8)> {
+        let network = u32::from(self.network());
+        routes.iter().copied().find(|(route, prefix)| {
+            let common = u32::from((*prefix).min(24));
+            *prefix > 1 && (network ^ u32::from(*route)) >> (32 - common) == 0
+        })
+    }
+
     fn host(self, number: u8) -> Ipv4Addr {
         let [a, b, c] = self.0;
         Ipv4Addr::new(a, b, c, number)

@@ -31,11 +31,11 @@ const CANDIDATES: [([u8; 3], [u8; 3]); 3] =
 /// meets none. `routes` are destinations with their prefix; the default route does not count.
 pub fn choose_subnet(preferred: Option<Subnet>, routes: &[(Ipv4Addr, u8)]) -> Result<Subnet, PlanError> {
     match preferred {
-        Some(subnet) => match met(subnet, routes) {
+        Some(subnet) => match subnet.first_met(routes) {
             Some((route, prefix)) => Err(PlanError::Meets { subnet, route, prefix }),
             None => Ok(subnet),
         },
-        None => candidates().find(|s| met(*s, routes).is_none()).ok_or(PlanError::NoneFree),
+        None => candidates().find(|s| s.first_met(routes).is_none()).ok_or(PlanError::NoneFree),
     }
 }
 
@@ -44,16 +44,6 @@ fn candidates() -> impl Iterator<Item = Subnet> {
         .iter()
         .flat_map(|(first, last)| (first[2]..=last[2]).map(|third| Ipv4Addr::new(first[0], first[1], third, 0)))
         .filter_map(Subnet::new)
-}
-
-/// The first route that shares an address with `subnet`. A prefix of 0 is the default route, and
-/// VPNs write it as two halves with a prefix of 1.
-fn met(subnet: Subnet, routes: &[(Ipv4Addr, u8)]) -> Option<(Ipv4Addr, u8)> {
-    let network = u32::from(subnet.network());
-    routes.iter().copied().find(|(route, prefix)| {
-        let common = u32::from((*prefix).min(24));
-        *prefix > 1 && (network ^ u32::from(*route)) >> (32 - common) == 0
-    })
 }
 
 #[cfg(test)]

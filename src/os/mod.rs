@@ -7,6 +7,8 @@
 pub mod accounts;
 /// A folder as a tar stream and back.
 pub mod archive;
+/// Opening what is in a folder and nothing else.
+pub mod beneath;
 /// Control groups: hierarchies, and what a member uses.
 pub mod cgroup;
 /// A short sum of bytes.

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Folders that are open at the same time.
@@ -238,8 +238,7 @@ fn enter(from: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
 
 fn open_beneath(from: BorrowedFd<'_>, name: &[u8], more: OFlags) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
-    let guard = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(from, name, flags, Mode::empty(), guard)
+    super::beneath::open(from, name, flags)
 }
 
 /// Takes the forbidding flags off an entry; the entry, and the flags it had. Only a file or a folder

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::host::choose::{check_firecracker, choose_vmm};
+use self::installation::{InstallSeen, SocketSeen};
+use self::stock::{StockSeen, StoreSeen};
+use crate::host::choose::{check_firecracker, choose_vmm, default_sizes};
 use crate::host::config::Config;
 use crate::host::facts::Facts;
 use crate::host::install::{restart_command, start_command};
@@ -11,6 +13,11 @@ use crate::model::VmName;
 use crate::model::address::DNS_LOOPBACK;
 use crate::model::choice::VmmKind;
 use crate::model::size::human;
+
+/// The system's installation.
+pub mod installation;
+/// What a VM is made of.
+pub mod stock;
 
 /// Less room than this for the state is worth a warning; with less than the second no VM is made.
 const LITTLE_ROOM: u64 = 4 << 30;
@@ -39,19 +46,45 @@ pub struct Row {
     pub seen: String,
     /// What to type next.
     pub hint: Option<String>,
+    /// What `doctor --fix` may do about it.
+    #[serde(skip)]
+    pub cure: Option<Cure>,
+}
+
+/// Something safe that makes a row better.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cure {
+    /// What it does, as a command to whoever is asked.
+    pub what: String,
+    /// The program and its arguments; as root.
+    pub argv: Vec<String>,
+}
+
+impl Cure {
+    fn new(what: &str, argv: &[&str]) -> Self {
+        Self { what: what.to_owned(), argv: argv.iter().map(|word| (*word).to_owned()).collect() }
+    }
+
+    fn module(name: &str) -> Self {
+        Self::new(&format!("load the kernel's module {name}"), &["modprobe", name])
+    }
 }
 
 impl Row {
+    fn cured(self, cure: Cure) -> Self {
+        Self { cure: Some(cure), ..self }
+    }
+
     fn ok(check: &'static str, seen: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Ok, seen: seen.into(), hint: None }
+        Self { check, verdict: Verdict::Ok, seen: seen.into(), hint: None, cure: None }
     }
 
     fn warning(check: &'static str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Warning, seen: seen.into(), hint: Some(hint.into()) }
+        Self { check, verdict: Verdict::Warning, seen: seen.into(), hint: Some(hint.into()), cure: None }
     }
 
     fn failed(check: &'static str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { check, verdict: Verdict::Failed, seen: seen.into(), hint: Some(hint.into()) }
+        Self { check, verdict: Verdict::Failed, seen: seen.into(), hint: Some(hint.into()), cure: None }
     }
 }
 
@@ -74,6 +107,20 @@ pub struct Seen {
     pub room: Option<(PathBuf, u64)>,
     /// What the daemon says; why not, when it does not.
     pub daemon: Result<DaemonSeen, String>,
+    /// The system's installation, where there is one.
+    pub install: Option<InstallSeen>,
+    /// This program's commit and version.
+    pub this: (&'static str, &'static str),
+    /// Sockets that are there, and whose they should be.
+    pub sockets: (Vec<SocketSeen>, u32),
+    /// Default image and kernel.
+    pub stock: Vec<StockSeen>,
+    /// The store; `None` where there is none yet, or it cannot be looked at.
+    pub store: Option<StoreSeen>,
+    /// This host's routes, destinations with their prefix.
+    pub routes: Vec<(std::net::Ipv4Addr, u8)>,
+    /// Whether the account that asks could use `/dev/kvm`, and its name.
+    pub account: String,
 }
 
 /// What resolves names for a host's programs.
@@ -94,6 +141,8 @@ pub struct DaemonSeen {
     pub build: String,
     /// The helper's build, or why it does not answer.
     pub helper: Result<String, String>,
+    /// The network of the bridge, where there is one.
+    pub subnet: Option<String>,
     /// Why the kernel makes no disk snapshots; `None` when it does or the helper could not be asked.
     pub no_snapshots: Option<String>,
     /// Chains of other firewalls that drop what guests send, as `FAMILY TABLE CHAIN HOOK`.
@@ -121,6 +170,15 @@ pub fn examine(seen: &Seen) -> Vec<Row> {
     rows.extend(seen.programs.iter().map(program));
     rows.push(resolver(seen));
     rows.extend(room(seen));
+    rows.extend(seen.store.map(stock::store));
+    rows.extend(seen.stock.iter().map(stock::stock));
+    let subnet = seen.daemon.as_ref().ok().and_then(|daemon| daemon.subnet.as_deref());
+    rows.push(stock::network(&seen.config, &seen.routes, subnet));
+    let (vcpus, memory, disk) = default_sizes(&seen.config, &seen.facts);
+    rows.extend(stock::defaults(&seen.config, (vcpus, human(memory.bytes()), human(disk.bytes()))));
+    let (commit, version) = seen.this;
+    rows.extend(installation::rows(seen.install.as_ref(), commit, version));
+    rows.extend(installation::sockets(&seen.sockets.0, seen.sockets.1));
     rows.extend(daemon(seen));
     rows
 }
@@ -134,13 +192,23 @@ fn monitor(seen: &Seen) -> Row {
 
 fn kvm(seen: &Seen) -> Row {
     match (seen.facts.has_kvm, seen.facts.cpu_virtualises) {
+        (true, true) if !seen.facts.kvm_opens && !uses_firecracker(seen) => Row::warning(
+            "kvm",
+            format!("/dev/kvm is there, and {} may not open it", seen.account),
+            format!("sudo usermod -aG kvm {}", seen.account),
+        )
+        .cured(Cure::new(
+            &format!("make {} a member of the group kvm", seen.account),
+            &["usermod", "-aG", "kvm", &seen.account],
+        )),
         (true, true) => Row::ok("kvm", "/dev/kvm, and the CPU virtualises"),
         (true, false) => Row::ok("kvm", "/dev/kvm is there, but the CPU shows neither vmx nor svm: software emulation"),
         (false, true) => Row::warning(
             "kvm",
             "the CPU virtualises, but there is no /dev/kvm",
             "sudo modprobe kvm_intel || sudo modprobe kvm_amd",
-        ),
+        )
+        .cured(Cure::new("load the kernel's module kvm", &["modprobe", "-a", "kvm_intel", "kvm_amd"])),
         (false, false) => Row::ok("kvm", "no hardware virtualisation: software emulation"),
     }
 }
@@ -166,7 +234,7 @@ fn firecracker(seen: &Seen) -> Row {
 fn tun(seen: &Seen) -> Row {
     match seen.has_tun {
         true => Row::ok("tun", "/dev/net/tun"),
-        false => Row::failed("tun", "there is no /dev/net/tun", "sudo modprobe tun"),
+        false => Row::failed("tun", "there is no /dev/net/tun", "sudo modprobe tun").cured(Cure::module("tun")),
     }
 }
 
@@ -213,7 +281,10 @@ fn uses_firecracker(seen: &Seen) -> bool {
 fn daemon(seen: &Seen) -> Vec<Row> {
     let daemon = match &seen.daemon {
         Ok(daemon) => daemon,
-        Err(why) => return vec![Row::warning("daemon", why.clone(), "banger daemon start")],
+        Err(why) => {
+            let start = if seen.install.is_some() { start_command() } else { "banger daemon start" };
+            return vec![Row::warning("daemon", why.clone(), start)];
+        }
     };
     let mut rows = vec![same_build("daemon", &daemon.build, &seen.build)];
     match &daemon.helper {
@@ -265,7 +336,8 @@ fn snapshots(seen: &Seen, daemon: &DaemonSeen) -> Row {
             "snapshots",
             format!("{why}: each new VM copies its image, or shares its blocks where the filesystem can"),
             "sudo modprobe dm-snapshot",
-        ),
+        )
+        .cured(Cure::module("dm-snapshot")),
     }
 }
 
@@ -306,6 +378,7 @@ mod tests {
         let daemon = DaemonSeen {
             build: "1".into(),
             helper: Ok("1".into()),
+            subnet: None,
             no_snapshots: None,
             obstacles: vec![],
             disks: vec![],
@@ -321,6 +394,13 @@ mod tests {
             build: "1".into(),
             room: Some(("/state".into(), 1 << 40)),
             daemon: Ok(daemon),
+            install: None,
+            this: ("12345678", "1"),
+            sockets: (vec![], 1000),
+            stock: vec![],
+            store: Some(StoreSeen::Compatible),
+            routes: vec![],
+            account: "alice".into(),
         }
     }
 
@@ -343,6 +423,7 @@ mod tests {
         bad.daemon = Ok(DaemonSeen {
             build: "0".into(),
             helper: Err("silence".into()),
+            subnet: None,
             no_snapshots: None,
             obstacles: vec!["inet filter gate forward".into()],
             disks: vec![DiskSeen { vm: "lost".parse().expect("a name"), fill: None }],
@@ -353,6 +434,16 @@ mod tests {
         assert!(examine(&bad).iter().all(|row| row.verdict == Verdict::Ok || row.hint.is_some()));
         bad.daemon = Err("it does not run".into());
         assert!(worst(&bad).contains(&"daemon"));
+    }
+
+    #[test]
+    fn what_doctor_may_do_is_a_command_of_the_system() {
+        let mut host = seen();
+        (host.has_tun, host.facts.has_kvm, host.facts.cpu_virtualises) = (false, true, true);
+        let cures: Vec<Vec<String>> = examine(&host).into_iter().filter_map(|row| row.cure).map(|c| c.argv).collect();
+        assert_eq!(cures, [vec!["usermod", "-aG", "kvm", "alice"], vec!["modprobe", "tun"]]);
+        host.facts.has_kvm = false;
+        assert!(examine(&host)[1].cure.as_ref().is_some_and(|cure| cure.argv.contains(&"kvm_amd".to_owned())));
     }
 
     #[test]

@@ -140,15 +140,21 @@ pub struct Ps {
     subcommand,
     name = "doctor",
     description = "what is wrong with this host, and what to type",
-    usage = "[-v] [--json]",
+    usage = "[-v] [--fix [--yes]] [--json]",
     help_triggers("-h", "--help"),
     example = "banger doctor\nbanger doctor -v",
-    note = "One line where all is well, else what fails or could be better. Starts and\nchanges nothing. Exits with 1 when something will not work."
+    note = "One line where all is well, else what fails or could be better. Starts and\nchanges nothing, unless --fix is given: then it asks for each thing that is\nsafe to do (load a module, restart a service). Exits with 1 when something\nwill not work."
 )]
 pub struct Doctor {
     /// show what is well, too
     #[argh(switch, short = 'v')]
     pub verbose: bool,
+    /// mend what is safe to mend, after asking
+    #[argh(switch)]
+    pub fix: bool,
+    /// with --fix: do not ask
+    #[argh(switch)]
+    pub yes: bool,
     /// print JSON
     #[argh(switch)]
     pub json: bool,

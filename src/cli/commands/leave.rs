@@ -1,18 +1,16 @@
 //! What an installation that goes leaves: VMs that run are ended first, data is removed only after asking.
 
-use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::args::Usage;
 use super::super::client::{Channel, Client, unexpected};
+use super::super::consent;
 use super::super::render;
 use super::super::report::Failure;
-use super::prune::is_yes;
 use crate::host::paths::Paths;
 use crate::model::{OpId, VmName};
-use crate::os::{random, tty};
+use crate::os::random;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::root::{RootAnswer, RootCall, RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
@@ -88,15 +86,12 @@ pub fn may_purge(folders: &[PathBuf], force: bool) -> Result<bool, Failure> {
     if force {
         return Ok(true);
     }
-    if !(tty::is_terminal(io::stdin().as_fd()) && tty::is_terminal(io::stderr().as_fd())) {
+    if !consent::can_be_asked() {
         let usage =
             Usage::new("nobody can be asked without a terminal: -f purges without asking", &["system", "uninstall"]);
         return Err(usage.hint("sudo banger system uninstall --purge -f").into());
     }
     render::note("VMs, images and kernels would be removed for ever:");
     folders.iter().for_each(|folder| render::note(&format!("  {}", folder.display())));
-    render::prompt("remove them? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|e| Fault::failed("cannot read the answer", &e))?;
-    Ok(is_yes(&answer))
+    consent::agrees("remove them?")
 }

@@ -7,6 +7,7 @@ mod daemon;
 mod doctor;
 mod egress;
 mod exec;
+mod fix;
 mod images;
 mod kernels;
 mod leave;
@@ -45,7 +46,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
         Command::Kernel(group) => kernel(group.command)?,
         Command::Daemon(group) => return daemon(group.command),
         Command::System(group) => return system(group.command),
-        Command::Doctor(doctor) => return doctor::doctor(doctor.verbose, doctor.json),
+        Command::Doctor(doctor) => return doctor::doctor(&doctor),
         Command::Version(version) => version::version(version.json)?,
     }
     Ok(0)

@@ -1,23 +1,19 @@
 //! `vm prune`: deletes what does not run, after asking.
 
-use std::io::{self, BufRead};
-use std::os::fd::AsFd;
-
 use super::super::args::Usage;
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
+use super::super::consent;
 use super::super::render;
 use super::super::report::Failure;
 use crate::host::paths::Paths;
 use crate::model::{VmName, VmState};
-use crate::os::tty;
+use crate::protocol::FaultKind;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
-use crate::protocol::{Fault, FaultKind};
 
 /// Deletes all VMs that do not run, and prints their names.
 pub fn prune(force: bool) -> Result<(), Failure> {
-    let may_ask = tty::is_terminal(io::stdin().as_fd()) && tty::is_terminal(io::stderr().as_fd());
-    if !force && !may_ask {
+    if !force && !consent::can_be_asked() {
         let usage = Usage::new("nobody can be asked without a terminal: -f deletes without asking", &["vm", "prune"]);
         return Err(usage.hint("banger vm prune -f").into());
     }
@@ -47,15 +43,7 @@ fn idle(client: &mut Client) -> Result<Vec<VmName>, Failure> {
 fn agreed(names: &[VmName]) -> Result<bool, Failure> {
     render::note("these VMs do not run and would be deleted with their disks, for ever:");
     names.iter().for_each(|name| render::note(&format!("  {name}")));
-    render::prompt(&format!("delete {}? [y/N] ", names.len()));
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(|e| Fault::failed("cannot read the answer", &e))?;
-    Ok(is_yes(&answer))
-}
-
-/// Whether an answer means yes.
-pub fn is_yes(answer: &str) -> bool {
-    matches!(answer.trim(), "y" | "Y" | "yes")
+    consent::agrees(&format!("delete {}?", names.len()))
 }
 
 fn delete_each(client: &mut Client, names: &[VmName]) -> Result<(), Failure> {
@@ -75,19 +63,4 @@ fn delete_each(client: &mut Client, names: &[VmName]) -> Result<(), Failure> {
         }
     }
     if failed { Err(Failure::Said(FaultKind::OperationFailed.exit_code())) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_clear_yes_deletes() {
-        for yes in ["y\n", " Y ", "yes"] {
-            assert!(is_yes(yes), "{yes:?}");
-        }
-        for no in ["", "\n", "n\n", "yess", "of course"] {
-            assert!(!is_yes(no), "{no:?}");
-        }
-    }
 }
