@@ -55,14 +55,15 @@ const LONG: &str = r#"#!/bin/sh
 exec banger vm run --rm --memory "$SLURM_MEM_PER_NODE" -- sh -c 'echo begun; exec sleep 300'
 "#;
 
-/// Is begun again when banger itself fails, which it does the first time.
+/// The second task's image is not there the first time: banger fails, and the task is begun again. It
+/// is the one whose number as a job is also the whole array's, which is not what shall begin again.
 const AGAIN: &str = r#"#!/bin/sh
 image=debian-bookworm
-[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || image=not-here-yet
+[ "$SLURM_ARRAY_TASK_ID" = 1 ] || [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || image=not-here-yet
 banger vm run --rm --memory "$SLURM_MEM_PER_NODE" --image "$image" -- sh -c 'exit 42'
 code=$?
 if [ "$code" = 125 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 fi
 exit "$code"
 "#;
@@ -253,13 +254,14 @@ impl Site {
         println!("| {after} | no VM after {:.1} s |", since.elapsed().as_secs_f64());
     }
 
-    /// 125 begins the task once more; the guest command's own exit code does not.
+    /// 125 begins that task once more, and no other; the guest command's own exit code does not.
     fn begun_again(&self) {
-        let id = self.submit(AGAIN, &["--output=again"]);
-        let job = &self.wait_for_end(&id, 1)[0];
-        let said = std::fs::read_to_string(self.world.person().join("again")).unwrap_or_default();
-        assert_eq!((job["Restarts"].as_str(), end_of(job).as_str()), ("1", "FAILED 42:0"), "{said}");
-        println!("| exit code 125 the first time | begun again | {} |", end_of(job));
+        let id = self.submit(AGAIN, &["--array=1-2", "--output=again.%a"]);
+        let jobs = self.wait_for_end(&id, 2);
+        let mut ends: Vec<String> = jobs.iter().map(|job| format!("{} {}", job["Restarts"], end_of(job))).collect();
+        ends.sort();
+        assert_eq!(ends, ["0 FAILED 42:0", "1 FAILED 42:0"], "{}", self.report());
+        println!("| exit code 125 of one task the first time | that one begun again | {} |", ends[1]);
     }
 }
 
