@@ -40,7 +40,7 @@ run_needs="qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap nft:nftables
 smoke_needs="qemu-img:qemu-utils setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils sshd:openssh-server lz4:lz4
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap strace:strace iptables:iptables dig:bind9-dnsutils
     dnsperf:dnsperf rsync:rsync skopeo:skopeo umoci:umoci docker-registry:docker-registry
-    /bin/busybox:busybox-static debugfs:e2fsprogs"
+    /bin/busybox:busybox-static debugfs:e2fsprogs munged:munge slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client"
 
 # missing NEED...: the packages of those programs and files that are not there.
 missing() {
@@ -83,14 +83,14 @@ ensure_packages() {
 # install_packages PACKAGE...: a package that brings a service brings it switched off.
 install_packages() {
     case " $* " in
-    *" openssh-server "* | *" docker-registry "*)
+    *" openssh-server "* | *" docker-registry "* | *" munge "* | *" slurmctld "* | *" slurmd "*)
         apt_guard=without_services
         install_versions "$@" || return 1
         # The tests start their own; a package has enabled the machine's for its next boot.
         for package in "$@"; do
             case $package in
             openssh-server) switched_off ssh ssh.socket ;;
-            docker-registry) switched_off docker-registry docker-registry.service ;;
+            docker-registry | munge | slurmctld | slurmd) switched_off "$package" "$package.service" ;;
             esac
         done
         ;;

@@ -91,6 +91,8 @@ mod resolved;
 mod rules;
 /// Secrets that stay out of the guest.
 mod secrets;
+/// Tasks of a scheduler.
+mod slurm;
 /// Images with next to nothing in them.
 mod small_images;
 /// Disks in a guest whose kernel has device-mapper.
@@ -165,6 +167,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("ten_at_once", 240, leaks::ten_at_once),
     Scenario::new("ctrl_c_cleans_up", 120, leaks::ctrl_c_cleans_up),
     Scenario::new("keeper_killed", 120, leaks::killed_keeper_leaves_nothing),
+    Scenario::new("slurm_array", 500, slurm::tasks_end_as_their_commands),
     Scenario::new("vmm_confinement", 180, monitor::is_confined),
     Scenario::new("guests_are_apart", 500, apart::guests_are_apart),
     Scenario::bare("hundred_guests_rules", 60, rules::hundred_guests_cost_the_same),
