@@ -14,7 +14,7 @@ find /etc /usr/local /run /var/lib/systemd /usr/lib/systemd -xdev \
        -o -path /run/host -o -path /run/banger-test \) -prune \
     -o -printf '%y %m %U:%G %l %p\n' | sort
 find /etc /usr/local -xdev -type f -exec sha256sum {} + | sort -k 2
-find /run/systemd/system /run/systemd/transient /run/systemd/generator -printf '%y %p %l\n' 2>/dev/null | sort
+find /run/systemd/system /run/systemd/transient /run/systemd/generator ! -type d -printf '%y %p %l\n' 2>/dev/null | sort
 nft list ruleset
 ip -o link | sed 's/^[0-9]*: //'
 cat /proc/sys/net/ipv4/ip_forward

@@ -18,8 +18,12 @@ use crate::os::{random, socket};
 use crate::protocol::owner::{Answer, Call, OwnerReply, OwnerRequest};
 use crate::protocol::{Event, Fault, FaultKind, FrameBuffer, Hello, frame};
 
-/// How long the other side may take to say hello: it does so at once, unless it hangs.
-const HELLO_LIMIT: Duration = Duration::from_secs(10);
+/// How long the other side may take to say hello: it does so at once, unless it hangs, or is being restarted while
+/// systemd listens in its place.
+const HELLO_LIMIT: Duration = Duration::from_secs(30);
+
+/// Connections that may be closed before a hello.
+const CONNECT_ATTEMPTS: u32 = 3;
 
 /// A stream of frames with descriptors beside them.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct Channel {
     buffer: FrameBuffer,
     files: Vec<OwnedFd>,
     interrupts: Option<Rc<Interrupts>>,
+    /// Whether the other side has closed.
+    is_over: bool,
     peer: &'static str,
 }
 
@@ -45,7 +51,7 @@ impl Channel {
     }
 
     fn over(socket: UnixStream, peer: &'static str) -> Self {
-        Self { socket, buffer: FrameBuffer::default(), files: Vec::new(), interrupts: None, peer }
+        Self { socket, buffer: FrameBuffer::default(), files: Vec::new(), interrupts: None, is_over: false, peer }
     }
 
     /// The process on the other side.
@@ -79,6 +85,7 @@ impl Channel {
                 return frame::decode(&body).map_err(|e| self.garbled(&e));
             }
             if self.fill(limit)? == 0 {
+                self.is_over = true;
                 return Err(self.ended());
             }
         }
@@ -124,11 +131,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the daemon at `path`; `None` when there is none.
+    /// Connects to the daemon at `path`; `None` when there is none. One that is just being restarted may still take
+    /// a connection, and close it: its successor is then asked.
     pub fn connect(path: &Path) -> Result<Option<Self>, Failure> {
-        let Some(mut channel) = Channel::connect(path, "daemon")? else { return Ok(None) };
-        channel.greet()?;
-        Ok(Some(Self { channel }))
+        let mut attempts = CONNECT_ATTEMPTS;
+        loop {
+            attempts -= 1;
+            let Some(mut channel) = Channel::connect(path, "daemon")? else { return Ok(None) };
+            match channel.greet() {
+                Ok(()) => return Ok(Some(Self { channel })),
+                Err(_) if channel.is_over && attempts > 0 => {}
+                Err(failure) => return Err(failure),
+            }
+        }
     }
 
     /// From now on a signal ends a call; the daemon sees the connection close and cancels.
@@ -191,11 +206,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let listener = UnixListener::bind(folder.path().join("s")).expect("bound");
         let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a client");
-            // The client may be gone before all is written.
-            let _ = stream.write_all(&answer);
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-            let _ = stream.read_to_end(&mut Vec::new());
+            // One that gets no hello comes again.
+            let hello = frame::encode(&Hello::ours()).map_or(0, |hello| hello.len());
+            let times = if answer.len() < hello { CONNECT_ATTEMPTS } else { 1 };
+            for _ in 0..times {
+                let (mut stream, _) = listener.accept().expect("a client");
+                // The client may be gone before all is written.
+                let _ = stream.write_all(&answer);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
         });
         (folder, server)
     }
@@ -257,6 +277,21 @@ mod tests {
         for bytes in [huge, garbage, b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()] {
             assert_eq!(asked(bytes).0.expect_err("refused").kind(), Some(FaultKind::BadVersion));
         }
+    }
+
+    #[test]
+    fn a_daemon_that_closes_without_a_hello_is_asked_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = UnixListener::bind(folder.path().join("s")).expect("bound");
+        let server = std::thread::spawn(move || {
+            drop(listener.accept().expect("a client"));
+            let (mut stream, _) = listener.accept().expect("it comes again");
+            stream.write_all(&frames(&[])).expect("greeted");
+            stream.read_to_end(&mut Vec::new()).map(drop)
+        });
+        assert!(Client::connect(&folder.path().join("s")).expect("connects").is_some());
+        // Whether it has read all of it is no matter.
+        let _ = server.join().expect("served");
     }
 
     #[test]

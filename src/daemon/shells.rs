@@ -67,7 +67,14 @@ pub(super) async fn open(daemon: &Arc<Daemon>, op: &Op, name: &VmName, carriers:
 async fn over_agent(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) -> Outcome {
     let name = &vm.spec.name;
     let unable = || Fault::new(FaultKind::OperationFailed, format!("the agent of VM '{name}' cannot run commands"));
-    let live = daemon.machine(&vm.id).live().ok_or_else(|| unable().cause("it has no connection to its agent"))?;
+    let machine = daemon.machine(&vm.id);
+    let mut found = machine.live();
+    if found.is_none() {
+        // A daemon that has just started is still finding it again, and holds its turn meanwhile.
+        let _turn = machine.turn.lock().await;
+        found = machine.live();
+    }
+    let live = found.ok_or_else(|| unable().cause("it has no connection to its agent"))?;
     if live.agent.protocol().await.is_none_or(|protocol| protocol < PROTOCOL_SHELL) {
         return Err(unable().cause("it is of an older banger").hint(format!("banger vm restart {name}")));
     }

@@ -51,6 +51,8 @@ pub struct Service {
     subnet: Option<Subnet>,
     /// The network that was used or asked for last: the one to have again.
     last_subnet: Option<Subnet>,
+    /// The sockets that the daemon answers guests on.
+    answering: dns::Kept,
     /// Whether systemd-resolved may be pointed at the bridge.
     resolved: bool,
     /// Whether the monitor of the tests may be run.
@@ -83,6 +85,7 @@ impl Service {
             installation,
             subnet: None,
             last_subnet: None,
+            answering: dns::Kept::default(),
             // By an earlier helper, perhaps.
             resolved: true,
             fake,
@@ -130,7 +133,7 @@ impl Service {
             RootRequest::ListenDns => self.listen_dns(op),
             RootRequest::ListenSecrets => {
                 let subnet = self.subnet.ok_or(HelperError::NetworkTaken)?;
-                Ok((RootReply::SecretsSocket, vec![dns::listen_for_secrets(&self.root, subnet.gateway())?]))
+                Ok((RootReply::SecretsSocket, vec![self.answering.secrets(&self.root, subnet.gateway())?]))
             }
         }
     }

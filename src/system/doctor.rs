@@ -99,8 +99,8 @@ pub struct Seen {
     pub has_tun: bool,
     /// What resolves names for this host's programs.
     pub resolver: Resolver,
-    /// Programs that were looked for: what they are for, the package, and where they are.
-    pub programs: Vec<(&'static str, &'static str, Option<PathBuf>)>,
+    /// Programs that were looked for.
+    pub programs: Vec<ProgramSeen>,
     /// This program's build.
     pub build: String,
     /// The folder of the state, and bytes that are free there.
@@ -238,10 +238,28 @@ fn tun(seen: &Seen) -> Row {
     }
 }
 
-fn program((name, package, path): &(&'static str, &'static str, Option<PathBuf>)) -> Row {
-    match path {
-        Some(path) => Row::ok(name, path.display().to_string()),
-        None => Row::failed(name, "it is not installed", format!("sudo apt-get install {package}")),
+/// A program of this host.
+#[derive(Debug)]
+pub struct ProgramSeen {
+    /// Its name.
+    pub name: &'static str,
+    /// The package that brings it.
+    pub package: &'static str,
+    /// What does not work without it, unless nothing does.
+    pub only_for: Option<&'static str>,
+    /// Where it is.
+    pub path: Option<PathBuf>,
+}
+
+fn program(program: &ProgramSeen) -> Row {
+    let install = || format!("sudo apt-get install {}", program.package);
+    match (&program.path, program.only_for) {
+        (Some(path), _) => Row::ok(program.name, path.display().to_string()),
+        (None, Some(only_for)) => Row {
+            hint: Some(install()),
+            ..Row::ok(program.name, format!("not installed: needed {only_for}, and for nothing else"))
+        },
+        (None, None) => Row::failed(program.name, "it is not installed", install()),
     }
 }
 
@@ -390,7 +408,7 @@ mod tests {
             facts,
             has_tun: true,
             resolver: Resolver::Other,
-            programs: vec![("nft", "nftables", Some("/usr/sbin/nft".into()))],
+            programs: vec![nft(Some("/usr/sbin/nft"))],
             build: "1".into(),
             room: Some(("/state".into(), 1 << 40)),
             daemon: Ok(daemon),
@@ -402,6 +420,17 @@ mod tests {
             routes: vec![],
             account: "alice".into(),
         }
+    }
+
+    fn nft(path: Option<&str>) -> ProgramSeen {
+        ProgramSeen { name: "nft", package: "nftables", only_for: None, path: path.map(PathBuf::from) }
+    }
+
+    #[test]
+    fn a_program_that_is_for_one_thing_only_is_no_failure() {
+        let row = program(&ProgramSeen { only_for: Some("to make images"), ..nft(None) });
+        assert!(row.verdict == Verdict::Ok && row.hint.is_some());
+        assert_eq!(program(&nft(None)).verdict, Verdict::Failed);
     }
 
     fn worst(seen: &Seen) -> Vec<&'static str> {
@@ -418,7 +447,7 @@ mod tests {
         let mut bad = seen();
         bad.has_tun = false;
         bad.facts.qemu = None;
-        bad.programs = vec![("nft", "nftables", None)];
+        bad.programs = vec![nft(None)];
         bad.room = Some(("/state".into(), 1));
         bad.daemon = Ok(DaemonSeen {
             build: "0".into(),

@@ -119,7 +119,8 @@ pub fn restart() -> Result<(), SystemError> {
     // One that failed too often is not started again unless that is forgotten.
     services::forget_failures(&[SOCKETS, SERVICES].concat());
     services::start(&SOCKETS)?;
-    SERVICES.iter().try_for_each(|service| services::restart(&[service]))
+    // The daemon first: the helper keeps the sockets that guests' questions come in at.
+    SERVICES.iter().rev().try_for_each(|service| services::restart(&[service]))
 }
 
 /// Takes the installation away: services, units, links, binary, runtime folders. Everything is tried; what failed.

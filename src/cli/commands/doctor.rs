@@ -26,13 +26,17 @@ use crate::protocol::root::DiskFill;
 use crate::protocol::{Fault, FaultKind};
 use crate::system::doctor::installation::{InstallSeen, SocketSeen};
 use crate::system::doctor::stock::{StockSeen, StoreSeen};
-use crate::system::doctor::{DaemonSeen, DiskSeen, Resolver, Row, Seen, Verdict, examine};
+use crate::system::doctor::{DaemonSeen, DiskSeen, ProgramSeen, Resolver, Row, Seen, Verdict, examine};
 use crate::system::services;
 use crate::system::units::{self, SERVICES, SOCKETS};
 
-/// Programs that banger runs, and the package of each.
-const PROGRAMS: [(&str, &str); 4] =
-    [("nft", "nftables"), ("ssh", "openssh-client"), ("git", "git"), ("mmdebstrap", "mmdebstrap")];
+/// Programs that banger runs, the package of each, and what it is for where most does without it.
+const PROGRAMS: [(&str, &str, Option<&str>); 4] = [
+    ("nft", "nftables", None),
+    ("ssh", "openssh-client", Some("by shells on a terminal")),
+    ("git", "git", Some("by workspaces")),
+    ("mmdebstrap", "mmdebstrap", Some("to make images of packages")),
+];
 
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
@@ -78,7 +82,10 @@ fn look(verbose: bool) -> Result<Seen, Failure> {
             (None, None) => Resolver::Other,
         },
         has_tun: std::path::Path::new("/dev/net/tun").exists(),
-        programs: PROGRAMS.into_iter().map(|(name, package)| (name, package, find_program(name))).collect(),
+        programs: PROGRAMS
+            .into_iter()
+            .map(|(name, package, only_for)| ProgramSeen { name, package, only_for, path: find_program(name) })
+            .collect(),
         build: BUILD.to_owned(),
         room,
         daemon: daemon.map_err(|failure| failure.line()),

@@ -5,7 +5,7 @@ use crate::helper::conntrack::{self, Which};
 use crate::helper::error::{HelperError, Result};
 use crate::helper::ledger::Record;
 use crate::helper::site::guests;
-use crate::helper::{bridge, dns, launch, passage, resolved, rules};
+use crate::helper::{bridge, launch, passage, resolved, rules};
 use crate::model::egress::{Opening, Passage};
 use crate::model::{OpId, Subnet, VmId};
 use crate::net::rules::{self as text, Guest};
@@ -77,6 +77,7 @@ impl Service {
         // Another helper of this network namespace may have the same name for its own.
         self.claim.ensure(&self.root)?;
         self.stop_resolving(op);
+        self.answering.close();
         // One that cannot be done does not keep the others.
         let withdrawn = passage::withdraw(&self.root, &self.folder, &mut self.netlink);
         rules::apply(&self.root, &text::removal(), "remove the rules")?;
@@ -119,7 +120,7 @@ impl Service {
 
     pub(super) fn listen_dns(&mut self, op: OpId) -> Outcome {
         let subnet = self.subnet.ok_or(HelperError::NetworkTaken)?;
-        let (sockets, no_loopback) = dns::listen(&self.root, subnet.gateway())?;
+        let (sockets, no_loopback) = self.answering.dns(&self.root, subnet.gateway())?;
         self.resolved = true;
         match resolved::point(&self.root, subnet) {
             Ok(pointed) => self.resolved = pointed,
