@@ -150,7 +150,7 @@ fn uninstalled(host: &Host<'_>, before: &str) {
 
 impl Host<'_> {
     /// A script in it.
-    fn sh(&self, script: &str) -> Run {
+    pub fn sh(&self, script: &str) -> Run {
         self.run("sh", &["-ec", script])
     }
 
@@ -163,7 +163,7 @@ impl Host<'_> {
         self.run("setpriv", &words)
     }
 
-    fn of_alice(&self, arguments: &[&str]) -> Run {
+    pub fn of_alice(&self, arguments: &[&str]) -> Run {
         self.as_person("alice", arguments)
     }
 
@@ -182,7 +182,7 @@ impl Host<'_> {
     }
 
     /// Kernel and image, as an installation of `owner` has left them.
-    fn give_base(&self, owner: &str) {
+    pub fn give_base(&self, owner: &str) {
         let state = Path::new("/var/lib/banger");
         let base = self.world_folder().join("base");
         crate::base::clone_into(&base).expect("kernel and image can be given");

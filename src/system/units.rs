@@ -75,7 +75,7 @@ mod tests {
             assert!(!text.contains(['{', '}']), "{text}");
         }
         let all = texts("alice").concat();
-        assert!(all.contains("User=alice\n") && all.contains("ExecStart=@/usr/local/bin/banger bangerd\n"));
+        assert!(all.contains("User=alice\n") && all.contains("ExecStart=/usr/local/bin/banger --as bangerd\n"));
         assert!(all.contains("bangerd-root --owner 1000\n"));
     }
 
