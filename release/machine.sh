@@ -42,7 +42,7 @@ smoke_needs="qemu-img:qemu-utils setpriv:util-linux nsenter:util-linux ldd:libc-
     dnsperf:dnsperf rsync:rsync skopeo:skopeo umoci:umoci docker-registry:docker-registry
     /bin/busybox:busybox-static debugfs:e2fsprogs munged:munge slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client
     cpio:cpio lintian:lintian man:man-db zsh:zsh fish:fish"
-package_needs="dpkg-deb:dpkg rpmbuild:rpm gzip:gzip openssl:openssl"
+package_needs="dpkg-deb:dpkg rpmbuild:rpm gzip:gzip openssl:openssl curl:curl"
 
 # missing NEED...: the packages of those programs and files that are not there.
 missing() {

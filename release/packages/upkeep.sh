@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What a package of banger does when it is upgraded, removed and purged; each deed is safe where systemd does not run,
 # and leaves alone an installation whose binary is another one's (/usr/local/bin/banger).
 

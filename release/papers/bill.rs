@@ -18,7 +18,7 @@ const MUSL: &str = "1.2.5";
 type Package = (String, String);
 
 /// Writes the bill of the binary for `arch`, made at `time` (RFC 3339), as `file`. In `sources` lie
-/// metadata.json, tree.txt, Cargo.lock and rustc.txt.
+/// metadata.json, tree.txt, Cargo.lock, and in tools.txt a line of each tool, rustc's first.
 pub fn write(sources: &Path, arch: &str, time: &str, file: &Path) -> Outcome {
     let metadata: Value = serde_json::from_str(&read_file(&sources.join("metadata.json"))?)?;
     let linked = linked(&read_file(&sources.join("tree.txt"))?);
@@ -38,8 +38,10 @@ pub fn write(sources: &Path, arch: &str, time: &str, file: &Path) -> Outcome {
     let own = components.iter().position(|c| c["name"] == "banger").ok_or("banger itself is not among the crates")?;
     let mut own = components.remove(own);
     own["type"] = json!("application");
-    own["properties"] = json!([{"name": "banger:target", "value": format!("{arch}-unknown-linux-musl")}]);
-    let runtime = [c_library("musl", MUSL, "MIT"), of_rust(&read_file(&sources.join("rustc.txt"))?)?];
+    // There is another crate of this name.
+    own["purl"] = json!(format!("pkg:generic/banger@{}", own["version"].as_str().unwrap_or_default()));
+    own["properties"] = properties(arch, &read_file(&sources.join("tools.txt"))?);
+    let runtime = [c_library("musl", MUSL, "MIT"), of_rust(&read_file(&sources.join("tools.txt"))?)?];
     let dependencies = dependencies(&metadata, &linked, &carried, &runtime);
     components.extend(carried.into_values().chain(runtime));
     components.sort_by_key(|c| c["bom-ref"].to_string());
@@ -52,6 +54,13 @@ pub fn write(sources: &Path, arch: &str, time: &str, file: &Path) -> Outcome {
         "dependencies": dependencies,
     });
     write_file(file, &format!("{bill:#}\n"))
+}
+
+/// For which machines it is, and what it was built with: who has the same tools gets the same bytes.
+fn properties(arch: &str, tools: &str) -> Value {
+    let target = format!("{arch}-unknown-linux-musl");
+    let tools = tools.lines().map(|line| json!({"name": "banger:built-with", "value": line}));
+    [json!({"name": "banger:target", "value": target})].into_iter().chain(tools).collect()
 }
 
 /// The crates of `cargo tree --prefix none --format {p}`: `name v1.2.3 …` on each line.

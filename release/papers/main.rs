@@ -28,7 +28,7 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const USAGE: &str = "usage: papers man FOLDER | completions FOLDER
        papers bill SOURCES ARCH TIME FILE
-       papers release OLD VERSION DATE SUMS-URL FILE ARCH URL SIZE...";
+       papers release OLD FILE VERSION DATE SUMS FROM NOTES ARCH URL SIZE...";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,8 +37,9 @@ fn main() -> ExitCode {
         ["man", folder] => manual::write(Path::new(folder)),
         ["completions", folder] => completions::write(Path::new(folder)),
         ["bill", sources, arch, time, file] => bill::write(Path::new(sources), arch, time, Path::new(file)),
-        ["release", old, version, date, sums, file, archs @ ..] => {
-            releases::write(Path::new(old), releases::Release { version, date, sums, archs }, Path::new(file))
+        ["release", old, file, version, date, sums, from, notes, tarballs @ ..] => {
+            let release = releases::Release { version, date, sums, from, notes: Path::new(notes), tarballs };
+            releases::write(Path::new(old), &release, Path::new(file))
         }
         _ => Err(USAGE.into()),
     };
