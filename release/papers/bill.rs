@@ -17,32 +17,51 @@ const MUSL: &str = "1.2.5";
 /// Name and version.
 type Package = (String, String);
 
+/// What cargo says of the crates that are linked.
+pub struct Linked {
+    /// Of `cargo metadata`: of all crates, those that only build others included.
+    pub metadata: Value,
+    crates: BTreeSet<Package>,
+}
+
+impl Linked {
+    /// In `sources` lie metadata.json and tree.txt.
+    pub fn read(sources: &Path) -> Result<Self, Box<dyn std::error::Error>> {
+        let metadata = serde_json::from_str(&read_file(&sources.join("metadata.json"))?)?;
+        let linked = Self { metadata, crates: of_tree(&read_file(&sources.join("tree.txt"))?) };
+        if linked.packages().count() != linked.crates.len() {
+            return Err("cargo tree and cargo metadata do not name the same crates".into());
+        }
+        Ok(linked)
+    }
+
+    /// What `cargo metadata` says of each of them.
+    pub fn packages(&self) -> impl Iterator<Item = &Value> {
+        array(&self.metadata["packages"]).iter().filter(|package| self.crates.contains(&of_package(package)))
+    }
+}
+
 /// Writes the bill of the binary for `arch`, made at `time` (RFC 3339), as `file`. In `sources` lie
 /// metadata.json, tree.txt, Cargo.lock, and in tools.txt a line of each tool, rustc's first.
 pub fn write(sources: &Path, arch: &str, time: &str, file: &Path) -> Outcome {
-    let metadata: Value = serde_json::from_str(&read_file(&sources.join("metadata.json"))?)?;
-    let linked = linked(&read_file(&sources.join("tree.txt"))?);
+    let linked = Linked::read(sources)?;
     let digests = digests(&read_file(&sources.join("Cargo.lock"))?)?;
-    let mut components = Vec::new();
+    let mut components: Vec<Value> = linked.packages().map(|package| component(package, &digests)).collect();
     let mut carried = BTreeMap::new();
-    let all = array(&metadata["packages"]);
-    for package in all.iter().filter(|p| linked.contains(&of_package(p))) {
-        if let Some(library) = carried_by(package, all)? {
+    for package in linked.packages() {
+        if let Some(library) = carried_by(package, array(&linked.metadata["packages"]))? {
             carried.insert(of_package(package), library);
         }
-        components.push(component(package, &digests));
-    }
-    if components.len() != linked.len() {
-        return Err("cargo tree and cargo metadata do not name the same crates".into());
     }
     let own = components.iter().position(|c| c["name"] == "banger").ok_or("banger itself is not among the crates")?;
     let mut own = components.remove(own);
     own["type"] = json!("application");
     // There is another crate of this name.
-    own["purl"] = json!(format!("pkg:generic/banger@{}", own["version"].as_str().unwrap_or_default()));
-    own["properties"] = properties(arch, &read_file(&sources.join("tools.txt"))?);
-    let runtime = [c_library("musl", MUSL, "MIT"), of_rust(&read_file(&sources.join("tools.txt"))?)?];
-    let dependencies = dependencies(&metadata, &linked, &carried, &runtime);
+    own["purl"] = json!(format!("pkg:generic/banger@{}", text(&own["version"])));
+    let tools = read_file(&sources.join("tools.txt"))?;
+    own["properties"] = properties(arch, &tools);
+    let runtime = [c_library("musl", MUSL, "MIT"), of_rust(&tools)?];
+    let dependencies = dependencies(&linked, &carried, &runtime);
     components.extend(carried.into_values().chain(runtime));
     components.sort_by_key(|c| c["bom-ref"].to_string());
     let bill = json!({
@@ -64,7 +83,7 @@ fn properties(arch: &str, tools: &str) -> Value {
 }
 
 /// The crates of `cargo tree --prefix none --format {p}`: `name v1.2.3 …` on each line.
-fn linked(tree: &str) -> BTreeSet<Package> {
+fn of_tree(tree: &str) -> BTreeSet<Package> {
     let package = |line: &str| {
         let mut words = line.split(' ');
         Some((words.next()?.to_owned(), words.next()?.strip_prefix('v')?.to_owned()))
@@ -81,11 +100,13 @@ fn digests(lock: &str) -> Result<BTreeMap<Package, String>, Box<dyn std::error::
     Ok(packages.iter().filter_map(entry).collect())
 }
 
-fn array(value: &Value) -> &[Value] {
+/// Its elements; none where it is something else.
+pub fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn text(value: &Value) -> &str {
+/// A text; empty where it is something else.
+pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
@@ -162,12 +183,8 @@ fn of_rust(said: &str) -> Result<Value, Box<dyn std::error::Error>> {
 }
 
 /// Who needs whom, among what is linked.
-fn dependencies(
-    metadata: &Value,
-    linked: &BTreeSet<Package>,
-    carried: &BTreeMap<Package, Value>,
-    runtime: &[Value],
-) -> Vec<Value> {
+fn dependencies(linked: &Linked, carried: &BTreeMap<Package, Value>, runtime: &[Value]) -> Vec<Value> {
+    let Linked { metadata, crates: linked } = linked;
     let names: BTreeMap<&str, Package> =
         array(&metadata["packages"]).iter().map(|p| (text(&p["id"]), of_package(p))).collect();
     let mut all = Vec::new();

@@ -13,6 +13,8 @@ mod bill;
 mod completions;
 /// man(7).
 mod manual;
+/// Notices and licenses.
+mod notices;
 /// What is published, newest first.
 mod releases;
 /// Text for troff.
@@ -27,7 +29,7 @@ use std::process::ExitCode;
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const USAGE: &str = "usage: papers man FOLDER | completions FOLDER
-       papers bill SOURCES ARCH TIME FILE
+       papers bill SOURCES ARCH TIME FILE | notices SOURCES FILE
        papers release OLD FILE VERSION DATE SUMS FROM NOTES ARCH URL SIZE...";
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["man", folder] => manual::write(Path::new(folder)),
         ["completions", folder] => completions::write(Path::new(folder)),
         ["bill", sources, arch, time, file] => bill::write(Path::new(sources), arch, time, Path::new(file)),
+        ["notices", sources, file] => notices::write(Path::new(sources), Path::new(file)),
         ["release", old, file, version, date, sums, from, notes, tarballs @ ..] => {
             let release = releases::Release { version, date, sums, from, notes: Path::new(notes), tarballs };
             releases::write(Path::new(old), &release, Path::new(file))
