@@ -228,7 +228,12 @@ build_settings() {
     CARGO_TARGET_DIR=$banger_target
     export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH BANGER_EPOCH BANGER_COMMIT CARGO_TARGET_DIR
     # What the person's environment says about flags and targets must not reach the result.
-    unset RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS
+    unset RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS BANGER_CC
+    # Nor a library that lies around, or another profile.
+    unset OPENSSL_DIR OPENSSL_LIB_DIR OPENSSL_INCLUDE_DIR OPENSSL_NO_VENDOR LIBSSH2_SYS_USE_PKG_CONFIG
+    for name in $(env | sed -n 's/^\(CARGO_PROFILE_[A-Z0-9_]*\)=.*/\1/p'); do
+        unset "$name"
+    done
     # Both through release/banger-cc, which takes folders out of what OpenSSL compiles in.
     PATH=$banger_root/release:$PATH
     # Unwinding tables of C code serve nobody here, and are a tenth of it.
