@@ -40,7 +40,9 @@ run_needs="qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap nft:nftables
 smoke_needs="qemu-img:qemu-utils setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils sshd:openssh-server lz4:lz4
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap strace:strace iptables:iptables dig:bind9-dnsutils
     dnsperf:dnsperf rsync:rsync skopeo:skopeo umoci:umoci docker-registry:docker-registry
-    /bin/busybox:busybox-static debugfs:e2fsprogs munged:munge slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client"
+    /bin/busybox:busybox-static debugfs:e2fsprogs munged:munge slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client
+    cpio:cpio lintian:lintian man:man-db zsh:zsh fish:fish"
+package_needs="dpkg-deb:dpkg rpmbuild:rpm gzip:gzip openssl:openssl curl:curl"
 
 # missing NEED...: the packages of those programs and files that are not there.
 missing() {
@@ -226,7 +228,12 @@ build_settings() {
     CARGO_TARGET_DIR=$banger_target
     export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH BANGER_EPOCH BANGER_COMMIT CARGO_TARGET_DIR
     # What the person's environment says about flags and targets must not reach the result.
-    unset RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS
+    unset RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET CFLAGS CPPFLAGS LDFLAGS BANGER_CC
+    # Nor a library that lies around, or another profile.
+    unset OPENSSL_DIR OPENSSL_LIB_DIR OPENSSL_INCLUDE_DIR OPENSSL_NO_VENDOR LIBSSH2_SYS_USE_PKG_CONFIG
+    for name in $(env | sed -n 's/^\(CARGO_PROFILE_[A-Z0-9_]*\)=.*/\1/p'); do
+        unset "$name"
+    done
     # Both through release/banger-cc, which takes folders out of what OpenSSL compiles in.
     PATH=$banger_root/release:$PATH
     # Unwinding tables of C code serve nobody here, and are a tenth of it.
@@ -247,4 +254,13 @@ checked() {
     CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_STRIP=none \
         CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
         cargo "$verb" --release --locked --quiet --target "$native_target" "$@"
+}
+
+# test_program NAME: builds the program that stands beside the tests under this name, and prints its path.
+test_program() {
+    checked test --test "$1" --no-run --message-format=json >"$banger_target/$1.json" || return 1
+    program=$(sed -n "s/.*\"executable\":\"\([^\"]*\/$1-[^\"]*\)\".*/\1/p" "$banger_target/$1.json" | tail -n 1)
+    rm -f "$banger_target/$1.json"
+    [ -n "$program" ] || die "cargo does not say what it has built"
+    printf '%s\n' "$program"
 }

@@ -79,8 +79,12 @@ mod monitor;
 mod names;
 /// The one static file.
 mod one_file;
+/// Packages, man pages, completions.
+mod packages;
 /// Ports of the host that lead into a guest.
 mod ports;
+/// Releases: signed, verified, never twice.
+mod publishing;
 /// A host that restarts.
 mod reboot;
 /// A kernel and an image of our own.
@@ -133,6 +137,9 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::bare("imports", 20, imports::arrows_point_one_way),
     Scenario::bare("static_binary", 30, one_file::is_static_and_small),
     Scenario::bare("personalities", 60, one_file::starts_under_each_name),
+    Scenario::bare("papers", 120, packages::papers_are_right),
+    Scenario::bare("packages", 600, packages::are_made),
+    Scenario::bare("publishing", 600, publishing::publishes_what_is_right),
     Scenario::bare("autostart_race", 60, daemons::ten_starters_make_one_pair),
     Scenario::bare("daemon_stop_start", 60, daemons::stop_and_start),
     Scenario::bare("doctor", 60, doctor::says_what_is_wrong),

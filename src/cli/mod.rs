@@ -25,6 +25,8 @@ mod views;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use args::{Page, pages};
+
 use args::Parsed;
 use report::Failure;
 

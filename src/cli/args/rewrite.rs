@@ -11,7 +11,7 @@ use super::usage::{Usage, nearest};
 use crate::ssh::quote;
 
 /// Other words for a command.
-const ALIASES: [(&str, &str); 2] = [("ls", "list"), ("rm", "delete")];
+pub const ALIASES: [(&str, &str); 2] = [("ls", "list"), ("rm", "delete")];
 
 /// Commands that take `-- CMD` for the guest.
 const WITH_GUEST_COMMAND: [&[&str]; 3] = [&["vm", "run"], &["vm", "ssh"], &["vm", "exec"]];

@@ -193,29 +193,14 @@ fn a_wrong_line_before_a_guest_command_says_so() {
     assert!(!refused(&["vm", "delete", "Box", "--", "x"]).guest_command);
 }
 
-fn pages(info: &argh::CommandInfoWithArgs, path: &[String], found: &mut Vec<(String, String)>) {
-    let mut words = path.to_vec();
-    words.push("--help".into());
-    match parse("banger", words.iter().map(OsString::from).collect()) {
-        Ok(Parsed::Help { text, .. }) => found.push((path.join(" "), text)),
-        other => panic!("{path:?}: {other:?}"),
-    }
-    for command in &info.commands {
-        let mut deeper = path.to_vec();
-        deeper.push(command.name.to_owned());
-        pages(&command.command, &deeper, found);
-    }
-}
-
 #[test]
 fn every_page_of_help_fits_and_has_an_example() {
-    let mut found = Vec::new();
-    pages(&Top::get_args_info(), &[], &mut found);
+    let found = pages();
     assert!(found.len() > 30);
-    for (path, text) in found {
-        assert!(text.contains("Examples:"), "{path}");
-        for line in text.lines() {
-            assert!(line.chars().count() <= 80, "{path}: {line}");
+    for Page { path, help, .. } in found {
+        assert!(help.contains("Examples:"), "{path:?}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{path:?}: {line}");
         }
     }
 }
