@@ -79,6 +79,8 @@ mod monitor;
 mod names;
 /// The one static file.
 mod one_file;
+/// The .deb on a host with systemd.
+mod packaged;
 /// Packages, man pages, completions.
 mod packages;
 /// Ports of the host that lead into a guest.
@@ -107,6 +109,8 @@ mod sockets;
 mod store;
 /// Scopes that systemd makes.
 mod systemd;
+/// Updates of a system install.
+mod updated;
 
 /// Patches that harm.
 mod hostile_patches;
@@ -162,6 +166,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("systemd_scopes", 300, systemd::systemd_scopes),
     Scenario::new("resolved", 300, resolved::finds_vms),
     Scenario::new("installed", 600, installed::from_install_to_purge),
+    Scenario::new("updated", 1500, updated::with_a_vm_through_all_of_them),
+    Scenario::new("packaged", 600, packaged::lives_and_goes),
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),

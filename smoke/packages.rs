@@ -131,7 +131,7 @@ pub fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn run(world: &World, program: &str, arguments: &[String]) {
+pub fn run(world: &World, program: &str, arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     world.tool(program, &arguments).limit(240).output().ok();
 }

@@ -275,7 +275,8 @@ impl Releases {
         let said = host.banger(&["version", "--json"]).output().ok().json();
         let own = said["version"].as_str().expect("a version").to_owned();
         let releases = Self { folder, bytes: std::fs::read(world.binary()).expect("the binary can be read"), own };
-        releases.sh("openssl ecparam -name prime256v1 -genkey -noout -out key && openssl ec -in key -pubout -out key.pub");
+        releases
+            .sh("openssl ecparam -name prime256v1 -genkey -noout -out key && openssl ec -in key -pubout -out key.pub");
         releases
     }
 
