@@ -9,7 +9,7 @@ use super::deeds::{self, Deed, Done};
 use super::units::{self, SERVICES, SOCKETS};
 use super::{SystemError, failed, services};
 use crate::host::install::{INSTALL_FILE, InstallRecord};
-use crate::host::paths::{Environment, Paths};
+use crate::host::paths::{Environment, Paths, ROOTS_CACHE};
 use crate::os::accounts::Account;
 use crate::os::files::remove_tree;
 
@@ -24,9 +24,6 @@ const LINKS: [&str; 2] = ["bangerd", "bangerd-root"];
 
 /// What the helper tells udev, while udev runs.
 const UDEV_RULE: &str = "/run/udev/rules.d/60-banger-blocks.rules";
-
-/// Root's cache, when it uses banger.
-const ROOTS_CACHE: &str = "/var/cache/banger-root";
 
 /// An installation to be made.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! What can go wrong before anything is changed.
+//! What can go wrong; nothing is changed but where the variant says so.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,14 @@ use super::journal::JournalError;
 use super::key::KeyError;
 use super::manifest::ManifestError;
 use super::proof::ProofError;
+use super::site::Trouble;
 use super::sums::SumsError;
+use super::swap::{RecoverError, SwapError};
 use super::unpack::UnpackError;
+use super::version::Version;
 use crate::os::own_folder::FolderError;
 
-/// Why there is no update. Nothing was changed.
+/// Why there is no update. Only [`Self::Recover`] and [`Self::Swap`] come after something was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
     /// The releases leave nothing to do that may be done.
@@ -53,14 +56,30 @@ pub enum UpdateError {
     /// Another update or install is at work.
     #[error("another update or install is at work here")]
     Busy,
-    /// The installed binary is not a file that can be replaced.
-    #[error("{} {reason}", binary.display())]
-    Binary {
-        /// Where it should be.
-        binary: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
+    /// Nobody said where releases are.
+    #[error("this build of banger does not know where its releases are announced")]
+    NoAddress,
+    /// Nothing is installed: whoever runs banger from a folder replaces it there.
+    #[error("banger is not installed on this system, so there is nothing to update")]
+    NotInstalled,
+    /// The binary is a package's.
+    #[error("{} belongs to a package, and its manager would not know another", .0.display())]
+    Packaged(PathBuf),
+    /// An update is to be brought to an end first.
+    #[error("an update to v{0} was interrupted, and is to be brought to an end first")]
+    Interrupted(Version),
+    /// Somebody waits for the daemon.
+    #[error("{0} operations are under way, which the restart of the daemon would cut short")]
+    Operations(u32),
+    /// This host cannot be asked.
+    #[error(transparent)]
+    Host(#[from] Trouble),
+    /// An interrupted update.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+    /// It was begun, and did not go well.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
     /// The staging folder.
     #[error(transparent)]
     Folder(#[from] FolderError),

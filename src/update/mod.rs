@@ -24,6 +24,8 @@ mod manifest;
 mod plan;
 /// The new binary shows what it is.
 mod proof;
+/// All of it in its order.
+mod run;
 /// What an update is done to.
 mod site;
 /// From a manifest to a binary.
@@ -47,17 +49,18 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-pub use choose::{Choice, Refusal, Wish, choose, newest};
+pub use choose::{Refusal, Wish};
 pub use digest::Digest;
 pub use download::{DownloadError, Fetcher, Place};
 pub use error::UpdateError;
 pub use key::{Key, KeyError, MOST_KEY};
-pub use manifest::{Manifest, Release};
+pub use manifest::Manifest;
 pub use plan::{Back, Step};
-pub use proof::{Proof, prove};
+pub use proof::{Proof, ProofError};
+pub use run::{Asked, Ground, Outcome, standing, update};
 pub use site::{Host, Installed, Site, Trouble};
-pub use stage::{Origin, Staged, Staging};
-pub use swap::{Gate, RecoverError, Recovered, Swap, SwapError, Unrepaired, recover};
+pub use stage::Origin;
+pub use swap::{Gate, RecoverError, Recovered, SwapError, Unrepaired, recover};
 pub use version::{NoVersion, Version};
 
 /// Where this build looks for a manifest unless told otherwise; lines that begin with `#` say nothing.
@@ -78,6 +81,8 @@ pub enum Told<'a> {
         /// Of so many.
         total: u64,
     },
+    /// An interrupted update was brought to an end.
+    Recovered(&'a Recovered),
 }
 
 /// Where this build looks for a manifest; `None` where it was not told.

@@ -117,9 +117,14 @@ impl Staging {
         Ok(Self { folder, path })
     }
 
-    /// Removes it.
+    /// Removes it, and the cache where nothing else is in it.
     pub fn end(self) -> Result<(), UpdateError> {
-        Ok(remove_tree(&self.path)?)
+        remove_tree(&self.path)?;
+        if let Some(cache) = self.path.parent() {
+            // Not empty: others use it.
+            let _ = std::fs::remove_dir(cache);
+        }
+        Ok(())
     }
 
     fn tarball(&self) -> PathBuf {

@@ -14,6 +14,7 @@ mod lifecycle;
 mod rewrite;
 mod secret;
 mod system;
+mod update;
 mod usage;
 mod vm;
 mod wish;
@@ -31,6 +32,7 @@ pub use kernel::{KernelCommand, KernelImport, KernelList};
 pub use lifecycle::VmSet;
 pub use secret::{AskedSecret, Source};
 pub use system::{SystemCommand, SystemGroup};
+pub use update::Update;
 pub use usage::Usage;
 pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
 pub use wish::{ImageWish, PullSource};
@@ -90,6 +92,7 @@ pub enum Command {
     Kernel(KernelGroup),
     Daemon(DaemonGroup),
     System(SystemGroup),
+    Update(Update),
     Doctor(Doctor),
     Version(Version),
 }

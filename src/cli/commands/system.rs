@@ -23,6 +23,7 @@ const DELETED: &str = " (deleted)";
 pub fn install(owner: Option<&str>) -> Result<(), Failure> {
     needs_root("system install")?;
     needs_systemd()?;
+    let _turn = super::update::settle()?;
     let owner = owner_of(owner, recorded()?.as_ref())?;
     nothing_else_runs(&owner)?;
     let wish = wish(owner)?;
@@ -196,7 +197,7 @@ fn unit_line(unit: &services::UnitState) -> String {
     format!("{}: {}{pid} ({at_boot}{reload})", unit.unit, unit.state)
 }
 
-fn needs_root(command: &str) -> Result<(), Failure> {
+pub(super) fn needs_root(command: &str) -> Result<(), Failure> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -204,7 +205,7 @@ fn needs_root(command: &str) -> Result<(), Failure> {
     Err(fault.hint(format!("sudo banger {command}")).into())
 }
 
-fn needs_systemd() -> Result<(), Failure> {
+pub(super) fn needs_systemd() -> Result<(), Failure> {
     if services::is_running() {
         return Ok(());
     }

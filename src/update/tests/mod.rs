@@ -2,6 +2,8 @@
 
 /// The way of a release from a server to the staging folder.
 mod coming;
+/// What is refused, and that nothing is changed then.
+mod refusals;
 /// Releases.
 pub mod releases;
 /// A small server that does what it is told.

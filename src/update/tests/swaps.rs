@@ -8,9 +8,10 @@ use std::path::Path;
 
 use crate::os::fault_point::Moment;
 use crate::update::journal::Journal;
+use crate::update::stage::Staged;
+use crate::update::swap::Swap;
 use crate::update::{
-    Back, Digest, Host, Installed, RecoverError, Recovered, Site, Staged, Step, Swap, SwapError, Trouble, Version,
-    recover,
+    Back, Digest, Host, Installed, RecoverError, Recovered, Site, Step, SwapError, Trouble, Version, recover,
 };
 
 const OLD: &[u8] = b"the old program";
