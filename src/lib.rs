@@ -27,6 +27,8 @@ pub mod ssh;
 pub mod store;
 /// Banger on this system: whether all that it needs is there.
 pub mod system;
+/// A newer banger in the place of this one.
+pub mod update;
 /// How a virtual machine monitor is asked, driven and told to stop.
 pub mod vmm;
 /// A repository goes into a guest, a patch comes out.

@@ -59,10 +59,15 @@ impl Channel {
         socket::peer(&self.socket)
     }
 
+    /// Says hello and hears it, whatever is spoken there.
+    pub fn meet(&mut self) -> Result<Hello, Failure> {
+        self.send(&Hello::ours(), &[])?;
+        self.receive(Some(HELLO_LIMIT))
+    }
+
     /// Says hello and hears it; refuses another protocol.
     pub fn greet(&mut self) -> Result<(), Failure> {
-        self.send(&Hello::ours(), &[])?;
-        let hello: Hello = self.receive(Some(HELLO_LIMIT))?;
+        let hello = self.meet()?;
         Ok(hello.check(&format!("the {}", self.peer), restart_command())?)
     }
 

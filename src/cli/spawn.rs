@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Gid, Uid};
-
 use super::interrupt::{Waited, wait_readable};
 use super::report::Failure;
 use crate::os::accounts::Account;
+use crate::os::child::{Credentials, spawn_as};
 use crate::protocol::{Fault, FaultKind};
 
 /// This binary, even when its file was replaced meanwhile.
@@ -108,40 +107,9 @@ pub fn run_as(account: &Account, words: &[&str]) -> Result<u8, Failure> {
     let failed = |e: io::Error| Failure::from(Fault::failed(format!("cannot run as {}", account.name), &e));
     let mut command = Command::new(SELF);
     command.arg0("banger").args(words).current_dir("/").env_clear().envs(environment_of(account));
-    let status = std::thread::scope(|scope| {
-        // Credentials are the thread's: the child gets this one's, and it ends with the child's start.
-        let spawn = || -> io::Result<_> {
-            become_account(account)?;
-            command.spawn()
-        };
-        match scope.spawn(spawn).join() {
-            Ok(child) => child.and_then(|mut c| c.wait()),
-            Err(_) => Err(io::Error::other("the starting thread ended")),
-        }
-    });
+    let status = spawn_as(&mut command, &Credentials::of(account)).and_then(|mut child| child.wait());
     let status = status.map_err(failed)?;
     Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(FaultKind::OperationFailed.exit_code()))
-}
-
-fn become_account(account: &Account) -> io::Result<()> {
-    let groups: Vec<Gid> = groups_of(&account.name, account.gid).into_iter().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    rustix::thread::set_thread_groups(&groups)?;
-    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    Ok(())
-}
-
-/// The groups of the account `name` (group(5)), read without NSS.
-fn groups_of(name: &str, primary: u32) -> Vec<u32> {
-    let database = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    std::iter::once(primary).chain(database.lines().filter_map(|line| group_with(line, name))).collect()
-}
-
-fn group_with(line: &str, name: &str) -> Option<u32> {
-    let mut fields = line.split(':').skip(2);
-    let gid = fields.next()?.parse().ok()?;
-    fields.next()?.split(',').any(|member| member == name).then_some(gid)
 }
 
 fn environment_of(account: &Account) -> Vec<(String, std::ffi::OsString)> {
@@ -187,12 +155,5 @@ mod tests {
         std::fs::write(&log, "old\none\ntwo\n\n").expect("written");
         assert_eq!(tail(&log, 4), ["one", "two"]);
         assert_eq!(tail(&log, 400), Vec::<String>::new());
-    }
-
-    #[test]
-    fn groups_are_read_as_group_5_says() {
-        assert_eq!(group_with("kvm:x:105:bob,alice", "alice"), Some(105));
-        assert_eq!(group_with("kvm:x:105:bob", "alice"), None);
-        assert_eq!(group_with("broken", "alice"), None);
     }
 }

@@ -219,6 +219,7 @@ pub struct StatusView<'a> {
     accel: &'static str,
     vmm_reason: &'a str,
     vms: u32,
+    operations: u32,
 }
 
 impl<'a> From<&'a Overview> for StatusView<'a> {
@@ -238,6 +239,7 @@ impl<'a> From<&'a Overview> for StatusView<'a> {
             accel: o.vmm.accel.as_str(),
             vmm_reason: &o.vmm.reason,
             vms: o.vms,
+            operations: o.operations,
         }
     }
 }

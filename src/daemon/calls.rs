@@ -158,6 +158,7 @@ async fn overview(daemon: &Arc<Daemon>, op: &Op) -> Result<Overview, Fault> {
         socket: daemon.paths.socket().display().to_string(),
         helper_socket: daemon.paths.root_socket().display().to_string(),
         vms: vms.len().try_into().unwrap_or(u32::MAX),
+        operations: daemon.workload.count(),
     })
 }
 

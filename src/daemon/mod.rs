@@ -111,6 +111,8 @@ struct Daemon {
     reconciled: smol::lock::Mutex<bool>,
     /// What the tests of crashes have armed.
     faults: FaultPoint,
+    /// What somebody waits for.
+    workload: operation::Workload,
     /// Told when the daemon shall end.
     ending: smol::channel::Sender<Ending>,
 }

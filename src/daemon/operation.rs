@@ -1,6 +1,6 @@
 //! One operation: its id, whom it tells, and whether it shall go on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use event_listener::Event as Wake;
@@ -38,6 +38,33 @@ impl Cancel {
             }
             listener.await;
         }
+    }
+}
+
+/// How many operations are under way that somebody waits for.
+#[derive(Debug, Clone, Default)]
+pub struct Workload(Arc<AtomicU32>);
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct Work(Arc<AtomicU32>);
+
+impl Workload {
+    /// One more.
+    pub fn begin(&self) -> Work {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Work(self.0.clone())
+    }
+
+    /// How many there are now.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -122,6 +149,17 @@ impl Op {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_is_counted_until_it_is_dropped() {
+        let load = Workload::default();
+        let (first, second) = (load.begin(), load.clone().begin());
+        assert_eq!(load.count(), 2);
+        drop(first);
+        assert_eq!(load.count(), 1);
+        drop(second);
+        assert_eq!(load.count(), 0);
+    }
 
     #[test]
     fn a_part_tells_no_stages_and_everything_else() {

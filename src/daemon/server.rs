@@ -149,7 +149,13 @@ async fn serve_call(
     let op = Op::asked(call.op, sender);
     let (id, cancel) = (op.id, op.cancel.clone());
     let ends_the_daemon = matches!(call.request, OwnerRequest::Shutdown { .. });
-    let mut task = daemon.executor.spawn(calls::answer(daemon.clone(), op, call.request, files, peer));
+    let work = call.request.is_operation().then(|| daemon.workload.begin());
+    let answer = calls::answer(daemon.clone(), op, call.request, files, peer);
+    let mut task = daemon.executor.spawn(async move {
+        let outcome = answer.await;
+        drop(work);
+        outcome
+    });
     let outcome = loop {
         let event = async {
             match events.recv().await {

@@ -19,7 +19,8 @@ use crate::os::fault_point::FaultPoint;
 use crate::os::files::{Lock, ensure_dir};
 use crate::os::service::{self, Heartbeat};
 use crate::protocol::hello::BUILD;
-use crate::store::{Store, migrations};
+use crate::store::migrations::{self, Compatibility};
+use crate::store::{Store, StoreError, previous};
 use crate::vmm::deadline::within;
 
 /// State of a system install, whoever asks.
@@ -27,6 +28,9 @@ const SYSTEM_STATE: &str = "/var/lib/banger";
 
 /// How long the first client waits for all VMs to be found again: normally they are in milliseconds.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Most bytes of standard input that are read: more than a mirror has, so that one that is too large is seen.
+const MOST_INPUT: u64 = 1 << 17;
 
 /// Exit code of a check that could not be made, and of a store that this build cannot use.
 const INCOMPATIBLE: u8 = 2;
@@ -38,15 +42,39 @@ pub(super) fn run(arguments: Vec<OsString>) -> ExitCode {
         ["--version"] => say(&format!("bangerd {BUILD}\n"), ExitCode::SUCCESS),
         ["--check-migrations"] => check(&Paths::current().state),
         ["--check-migrations", "--system"] => check(SYSTEM_STATE.as_ref()),
+        ["--check-migrations", "--schema-on-stdin"] => check_input(),
+        ["--restore-store", "--system"] => judge(previous::restore(SYSTEM_STATE.as_ref())),
         _ => {
-            complain("usage: bangerd [--version | --check-migrations [--system]]");
+            complain(
+                "usage: bangerd [--version | --check-migrations [--system|--schema-on-stdin] | --restore-store --system]",
+            );
             ExitCode::from(2)
         }
     }
 }
 
 fn check(state: &std::path::Path) -> ExitCode {
-    match migrations::check(state) {
+    judge(migrations::check(state))
+}
+
+/// For an update that tries this binary as nobody, who may not look at the store.
+fn check_input() -> ExitCode {
+    let mut mirror = Vec::new();
+    match io::stdin().take(MOST_INPUT).read_to_end(&mut mirror) {
+        Ok(_) => judge(migrations::check_mirror(&mirror)),
+        Err(e) => {
+            complain(&format!("cannot read standard input: {e}"));
+            ExitCode::from(INCOMPATIBLE)
+        }
+    }
+}
+
+fn judge(answer: Result<Compatibility, StoreError>) -> ExitCode {
+    match answer {
+        Ok(Compatibility::Incompatible(id)) => {
+            complain(&StoreError::Newer(id).to_string());
+            ExitCode::from(INCOMPATIBLE)
+        }
         Ok(compatibility) => ExitCode::from(compatibility.exit_code()),
         Err(e) => {
             complain(&e.to_string());
@@ -103,6 +131,7 @@ fn prepare() -> Result<Prepared, String> {
         machines: Mutex::new(HashMap::new()),
         making: Mutex::default(),
         reconciled: smol::lock::Mutex::new(false),
+        workload: super::operation::Workload::default(),
         ending: sender,
         faults: FaultPoint::of_environment(config.vmm == VmmSetting::Fake).map_err(|e| text(&e))?,
         config,

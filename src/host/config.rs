@@ -83,6 +83,16 @@ pub struct Config {
     pub file_sync: Vec<FileSync>,
     /// Where images come from.
     pub registries: RegistriesSetting,
+    /// Where banger's own releases come from.
+    pub update: UpdateSetting,
+}
+
+/// `[update]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpdateSetting {
+    /// The https address of a signed `manifest.json`; absent: the one that the build knows.
+    pub manifest_url: Option<String>,
 }
 
 /// `[registries]`.

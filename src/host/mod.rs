@@ -15,3 +15,5 @@ pub mod firecracker;
 pub mod install;
 /// Where things lie.
 pub mod paths;
+/// The way to servers.
+pub mod web;

@@ -7,7 +7,7 @@ use super::install::INSTALL_FILE;
 use crate::model::ImageName;
 
 /// Root's cache, where an installation is another's.
-const ROOTS_CACHE: &str = "/var/cache/banger-root";
+pub const ROOTS_CACHE: &str = "/var/cache/banger-root";
 
 /// What all users of this host can pull.
 const SYSTEM_CATALOGUE: &str = "/etc/banger/catalogue.toml";

@@ -54,12 +54,14 @@ fn gid_of(name: &str) -> Option<u32> {
 /// The gids of the groups that the user called `name` is a member of, beside the primary one.
 pub fn groups_of(name: &str) -> Vec<u32> {
     let database = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let gid = |line: &str| {
-        let mut fields = line.split(':').skip(2);
-        let gid = fields.next()?.parse().ok()?;
-        fields.next()?.split(',').any(|member| member == name).then_some(gid)
-    };
-    database.lines().filter_map(gid).collect()
+    database.lines().filter_map(|line| group_with(line, name)).collect()
+}
+
+/// The gid in `line` of group(5), where the user called `name` is a member.
+fn group_with(line: &str, name: &str) -> Option<u32> {
+    let mut fields = line.split(':').skip(2);
+    let gid = fields.next()?.parse().ok()?;
+    fields.next()?.split(',').any(|member| member == name).then_some(gid)
 }
 
 /// The account of one line of passwd(5).
@@ -99,5 +101,11 @@ mod tests {
         assert_eq!(ids("0:daemon"), Some((0, 1)));
         assert_eq!(ids("no-such-user"), None);
         assert_eq!(ids("root:no-such-group"), None);
+    }
+    #[test]
+    fn groups_are_read_as_group_5_says() {
+        assert_eq!(group_with("kvm:x:105:bob,alice", "alice"), Some(105));
+        assert_eq!(group_with("kvm:x:105:bob", "alice"), None);
+        assert_eq!(group_with("broken", "alice"), None);
     }
 }

@@ -13,6 +13,8 @@ pub mod beneath;
 pub mod cgroup;
 /// A short sum of bytes.
 pub mod checksum;
+/// Programs run to their end within bounds, as somebody else where asked.
+pub mod child;
 /// Clocks.
 pub mod clock;
 /// One file's content into another.

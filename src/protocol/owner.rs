@@ -252,6 +252,46 @@ pub struct NewLayers {
 }
 
 impl OwnerRequest {
+    /// Whether the end of the daemon in the midst of it costs somebody something: an operation that is taken back, or
+    /// a download for nothing. Who only looks or waits can ask again.
+    pub fn is_operation(&self) -> bool {
+        match self {
+            Self::CreateVm { .. }
+            | Self::StartVm { .. }
+            | Self::StopVm { .. }
+            | Self::RestartVm { .. }
+            | Self::DeleteVm { .. }
+            | Self::DeleteIdleVm { .. }
+            | Self::SetVm { .. }
+            | Self::ImportImage { .. }
+            | Self::ImportLayers(_)
+            | Self::RegisterImage(_)
+            | Self::PromoteImage { .. }
+            | Self::CommitImage { .. }
+            | Self::DeleteImage { .. }
+            | Self::ImportKernel { .. }
+            | Self::DeleteKernel { .. } => true,
+            Self::Status
+            | Self::Shutdown { .. }
+            | Self::Overview
+            | Self::ListVms
+            | Self::ListRunning
+            | Self::Checkup
+            | Self::ShowVm { .. }
+            | Self::OpenShell { .. }
+            | Self::OpenConsole { .. }
+            | Self::AskAgent { .. }
+            | Self::ListImages
+            | Self::ListKernels
+            | Self::KeepVm { .. }
+            | Self::Stats { .. }
+            | Self::WaitVm { .. }
+            | Self::Egress { .. }
+            | Self::SetWorkspace { .. }
+            | Self::NoteExit { .. } => false,
+        }
+    }
+
     /// How many descriptors travel with it.
     pub fn files(&self) -> usize {
         match self {
@@ -473,6 +513,8 @@ pub struct Overview {
     pub helper_socket: String,
     /// VMs in the store.
     pub vms: u32,
+    /// Operations that somebody waits for: [`OwnerRequest::is_operation`].
+    pub operations: u32,
 }
 
 /// What a VM gets where nothing is asked, resolved on this host.

@@ -27,7 +27,7 @@ const HISTORY: [Migration; 6] = [
 ];
 
 /// Most bytes of `schema.json`.
-const MAX_MIRROR: u64 = 1 << 16;
+pub(super) const MAX_MIRROR: u64 = 1 << 16;
 
 /// Whether this build can use a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,24 +72,29 @@ pub(super) fn mirror_path(folder: &Path) -> PathBuf {
 /// Judges the store in `folder` by its mirror, changing nothing.
 pub fn check(folder: &Path) -> Result<Compatibility, StoreError> {
     let path = mirror_path(folder);
-    let applied = match crate::os::files::read_limited(&path, MAX_MIRROR) {
-        Ok(bytes) => {
-            serde_json::from_slice::<Mirror>(&bytes)
-                .map_err(|e| StoreError::Damaged {
-                    table: "schema.json",
-                    key: "migrations".into(),
-                    why: e.to_string(),
-                })?
-                .migrations
-        }
+    match crate::os::files::read_limited(&path, MAX_MIRROR) {
+        Ok(bytes) => check_mirror(&bytes),
         // No mirror beside a store: it was made but its first start was cut short.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let there = folder.join("banger.redb").exists();
-            return Ok(if there { Compatibility::WillMigrate } else { Compatibility::Compatible });
+            Ok(if there { Compatibility::WillMigrate } else { Compatibility::Compatible })
         }
-        Err(e) => return Err(e.into()),
-    };
-    Ok(match pending(&applied) {
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Judges a store by what its mirror holds: so whoever may not look at the store can be asked, as a binary is that is not
+/// trusted yet. `bytes` are at most 64 KiB; none: there is no store.
+pub fn check_mirror(bytes: &[u8]) -> Result<Compatibility, StoreError> {
+    if bytes.is_empty() {
+        return Ok(Compatibility::Compatible);
+    }
+    let damaged = |why: String| StoreError::Damaged { table: "schema.json", key: "migrations".into(), why };
+    if bytes.len() as u64 > MAX_MIRROR {
+        return Err(damaged("it is too large".into()));
+    }
+    let mirror = serde_json::from_slice::<Mirror>(bytes).map_err(|e| damaged(e.to_string()))?;
+    Ok(match pending(&mirror.migrations) {
         Err(unknown) => Compatibility::Incompatible(unknown),
         Ok(steps) if steps.is_empty() => Compatibility::Compatible,
         Ok(_) => Compatibility::WillMigrate,
@@ -98,9 +103,14 @@ pub fn check(folder: &Path) -> Result<Compatibility, StoreError> {
 
 /// Writes the mirror.
 pub(super) fn write_mirror(folder: &Path, applied: &[String]) -> Result<(), StoreError> {
+    write_mirror_at(&mirror_path(folder), applied)
+}
+
+/// The same for a store that has another name.
+pub(super) fn write_mirror_at(path: &Path, applied: &[String]) -> Result<(), StoreError> {
     let mirror = Mirror { migrations: applied.to_vec() };
     let text = serde_json::to_vec_pretty(&mirror).map_err(std::io::Error::from)?;
-    Ok(crate::os::files::write_atomic(&mirror_path(folder), &text, 0o600)?)
+    Ok(crate::os::files::write_atomic(path, &text, 0o600)?)
 }
 
 #[cfg(test)]
@@ -121,6 +131,17 @@ mod tests {
         assert_eq!(code(), 0);
         write_mirror(folder.path(), &["0001-initial".into(), "0999-from-tomorrow".into()]).expect("written");
         assert_eq!(code(), 2);
+    }
+
+    #[test]
+    fn a_mirror_alone_is_enough_and_none_is_no_store() {
+        let code = |text: &str| check_mirror(text.as_bytes()).map(|c| c.exit_code()).map_err(|e| e.to_string());
+        assert_eq!(code(""), Ok(0));
+        assert_eq!(code("{\"migrations\":[]}"), Ok(1));
+        assert_eq!(code("{\"migrations\":[\"9999-future\"]}"), Ok(2));
+        for bad in ["{", "[]", "\0", &" ".repeat(1 << 17)] {
+            code(bad).expect_err(bad);
+        }
     }
 
     #[test]

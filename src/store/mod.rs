@@ -13,6 +13,8 @@ mod codec;
 pub mod migrations;
 /// Rows of operations under way.
 mod operations;
+/// The store as it was before it was brought up.
+pub mod previous;
 /// Rows of VMs.
 mod vms;
 
@@ -160,6 +162,10 @@ impl Store {
         let wrap = |source: redb::Error| StoreError::Database { path: path.clone(), source: Box::new(source) };
         let db = Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| wrap(e.into()))?;
         let store = Self { db, path, state: AtomicU64::new(1) };
+        let applied = store.applied()?;
+        if !applied.is_empty() && !migrations::pending(&applied).map_err(StoreError::Newer)?.is_empty() {
+            previous::keep(folder, &applied)?;
+        }
         let applied = store.migrate()?;
         migrations::write_mirror(folder, &applied)?;
         Ok(store)
@@ -169,6 +175,18 @@ impl Store {
     /// same. Never 0.
     pub fn state(&self) -> u64 {
         self.state.load(Ordering::Acquire)
+    }
+
+    /// The ids of what was done to it so far; none in one that is new.
+    fn applied(&self) -> Result<Vec<String>, StoreError> {
+        self.read(|tx| {
+            let meta = match tx.open_table(META) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                other => other?,
+            };
+            let row = meta.get("migrations")?;
+            Ok(row.map(|row| codec::decode("meta", "migrations", row.value())).transpose()?.unwrap_or_default())
+        })
     }
 
     fn migrate(&self) -> Result<Vec<String>, StoreError> {

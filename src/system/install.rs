@@ -9,7 +9,7 @@ use super::deeds::{self, Deed, Done};
 use super::units::{self, SERVICES, SOCKETS};
 use super::{SystemError, failed, services};
 use crate::host::install::{INSTALL_FILE, InstallRecord};
-use crate::host::paths::{Environment, Paths};
+use crate::host::paths::{Environment, Paths, ROOTS_CACHE};
 use crate::os::accounts::Account;
 use crate::os::files::remove_tree;
 
@@ -24,9 +24,6 @@ const LINKS: [&str; 2] = ["bangerd", "bangerd-root"];
 
 /// What the helper tells udev, while udev runs.
 const UDEV_RULE: &str = "/run/udev/rules.d/60-banger-blocks.rules";
-
-/// Root's cache, when it uses banger.
-const ROOTS_CACHE: &str = "/var/cache/banger-root";
 
 /// An installation to be made.
 #[derive(Debug, Clone)]
@@ -94,7 +91,7 @@ fn go_back(done: Done, was_there: bool) -> Vec<SystemError> {
     failures.extend(done.take_back());
     failures.extend(services::reload().err());
     if was_there {
-        failures.extend(restart().err());
+        failures.extend(restart(First::Helper).err());
     } else {
         failures.extend(remove_runtime().err());
     }
@@ -114,13 +111,23 @@ pub fn refresh(record: &InstallRecord, wish: &Wish) -> Result<(), SystemError> {
     services::reload()
 }
 
+/// Which service is restarted first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// For versions that understand each other: the helper keeps the sockets that guests' questions come in at.
+    Daemon,
+    /// For a change of versions: a new daemon finds its VMs again with a helper of its own version.
+    Helper,
+}
+
 /// Restarts helper and daemon; done when both answer. VMs go on.
-pub fn restart() -> Result<(), SystemError> {
+pub fn restart(first: First) -> Result<(), SystemError> {
     // One that failed too often is not started again unless that is forgotten.
     services::forget_failures(&[SOCKETS, SERVICES].concat());
     services::start(&SOCKETS)?;
-    // The daemon first: the helper keeps the sockets that guests' questions come in at.
-    SERVICES.iter().rev().try_for_each(|service| services::restart(&[service]))
+    let [helper, daemon] = SERVICES;
+    let order = if first == First::Daemon { [daemon, helper] } else { [helper, daemon] };
+    order.iter().try_for_each(|service| services::restart(&[service]))
 }
 
 /// Takes the installation away: services, units, links, binary, runtime folders. Everything is tried; what failed.

@@ -15,6 +15,7 @@ mod pages;
 mod rewrite;
 mod secret;
 mod system;
+mod update;
 mod usage;
 mod vm;
 mod wish;
@@ -33,6 +34,7 @@ pub use lifecycle::VmSet;
 pub use pages::{Page, pages};
 pub use secret::{AskedSecret, Source};
 pub use system::{SystemCommand, SystemGroup};
+pub use update::Update;
 pub use usage::Usage;
 pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
 pub use wish::{ImageWish, PullSource};
@@ -92,6 +94,7 @@ pub enum Command {
     Kernel(KernelGroup),
     Daemon(DaemonGroup),
     System(SystemGroup),
+    Update(Update),
     Doctor(Doctor),
     Version(Version),
 }

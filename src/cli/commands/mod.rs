@@ -25,6 +25,9 @@ mod sources;
 mod stats;
 mod system;
 mod toolbox;
+mod update;
+mod update_faults;
+mod update_host;
 mod version;
 mod vms;
 mod wait;
@@ -46,6 +49,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
         Command::Kernel(group) => kernel(group.command)?,
         Command::Daemon(group) => return daemon(group.command),
         Command::System(group) => return system(group.command),
+        Command::Update(asked) => update::update(&asked)?,
         Command::Doctor(doctor) => return doctor::doctor(&doctor),
         Command::Version(version) => version::version(version.json)?,
     }

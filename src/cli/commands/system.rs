@@ -12,7 +12,7 @@ use crate::os::accounts::{self, Account};
 use crate::protocol::hello::BUILD;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
-use crate::system::install::{self, Installed, Wish, system_paths};
+use crate::system::install::{self, First, Installed, Wish, system_paths};
 use crate::system::units::{SERVICES, SOCKETS};
 use crate::system::{SystemError, services};
 
@@ -23,6 +23,7 @@ const DELETED: &str = " (deleted)";
 pub fn install(owner: Option<&str>) -> Result<(), Failure> {
     needs_root("system install")?;
     needs_systemd()?;
+    let _turn = super::update::settle()?;
     let owner = owner_of(owner, recorded()?.as_ref())?;
     nothing_else_runs(&owner)?;
     let wish = wish(owner)?;
@@ -67,8 +68,10 @@ pub fn restart() -> Result<(), Failure> {
     needs_root("system restart")?;
     needs_systemd()?;
     installed()?;
-    install::restart().map_err(|e| fault(&e))?;
-    answers(&system_paths())?;
+    let paths = system_paths();
+    let first = if answers(&paths).is_ok() { First::Daemon } else { First::Helper };
+    install::restart(first).map_err(|e| fault(&e))?;
+    answers(&paths)?;
     render::note("daemon and helper were restarted; VMs go on running");
     Ok(())
 }
@@ -92,6 +95,7 @@ pub fn uninstall(purge: bool, force: bool) -> Result<(), Failure> {
     let record = recorded()?;
     if let Some(record) = &record {
         needs_systemd()?;
+        let _turn = super::update::settle()?;
         leave::vms(&system_paths(), force)?;
         let failures = install::uninstall(record);
         if let Some((first, rest)) = failures.split_first() {
@@ -196,7 +200,7 @@ fn unit_line(unit: &services::UnitState) -> String {
     format!("{}: {}{pid} ({at_boot}{reload})", unit.unit, unit.state)
 }
 
-fn needs_root(command: &str) -> Result<(), Failure> {
+pub(super) fn needs_root(command: &str) -> Result<(), Failure> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -204,7 +208,7 @@ fn needs_root(command: &str) -> Result<(), Failure> {
     Err(fault.hint(format!("sudo banger {command}")).into())
 }
 
-fn needs_systemd() -> Result<(), Failure> {
+pub(super) fn needs_systemd() -> Result<(), Failure> {
     if services::is_running() {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use super::error::OciError;
 use super::hidden::Hidden;
 use super::http::{Answer, Http, Request};
 use super::reference::Reference;
-use super::url::{Url, encoded};
+use crate::host::web::{Url, encoded};
 
 /// Most bytes of an answer with a token.
 const MOST_ANSWER: u64 = 1 << 20;

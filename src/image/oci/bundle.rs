@@ -12,8 +12,8 @@ use super::download::{self, Origin};
 use super::error::OciError;
 use super::flow::{Flow, Section};
 use super::http::{Answer, Http, Request};
-use super::url::Url;
 use super::{Settings, cache};
+use crate::host::web::Url;
 
 /// Most bytes of one.
 const MOST_BYTES: u64 = 64 << 30;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::digest::Digest;
+use crate::host::web::WebError;
 
 /// Why there is no image. Messages name the thing and never hold a secret.
 #[derive(Debug, thiserror::Error)]
@@ -173,14 +174,9 @@ pub enum OciError {
         /// The server.
         host: String,
     },
-    /// A proxy that the environment names and that cannot be used.
-    #[error("cannot use the proxy that {variable} names: {reason}")]
-    Proxy {
-        /// The variable.
-        variable: &'static str,
-        /// Why not.
-        reason: &'static str,
-    },
+    /// The server cannot be asked from here.
+    #[error(transparent)]
+    Web(#[from] WebError),
     /// The way that the registry wants to be logged in to is not known.
     #[error("{host} wants credentials in a way that is not known here: {challenge:?}")]
     Challenge {
@@ -189,9 +185,6 @@ pub enum OciError {
         /// Its words.
         challenge: String,
     },
-    /// This machine trusts nobody.
-    #[error("this host trusts no certificate at all: apt-get install ca-certificates, or set SSL_CERT_FILE")]
-    NoCertificates,
     /// An archive that holds no image.
     #[error("cannot use the archive {name}: {reason}")]
     Archive {

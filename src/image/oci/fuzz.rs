@@ -1,7 +1,8 @@
 //! What others wrote, through each parser of this room; the fuzzer has no other way in.
 
 use super::reference::Reference;
-use super::{challenge, config, manifest, url};
+use super::{challenge, config, manifest};
+use crate::host::web::Url;
 
 /// A reference that parses is shown as one that parses to the same.
 pub fn reference(text: &str) {
@@ -28,9 +29,9 @@ pub fn documents(bytes: &[u8]) {
 /// Headers: challenges, and where a server sends to.
 pub fn headers(text: &str) {
     let _ = challenge::parse(text);
-    let here = url::Url::new(true, "registry.example", "/v2/a/blobs/b?c=d");
+    let here = Url::new(true, "registry.example", "/v2/a/blobs/b?c=d");
     if let Ok(there) = here.join(text) {
-        assert_eq!(url::Url::parse(&there.to_string()).ok().as_ref(), Some(&there), "{text}");
+        assert_eq!(Url::parse(&there.to_string()).ok().as_ref(), Some(&there), "{text}");
     }
 }
 

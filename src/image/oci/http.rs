@@ -4,23 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{debug, warn};
-use ureq::Agent;
+use log::debug;
 use ureq::http::HeaderMap;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Settings;
 use super::cancel::Cancel;
 use super::error::OciError;
 use super::hidden::Hidden;
-use super::proxy::{Named, Proxies};
-use super::url::{Url, may_be_plain};
+use crate::host::web::{Agents, Url, may_be_plain};
 
-/// For the connection with TLS.
-const CONNECT: Duration = Duration::from_secs(20);
-/// For the head of an answer, which a cache between here and a registry begins to fetch only now, and for the next
-/// bytes of it: one limit of the network's for both.
-const READ: Duration = Duration::from_secs(60);
 /// Attempts at one request.
 const ATTEMPTS: u32 = 5;
 /// Longest pause between two attempts, whatever the server asks for.
@@ -34,13 +26,7 @@ const MOST_REASON: u64 = 16 << 10;
 
 /// The network, as one pull uses it.
 pub(super) struct Http {
-    direct: Agent,
-    /// By the proxy for requests with TLS.
-    secure: Agent,
-    /// By the proxy for the others.
-    plain: Agent,
-    proxies: Proxies,
-    trusts_somebody: bool,
+    agents: Agents,
     insecure: Vec<String>,
     pace: Arc<dyn Fn(Duration) -> Duration + Send + Sync>,
     on_pause: Arc<dyn Fn(&str) + Send + Sync>,
@@ -74,34 +60,8 @@ pub(super) struct Answer {
 
 impl Http {
     pub(super) fn new(settings: &Settings, cancel: Arc<Cancel>) -> Self {
-        let roots = certificates();
-        let trusts_somebody = !roots.is_empty();
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::from(roots))
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
-        let agent = |named: Option<&Named>| {
-            let proxy = named.and_then(|named| named.proxy.as_ref().ok()).cloned();
-            let config = Agent::config_builder()
-                .proxy(proxy)
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .user_agent(concat!("banger/", env!("CARGO_PKG_VERSION")))
-                .timeout_connect(Some(CONNECT))
-                .timeout_per_read(Some(READ))
-                .timeout_per_write(Some(READ))
-                .timeout_recv_response(Some(READ))
-                .tls_config(tls.clone());
-            config.build().new_agent()
-        };
-        let proxies = Proxies::of_this_process();
         Self {
-            direct: agent(None),
-            secure: agent(proxies.secure.as_ref()),
-            plain: agent(proxies.plain.as_ref()),
-            proxies,
-            trusts_somebody,
+            agents: Agents::of_this_process(),
             insecure: settings.insecure.clone(),
             pace: Arc::clone(&settings.pace),
             on_pause: Arc::clone(&settings.on_pause),
@@ -170,14 +130,7 @@ impl Http {
         if !url.secure && !self.may_be_plain(url.authority()) {
             return Err(OciError::Plain { host: url.authority().to_owned() });
         }
-        if url.secure && !self.trusts_somebody {
-            return Err(OciError::NoCertificates);
-        }
-        let agent = match (self.proxies.is_for(url)?, url.secure) {
-            (false, _) => &self.direct,
-            (true, true) => &self.secure,
-            (true, false) => &self.plain,
-        };
+        let agent = self.agents.for_address(url)?;
         let address = url.to_string();
         let mut headers: Vec<(&str, String)> = Vec::new();
         headers.extend(request.accept.map(|accept| ("Accept", accept.to_owned())));
@@ -261,15 +214,6 @@ impl Answer {
             _ => String::new(),
         }
     }
-}
-
-/// The certificates that this machine trusts, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
-fn certificates() -> Vec<Certificate<'static>> {
-    let found = rustls_native_certs::load_native_certs();
-    for error in found.errors {
-        warn!("some certificates that this host trusts cannot be read: {error}");
-    }
-    found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
 }
 
 /// An error while a body was read.

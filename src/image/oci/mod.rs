@@ -45,8 +45,6 @@ mod layer;
 mod manifest;
 /// `linux/amd64`.
 mod platform;
-/// Which request takes which proxy.
-mod proxy;
 /// Emptying the cache.
 mod prune;
 /// Registry → opened image.
@@ -55,8 +53,6 @@ mod pull;
 mod reference;
 /// One repository of a registry.
 mod registry;
-/// Addresses.
-mod url;
 /// Frames of zstd.
 mod zstd;
 

@@ -12,7 +12,7 @@ use super::hidden::Hidden;
 use super::http::{Answer, Http, Request};
 use super::manifest::{ACCEPTED, MOST_DOCUMENT};
 use super::reference::Reference;
-use super::url::Url;
+use crate::host::web::Url;
 
 /// Times that one request may be answered with "who are you": without a token, with an old one.
 const CHALLENGES: u32 = 2;

@@ -1,4 +1,4 @@
-//! Addresses of registries, where they send to, and which of them may do without TLS.
+//! Addresses of servers, where they send to, and which of them may do without TLS.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,18 +8,21 @@ const MOST: usize = 16 << 10;
 
 /// `https://HOST[:PORT]/PATH[?QUERY]`, or the same without TLS; never with a user in it.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) secure: bool,
+pub struct Url {
+    /// Whether it is `https`.
+    pub secure: bool,
     authority: String,
     rest: String,
 }
 
 impl Url {
-    pub(super) fn new(secure: bool, authority: &str, rest: &str) -> Self {
+    /// The address of `rest`, a path and perhaps a query, at `authority`.
+    pub fn new(secure: bool, authority: &str, rest: &str) -> Self {
         Self { secure, authority: authority.to_ascii_lowercase(), rest: rest.to_owned() }
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    /// What `text` says; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let visible = text.bytes().all(|b| matches!(b, b'!'..=b'~') && !matches!(b, b'\\' | b'<' | b'>' | b'"'));
         if text.len() > MOST || !visible {
             return Err("the address is too long or has characters that none has");
@@ -41,7 +44,7 @@ impl Url {
     }
 
     /// Where `location` leads from here (RFC 3986 section 5.2, without dots in paths).
-    pub(super) fn join(&self, location: &str) -> Result<Self, &'static str> {
+    pub fn join(&self, location: &str) -> Result<Self, &'static str> {
         let scheme = if self.secure { "https" } else { "http" };
         let query = location.find('?').unwrap_or(location.len());
         if location[..query].contains("://") {
@@ -60,7 +63,7 @@ impl Url {
     }
 
     /// The same with `query` added, each value encoded.
-    pub(super) fn with_query(&self, query: &[(&str, &str)]) -> Self {
+    pub fn with_query(&self, query: &[(&str, &str)]) -> Self {
         let mut url = self.clone();
         for (name, value) in query {
             url.rest.push(if url.rest.contains('?') { '&' } else { '?' });
@@ -70,40 +73,41 @@ impl Url {
     }
 
     /// Without its query, which may let in whoever knows it.
-    pub(super) fn without_query(&self) -> Self {
+    pub fn without_query(&self) -> Self {
         let path = self.rest.split('?').next().unwrap_or_default();
         Self { rest: path.to_owned(), ..self.clone() }
     }
 
     /// The last part of its path; empty where that ends with a slash.
-    pub(super) fn file_name(&self) -> &str {
+    pub fn file_name(&self) -> &str {
         let path = self.rest.split('?').next().unwrap_or_default();
         path.rsplit('/').next().unwrap_or_default()
     }
 
     /// Host and port as written.
-    pub(super) fn authority(&self) -> &str {
+    pub fn authority(&self) -> &str {
         &self.authority
     }
 
     /// Whether what is meant for one may be shown to the other.
-    pub(super) fn same_origin(&self, other: &Self) -> bool {
+    pub fn same_origin(&self, other: &Self) -> bool {
         self.secure == other.secure && self.host() == other.host() && self.port() == other.port()
     }
 
-    pub(super) fn host(&self) -> &str {
+    /// Host as written, an address of version 6 in brackets.
+    pub fn host(&self) -> &str {
         host_of(&self.authority)
     }
 
     /// Its port, the scheme's where none is written.
-    pub(super) fn port(&self) -> &str {
+    pub fn port(&self) -> &str {
         let after = &self.authority[self.host().len()..];
         let default = if self.secure { "443" } else { "80" };
         after.rsplit_once(':').map_or(default, |(_, port)| port)
     }
 
     /// Whether it is on this machine.
-    pub(super) fn is_loopback(&self) -> bool {
+    pub fn is_loopback(&self) -> bool {
         is_loopback(&self.authority)
     }
 }
@@ -130,7 +134,7 @@ fn host_of(authority: &str) -> &str {
 }
 
 /// Whether `authority` is this machine: `localhost`, 127.0.0.0/8, ::1.
-pub(super) fn is_loopback(authority: &str) -> bool {
+pub fn is_loopback(authority: &str) -> bool {
     let host = host_of(authority).trim_start_matches('[').trim_end_matches(']');
     host == "localhost"
         || host.parse::<Ipv4Addr>().is_ok_and(|a| a.is_loopback())
@@ -138,13 +142,13 @@ pub(super) fn is_loopback(authority: &str) -> bool {
 }
 
 /// Whether `authority` may be spoken to without TLS: this machine, or `HOST` or `HOST:PORT` in the list.
-pub(super) fn may_be_plain(authority: &str, insecure: &[String]) -> bool {
+pub fn may_be_plain(authority: &str, insecure: &[String]) -> bool {
     is_loopback(authority)
         || insecure.iter().any(|i| i.eq_ignore_ascii_case(authority) || i.eq_ignore_ascii_case(host_of(authority)))
 }
 
 /// As a value in a query or a form (RFC 3986 section 2.1).
-pub(super) fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         match byte {

@@ -6,28 +6,28 @@
 
 use std::net::IpAddr;
 
-use super::error::OciError;
+use super::WebError;
 use super::url::Url;
 
 /// The proxies of an environment.
-pub(super) struct Proxies {
+pub struct Proxies {
     /// Of requests with TLS.
-    pub(super) secure: Option<Named>,
+    pub secure: Option<Named>,
     /// Of the others.
-    pub(super) plain: Option<Named>,
+    pub plain: Option<Named>,
     except: Vec<String>,
 }
 
 /// A proxy, and the variable that names it.
 #[derive(Clone)]
-pub(super) struct Named {
+pub struct Named {
     variable: &'static str,
-    pub(super) proxy: Result<ureq::Proxy, &'static str>,
+    pub proxy: Result<ureq::Proxy, &'static str>,
 }
 
 impl Proxies {
     /// Those of this process.
-    pub(super) fn of_this_process() -> Self {
+    pub fn of_this_process() -> Self {
         Self::from_variables(|name| std::env::var_os(name).map(|text| text.to_string_lossy().into_owned()))
     }
 
@@ -49,7 +49,7 @@ impl Proxies {
     }
 
     /// Whether a request for `url` takes the proxy of its kind.
-    pub(super) fn is_for(&self, url: &Url) -> Result<bool, OciError> {
+    pub fn is_for(&self, url: &Url) -> Result<bool, WebError> {
         let named = if url.secure { &self.secure } else { &self.plain };
         let host = bare(url.host()).trim_end_matches('.');
         // What is on this machine is not on the proxy's; and what is plain there must not leave this one.
@@ -59,7 +59,7 @@ impl Proxies {
         }
         match named.proxy {
             Ok(_) => Ok(true),
-            Err(reason) => Err(OciError::Proxy { variable: named.variable, reason }),
+            Err(reason) => Err(WebError::Proxy { variable: named.variable, reason }),
         }
     }
 }
