@@ -150,17 +150,15 @@ impl Scene<'_> {
         println!("| updated | {what} | {} |", first_line(&full));
     }
 
-    /// A VM that is being stopped is an operation that somebody waits for.
+    /// A VM that is being made is an operation that somebody waits for.
     fn while_something_runs(&self) {
-        let pull = "mkfifo -m 666 /tmp/tar && setpriv --reuid alice --regid alice --init-groups env -i HOME=/home/alice \
-                    PATH=/usr/local/bin:/usr/bin:/bin sh -c 'banger image pull - --name slow </tmp/tar' 2>/dev/null & \
-                    exec 3>/tmp/tar; echo begun; sleep 8";
-        let pulling = self.host.sh(pull).limit(60).spawn();
-        pulling.wait_for_output("begun");
-        let refused = self.update(&[]).output();
-        pulling.wait();
-        self.host.sh("rm -f /tmp/tar").output().ok();
-        println!("| updated | while an image is pulled | {} (exit {}) |", first_line(&refused), refused.code);
+        let making = self.host.of_alice(&["vm", "create", "--name", "other"]).limit(120).spawn();
+        // Its disk, its start.
+        making.wait_for_lines(2);
+        let refused = self.update(&[]).output().ends(4).refuses(&["--force"]);
+        making.wait().ok();
+        self.host.of_alice(&["vm", "delete", "other"]).limit(60).output().ok();
+        println!("| updated | while a VM is made | {} |", first_line(&refused));
         self.is_whole_at(&self.old);
     }
 
@@ -204,8 +202,8 @@ impl Scene<'_> {
         let is_new = version.starts_with("banger v0.2.0 ");
         assert!(is_new || version.starts_with(&format!("banger v{} ", self.old)), "{step} {side}: {version}");
         self.vm_is_the_same();
-        // Whatever it was: the next one brings it to its end first.
-        self.update(&["--dry-run"]).output();
+        // Whatever it was: the next one brings it to its end first, and this one then finds no such version.
+        self.update(&["--to", "v9.9.9"]).output().refuses(&["9.9.9"]);
         let settled = self.host.of_alice(&["version"]).output().ok().text();
         let is_settled_new = settled.starts_with("banger v0.2.0 ");
         self.is_whole_at(if is_settled_new { "0.2.0" } else { &self.old });

@@ -65,8 +65,14 @@ pub enum Outcome {
 }
 
 /// Updates what is installed to what `origin` has.
-pub fn update(mut ground: Ground, origin: &Origin, asked: Asked) -> Result<Outcome, UpdateError> {
+pub fn update(
+    mut ground: Ground,
+    origin: impl FnOnce() -> Result<Origin, UpdateError>,
+    asked: Asked,
+) -> Result<Outcome, UpdateError> {
     ground.installed()?;
+    // Where nothing may be updated it does not matter that nothing could be verified.
+    let origin = origin()?;
     let _turn = Turn::attempt(ground.journal)?.ok_or(UpdateError::Busy)?;
     ground.recover(asked.dry_run)?;
     // Recovering may have changed what is there.

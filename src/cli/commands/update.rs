@@ -36,7 +36,7 @@ pub fn update(asked: &Update) -> Result<(), Failure> {
         needs_systemd()?;
     }
     let wish = Asked { wish: Wish { to: asked.to, force: asked.force }, dry_run: asked.dry_run };
-    let outcome = with_ground(&host, is_test(asked), |ground| crate::update::update(ground, &origin(asked)?, wish));
+    let outcome = with_ground(&host, is_test(asked), |ground| crate::update::update(ground, || origin(asked), wish));
     say(&outcome.map_err(|e| fault(&e))?)
 }
 
