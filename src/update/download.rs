@@ -198,15 +198,13 @@ impl Fetcher {
     }
 
     fn patiently<T>(&self, mut attempt: impl FnMut() -> Result<T, DownloadError>) -> Result<T, DownloadError> {
-        for number in 1.. {
+        for number in 1..ATTEMPTS {
             match attempt() {
-                Err(e) if number < ATTEMPTS && is_passing(&e) => {
-                    log::debug!("attempt {number}: {e}");
-                    // There is nothing to wait for but time.
-                    std::thread::sleep((self.pause)(number));
-                }
+                Err(e) if is_passing(&e) => log::debug!("attempt {number}: {e}"),
                 other => return other,
             }
+            // There is nothing to wait for but time.
+            std::thread::sleep((self.pause)(number));
         }
         attempt()
     }

@@ -69,7 +69,7 @@ pub enum UpdateError {
     #[error("an update to v{0} was interrupted, and is to be brought to an end first")]
     Interrupted(Version),
     /// Somebody waits for the daemon.
-    #[error("{0} operations are under way, which the restart of the daemon would cut short")]
+    #[error("operations are under way ({0}), which the restart of the daemon would cut short")]
     Operations(u32),
     /// This host cannot be asked.
     #[error(transparent)]

@@ -32,11 +32,12 @@ pub struct Unrepaired {
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
     /// It failed, and everything is as it was.
-    #[error("cannot {} v{to}: {cause}; v{from} is back", .step.doing())]
+    #[error("the update to v{to} failed (to {}), and v{from} is back", .step.doing())]
     TakenBack {
         /// At which step.
         step: Step,
         /// Why.
+        #[source]
         cause: Trouble,
         /// What is installed.
         from: Version,
@@ -44,11 +45,12 @@ pub enum SwapError {
         to: Version,
     },
     /// It failed, and so did a part of the way back.
-    #[error("cannot {} v{to}: {cause}; not all could be taken back", .step.doing())]
+    #[error("the update to v{to} failed (to {}), and not all of it could be taken back", .step.doing())]
     Broken {
         /// At which step.
         step: Step,
         /// Why.
+        #[source]
         cause: Trouble,
         /// What was to be.
         to: Version,

@@ -93,7 +93,7 @@ mod tests {
         let broken = SwapError::Broken { step: Step::Doctor, cause: Trouble("sick".into()), to, left };
         let (kind, causes, hints) = parts(broken.into());
         assert_eq!((kind, hints), (FaultKind::OperationFailed, vec!["first".to_owned(), "second".to_owned()]));
-        assert_eq!(causes[0], "cannot refresh the units: no room");
+        assert_eq!(causes, ["sick", "cannot refresh the units: no room", "cannot restart helper and daemon: no room"]);
     }
 
     #[test]

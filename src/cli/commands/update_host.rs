@@ -28,6 +28,9 @@ const RESTORE: Duration = Duration::from_secs(60);
 /// Most bytes that a command may say.
 const MOST_WORDS: usize = 1 << 20;
 
+/// Lines of it that are passed on.
+const MOST_LINES: usize = 4;
+
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// This host.
@@ -120,12 +123,12 @@ fn run(binary: &Path, words: &[&str], credentials: Option<&Credentials>, time: D
     child::run(&mut command, credentials, b"", bounds).map_err(|e| Trouble(format!("{}: {e}", shown(binary, words))))
 }
 
-/// What it said last, without its own prefix.
+/// What it said, without its own prefixes and hints, which are for another command line.
 fn failure(binary: &Path, words: &[&str], ended: &Ended) -> Trouble {
     let said = String::from_utf8_lossy(&ended.errors);
-    let lines =
-        said.lines().filter(|line| !line.starts_with("hint: ")).map(|l| l.trim_start_matches("banger: ").trim());
-    let said: String = lines.collect::<Vec<_>>().join("; ").chars().take(600).collect();
+    let own = said.lines().filter(|line| !line.starts_with("hint: ")).take(MOST_LINES);
+    let own = own.map(|line| line.trim_start_matches("banger: ").trim_start_matches("  because: "));
+    let said = own.collect::<Vec<_>>().join("\n");
     let said = if said.is_empty() { ended.status.to_string() } else { said };
     Trouble(format!("{}: {said}", shown(binary, words)))
 }
@@ -170,7 +173,7 @@ mod tests {
         let error =
             succeeds(Path::new("/bin/sh"), &["-c", "echo banger: no >&2; echo '  because: x' >&2; exit 1"], REFRESH);
         let Err(Trouble(text)) = error else { panic!("it failed") };
-        assert!(text.starts_with("`/bin/sh -c") && text.ends_with("`: no; because: x"), "{text}");
+        assert!(text.starts_with("`/bin/sh -c") && text.ends_with("`: no\nx"), "{text}");
         let missing = succeeds(Path::new("/not/there"), &["system"], REFRESH).expect_err("not there");
         assert!(missing.to_string().starts_with("`/not/there system`: "), "{missing}");
     }
