@@ -91,6 +91,7 @@ struct WrittenManifest {
 
 #[derive(Deserialize)]
 struct WrittenRelease {
+    /// With a `v` or without.
     version: String,
     date: String,
     sums: String,
@@ -168,7 +169,7 @@ mod tests {
         json!({ "schema": 1, "later": {}, "releases": [
             { "version": "0.2.0", "date": "2026-03-01", "sums": "v0.2.0/SHA256SUMS", "from": "0.1.0", "notes": "new\nthings",
               "tarballs": { "x86_64": { "url": "v0.2.0/banger-v0.2.0-x86_64.tar.gz", "size": 3_000_000, "later": 1 } } },
-            { "version": "0.1.0", "date": "2026-01-01", "sums": "https://a.example/SHA256SUMS", "tarballs": {} },
+            { "version": "v0.1.0", "date": "2026-01-01", "sums": "https://a.example/SHA256SUMS", "tarballs": {} },
         ]})
     }
 
