@@ -183,9 +183,10 @@ impl Scene<'_> {
         for step in STEPS {
             for side in ["before", "after"] {
                 seen.push(self.killed_at(step, side));
+                println!("| updated | kill -9 | {} |", seen[seen.len() - 1]);
             }
         }
-        println!("| updated | kill -9 at {} points | {} |", seen.len(), seen.join(", "));
+        println!("| updated | kill -9 of the updater | {} points, each time one whole banger |", seen.len());
     }
 
     fn killed_at(&self, step: &str, side: &str) -> String {

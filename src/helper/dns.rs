@@ -27,11 +27,15 @@ impl Kept {
     /// Those of DNS on the gateway's address and on loopback; and why there are none on loopback.
     pub fn dns(&mut self, root: &Root, gateway: Ipv4Addr) -> Result<(Vec<OwnedFd>, Option<String>)> {
         self.keep_to(gateway);
+        if self.dns.is_empty() {
+            self.dns.extend(both(root, gateway)?);
+        }
         let mut no_loopback = None;
         if self.dns.len() < BOTH_ADDRESSES {
-            // What there is of it has the port.
-            self.dns.clear();
-            (self.dns, no_loopback) = listen(root, gateway)?;
+            match both(root, DNS_LOOPBACK) {
+                Ok(more) => self.dns.extend(more),
+                Err(e) => no_loopback = Some(e.line()),
+            }
         }
         let handed = self.dns.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
         Ok((handed.doing("hand out the sockets of DNS")?, no_loopback))
@@ -56,18 +60,6 @@ impl Kept {
     /// Closes all of them.
     pub fn close(&mut self) {
         *self = Self::default();
-    }
-}
-
-/// UDP and TCP on the gateway's address, and on loopback unless somebody has that; and why not.
-fn listen(root: &Root, gateway: Ipv4Addr) -> Result<(Vec<OwnedFd>, Option<String>)> {
-    let mut sockets = Vec::from(both(root, gateway)?);
-    match both(root, DNS_LOOPBACK) {
-        Ok(more) => {
-            sockets.extend(more);
-            Ok((sockets, None))
-        }
-        Err(e) => Ok((sockets, Some(e.line()))),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::paths::Environment;
 use crate::os::files::read_limited;
 
 /// Marks a system install.
@@ -69,14 +70,9 @@ impl InstallRecord {
     }
 }
 
-/// Whether this process belongs to the system's installation.
-fn is_installed() -> bool {
-    Path::new(INSTALL_FILE).exists() && std::env::var_os("BANGER_HOME").is_none()
-}
-
 /// The command after which daemon and helper are of one version.
 pub fn restart_command() -> &'static str {
-    match is_installed() {
+    match Environment::current().is_system() {
         true => "sudo banger system restart      (VMs go on running)",
         false => "banger daemon stop && banger daemon start      (VMs go on running)",
     }
@@ -84,7 +80,7 @@ pub fn restart_command() -> &'static str {
 
 /// The command that starts a daemon or a helper that does not run.
 pub fn start_command() -> &'static str {
-    if is_installed() { "sudo banger system restart" } else { "sudo banger daemon start" }
+    if Environment::current().is_system() { "sudo banger system restart" } else { "sudo banger daemon start" }
 }
 
 #[cfg(test)]

@@ -163,8 +163,13 @@ impl Store {
         let db = Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| wrap(e.into()))?;
         let store = Self { db, path, state: AtomicU64::new(1) };
         let applied = store.applied()?;
-        if !applied.is_empty() && !migrations::pending(&applied).map_err(StoreError::Newer)?.is_empty() {
+        let pending = migrations::pending(&applied).map_err(StoreError::Newer)?;
+        if !applied.is_empty() && !pending.is_empty() {
             previous::keep(folder, &applied)?;
+            // Before it is done: of a store that was brought up and whose mirror does not say so an older build would
+            // believe that it can use it.
+            let coming = pending.iter().map(|migration| migration.id.to_owned());
+            migrations::write_mirror(folder, &applied.iter().cloned().chain(coming).collect::<Vec<_>>())?;
         }
         let applied = store.migrate()?;
         migrations::write_mirror(folder, &applied)?;

@@ -40,6 +40,10 @@ pub fn restore(folder: &Path) -> Result<Compatibility, StoreError> {
     }
     // The mirror last: cut in between, this is done again, and the store is there already.
     if store(folder).exists() {
+        // What the newer one has made is not thrown away.
+        if folder.join("banger.redb").exists() {
+            rename(&folder.join("banger.redb"), &folder.join("banger.redb.newer"))?;
+        }
         rename(&store(folder), &folder.join("banger.redb"))?;
     }
     rename(&mirror(folder), &mirror_path(folder))?;

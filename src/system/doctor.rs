@@ -208,7 +208,7 @@ fn kvm(seen: &Seen) -> Row {
             "the CPU virtualises, but there is no /dev/kvm",
             "sudo modprobe kvm_intel || sudo modprobe kvm_amd",
         )
-        .cured(Cure::new("load the kernel's module kvm", &["modprobe", "-a", "kvm_intel", "kvm_amd"])),
+        .cured(Cure::new("load the kernel's module kvm", &["sh", "-c", "modprobe kvm_intel || modprobe kvm_amd"])),
         (false, false) => Row::ok("kvm", "no hardware virtualisation: software emulation"),
     }
 }
@@ -472,7 +472,9 @@ mod tests {
         let cures: Vec<Vec<String>> = examine(&host).into_iter().filter_map(|row| row.cure).map(|c| c.argv).collect();
         assert_eq!(cures, [vec!["usermod", "-aG", "kvm", "alice"], vec!["modprobe", "tun"]]);
         host.facts.has_kvm = false;
-        assert!(examine(&host)[1].cure.as_ref().is_some_and(|cure| cure.argv.contains(&"kvm_amd".to_owned())));
+        assert!(
+            examine(&host)[1].cure.as_ref().is_some_and(|cure| cure.argv.iter().any(|word| word.contains("kvm_amd")))
+        );
     }
 
     #[test]

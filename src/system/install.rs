@@ -93,7 +93,7 @@ fn go_back(done: Done, was_there: bool) -> Vec<SystemError> {
     if was_there {
         failures.extend(restart(First::Helper).err());
     } else {
-        failures.extend(remove_runtime().err());
+        failures.extend(remove_runtime());
     }
     failures
 }
@@ -138,7 +138,7 @@ pub fn uninstall(record: &InstallRecord) -> Vec<SystemError> {
         record.made.iter().rev().partition(|path| Path::new(INSTALL_FILE).starts_with(path.as_path()));
     failures.extend(made.into_iter().filter_map(|path| deeds::remove(path).err()));
     failures.extend(services::reload().err());
-    failures.extend(remove_runtime().err());
+    failures.extend(remove_runtime());
     if failures.is_empty() {
         failures.extend(last.into_iter().filter_map(|path| deeds::remove(path).err()));
     }
@@ -169,16 +169,16 @@ pub fn place_of(running: &Path) -> PathBuf {
     if running == Path::new(PACKAGED) { running.to_owned() } else { BINARY.into() }
 }
 
-fn remove_runtime() -> Result<(), SystemError> {
+/// Everything is tried; what failed.
+fn remove_runtime() -> Vec<SystemError> {
     let paths = system_paths();
-    for folder in [&paths.run, &paths.root_run] {
-        remove_tree(folder).map_err(failed(format!("remove {}", folder.display())))?;
-    }
-    deeds::remove(Path::new(UDEV_RULE))?;
-    match Path::new(UDEV_RULE).parent() {
-        Some(folder) => deeds::remove(folder),
-        None => Ok(()),
-    }
+    let remove = |folder: &PathBuf| remove_tree(folder).map_err(failed(format!("remove {}", folder.display())));
+    let mut failures: Vec<SystemError> =
+        [&paths.run, &paths.root_run].into_iter().filter_map(|f| remove(f).err()).collect();
+    // The rule first, then its folder, if that was for it alone.
+    let rule = Path::new(UDEV_RULE);
+    failures.extend([Some(rule), rule.parent()].into_iter().flatten().filter_map(|path| deeds::remove(path).err()));
+    failures
 }
 
 fn check(wish: &Wish, found: Option<&InstallRecord>) -> Result<(), SystemError> {

@@ -48,6 +48,11 @@ pub fn restart(units: &[&str]) -> Result<(), SystemError> {
     systemctl(&[&["restart"], units].concat()).map_err(|error| with_journal(error, units))
 }
 
+/// Stops `units`, until they are started again.
+pub fn halt(units: &[&str]) -> Result<(), SystemError> {
+    systemctl(&[&["stop"], units].concat())
+}
+
 /// Stops `units` and has no boot start them any more; those that are not there are left so.
 pub fn stop(units: &[&str]) -> Result<(), SystemError> {
     let there: Vec<&str> = units.iter().copied().filter(|unit| state(unit).is_ok_and(|s| is_known(&s))).collect();

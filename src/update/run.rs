@@ -94,9 +94,8 @@ pub fn update(
 
 /// Where `running` stands among all releases of a manifest, on one line.
 pub fn standing(manifest: &Manifest, running: Version) -> String {
-    use super::choose::Refusal;
     match choose(manifest, running, Wish::default(), arch()) {
-        Ok(Choice::UpToDate) | Err(Refusal::Stale { .. }) => format!("banger v{running} is up to date"),
+        Ok(Choice::UpToDate) => format!("banger v{running} is up to date"),
         Ok(Choice::Go { release, .. }) => {
             let (version, date) = (release.version, &release.date);
             format!("banger v{version} of {date} can be had, this is v{running}: sudo banger update")

@@ -43,6 +43,8 @@ pub trait Host {
     fn refresh_units(&self, binary: &Path) -> Result<(), Trouble>;
     /// Restarts helper, then daemon; done when both answer as `version`, the one of `binary`.
     fn restart(&self, binary: &Path, version: Version) -> Result<(), Trouble>;
+    /// Whether daemon and helper answer as `version`.
+    fn answers(&self, version: Version) -> Result<(), Trouble>;
     /// The checks that `binary`'s doctor finds failed.
     fn failed_checks(&self, binary: &Path) -> Result<Vec<String>, Trouble>;
     /// Gives `binary` the store that a newer one has brought up meanwhile as it was before, where it needs that.

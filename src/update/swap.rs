@@ -131,8 +131,13 @@ impl Swap<'_> {
             let done = self.forward(&journal, staged, &before);
             match done {
                 Ok(()) => {}
-                // The new one is installed, and well.
-                Err(trouble) if step == Step::Settle => return Ok(vec![trouble]),
+                // The new one is installed, and well. Nobody shall take it back for a journal that could not be
+                // brought up to date: to remove it takes no room.
+                Err(trouble) if step == Step::Settle => {
+                    let is_told = matches!(Journal::read(&self.site.journal), Ok(Some(found)) if found.step == step);
+                    let left = if is_told { None } else { Journal::remove(&self.site.journal).err() };
+                    return Ok([Some(trouble), left.map(Trouble::from)].into_iter().flatten().collect());
+                }
                 Err(cause) => return Err(self.give_up(&journal, cause)),
             }
         }
@@ -203,6 +208,11 @@ impl Swap<'_> {
     fn bring_to_an_end(&mut self, journal: &Journal) -> Result<Recovered, RecoverError> {
         let (from, to) = (journal.from, journal.to);
         let (installed, previous) = (lies(&self.site.binary, journal)?, lies(&self.site.previous(), journal)?);
+        // A machine that was restarted meanwhile may run the new one for months: then it stays, if it is well.
+        if installed == Lies::New && journal.step < Step::Settle && self.is_well(journal) {
+            let left = self.follow(journal);
+            return if left.is_empty() { Ok(Recovered::Finished(to)) } else { Err(RecoverError::Broken { to, left }) };
+        }
         let (left, recovered) = match cure(journal.step, installed, previous) {
             Cure::TakeBack => {
                 let begun = if installed == Lies::Old { journal.step } else { journal.step.max(Step::Swap) };
@@ -214,6 +224,11 @@ impl Swap<'_> {
             Cure::Lost => return Err(RecoverError::Lost { from, to, binary: self.site.binary.clone() }),
         };
         if left.is_empty() { Ok(recovered) } else { Err(RecoverError::Broken { to, left }) }
+    }
+
+    /// Whether both services run the new one, and its doctor finds nothing failed.
+    fn is_well(&self, journal: &Journal) -> bool {
+        self.host.answers(journal.to).is_ok() && examine(self.host, &self.site.binary, &[]).is_ok()
     }
 
     /// The new one is all there is.

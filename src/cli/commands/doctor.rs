@@ -104,6 +104,7 @@ fn installation(verbose: bool) -> InstallSeen {
     InstallSeen {
         stale: record.as_ref().map(stale).unwrap_or_default(),
         units: states.map_err(|e| e.to_string()),
+        interrupted: Path::new(crate::update::JOURNAL).exists(),
         exposures: if verbose { SERVICES.into_iter().filter_map(exposed).collect() } else { Vec::new() },
         record,
     }

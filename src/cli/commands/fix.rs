@@ -21,14 +21,21 @@ pub fn cure(rows: &[Row], yes: bool) -> Result<bool, Failure> {
         let usage = Usage::new("nobody can be asked without a terminal: --yes does all without asking", &["doctor"]);
         return Err(usage.hint("banger doctor --fix --yes").into());
     }
-    let mut done = false;
+    let (mut done, mut failed) = (false, None);
     for cure in cures {
         if yes || consent::agrees(&format!("{}? ({})", cure.what, cure.argv.join(" ")))? {
-            run(cure)?;
-            done = true;
+            // One that fails does not keep the others.
+            match run(cure) {
+                Ok(()) => done = true,
+                Err(failure) => {
+                    failed = Some(
+                        failed.map_or_else(|| failure.clone(), |first: Failure| first.causes(vec![failure.line()])),
+                    )
+                }
+            }
         }
     }
-    Ok(done)
+    failed.map_or(Ok(done), Err)
 }
 
 /// Each once, however many rows offer it.

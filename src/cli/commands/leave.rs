@@ -9,11 +9,13 @@ use super::super::consent;
 use super::super::render;
 use super::super::report::Failure;
 use crate::host::paths::Paths;
-use crate::model::{OpId, VmName};
+use crate::model::{OpId, VmId, VmName};
 use crate::os::random;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::root::{RootAnswer, RootCall, RootReply, RootRequest};
 use crate::protocol::{Fault, FaultKind};
+use crate::system::services;
+use crate::system::units::{SERVICES, SOCKETS};
 
 /// How long the helper may take to end one VM.
 const RELEASE_LIMIT: Duration = Duration::from_secs(60);
@@ -21,7 +23,8 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(60);
 /// Stops all VMs that run where `force` permits it; else they stand in the way.
 pub fn vms(paths: &Paths, force: bool) -> Result<(), Failure> {
     match by_daemon(paths, force) {
-        Ok(()) => Ok(()),
+        // One that is just being made, or stopped, the daemon does not count.
+        Ok(()) => nothing_held(paths, force),
         Err(failure) if failure.kind() == Some(FaultKind::InUse) => Err(failure),
         Err(failure) if force => {
             render::note(&format!("the daemon cannot stop its VMs: {}", failure.line()));
@@ -58,27 +61,63 @@ fn running(client: &mut Client) -> Result<Vec<VmName>, Failure> {
     }
 }
 
+/// The daemon ends first, so that it begins nothing any more; then the helper must hold nothing.
+fn nothing_held(paths: &Paths, force: bool) -> Result<(), Failure> {
+    let own = [SOCKETS[1], SERVICES[1]];
+    services::halt(&own).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
+    let mut helper = Helper::connect(&paths.root_socket())?;
+    let held = helper.held()?;
+    if held.is_empty() {
+        return Ok(());
+    }
+    if force {
+        return helper.release(held);
+    }
+    services::start(&own).map_err(|e| Fault::of(FaultKind::OperationFailed, &e))?;
+    let fault = Fault::new(FaultKind::InUse, format!("VMs are just being made or ended: {}", held.len()));
+    Err(fault.hint("banger ps -a").hint("sudo banger system uninstall -f").into())
+}
+
 /// Whatever the helper holds is released: processes, links, rules, disks.
 fn by_helper(socket: &Path) -> Result<(), Failure> {
-    let silent = || Failure::new(FaultKind::Unavailable, "the root helper does not answer either");
-    let mut channel = Channel::connect(socket, "helper")?.ok_or_else(silent)?;
-    channel.greet()?;
-    let mut ask = |request| -> Result<RootReply, Failure> {
-        let op = OpId::from_random(random::number());
-        channel.send(&RootCall { op, request }, &[])?;
-        Ok(channel.receive::<RootAnswer>(Some(RELEASE_LIMIT))??)
-    };
-    let held = match ask(RootRequest::Inventory)? {
-        RootReply::Inventory(entries) => entries,
-        other => {
-            let text: String = format!("{other:?}").chars().take(80).collect();
-            return Err(Failure::new(FaultKind::UnknownMethod, format!("the helper answered something else: {text}")));
-        }
-    };
-    for entry in held {
-        ask(RootRequest::ReleaseVm { id: entry.id })?;
+    let mut helper = Helper::connect(socket)?;
+    let held = helper.held()?;
+    helper.release(held)
+}
+
+/// The root helper, asked without the daemon.
+struct Helper(Channel);
+
+impl Helper {
+    fn connect(socket: &Path) -> Result<Self, Failure> {
+        let silent = || Failure::new(FaultKind::Unavailable, "the root helper does not answer");
+        let mut channel = Channel::connect(socket, "helper")?.ok_or_else(silent)?;
+        channel.greet()?;
+        Ok(Self(channel))
     }
-    ask(RootRequest::RemoveNetwork).map(drop)
+
+    fn ask(&mut self, request: RootRequest) -> Result<RootReply, Failure> {
+        let op = OpId::from_random(random::number());
+        self.0.send(&RootCall { op, request }, &[])?;
+        Ok(self.0.receive::<RootAnswer>(Some(RELEASE_LIMIT))??)
+    }
+
+    fn held(&mut self) -> Result<Vec<VmId>, Failure> {
+        match self.ask(RootRequest::Inventory)? {
+            RootReply::Inventory(entries) => Ok(entries.into_iter().map(|entry| entry.id).collect()),
+            other => {
+                let text: String = format!("{other:?}").chars().take(80).collect();
+                Err(Failure::new(FaultKind::UnknownMethod, format!("the helper answered something else: {text}")))
+            }
+        }
+    }
+
+    fn release(&mut self, held: Vec<VmId>) -> Result<(), Failure> {
+        for id in held {
+            self.ask(RootRequest::ReleaseVm { id })?;
+        }
+        self.ask(RootRequest::RemoveNetwork).map(drop)
+    }
 }
 
 /// Whether `folders` may be removed for ever.

@@ -6,7 +6,7 @@ use super::super::client::{Client, unexpected};
 use super::super::render;
 use super::super::report::Failure;
 use super::leave;
-use crate::host::install::InstallRecord;
+use crate::host::install::{INSTALL_FILE, InstallRecord};
 use crate::host::paths::{Environment, Paths};
 use crate::os::accounts::{self, Account};
 use crate::protocol::hello::BUILD;
@@ -217,7 +217,12 @@ pub(super) fn needs_systemd() -> Result<(), Failure> {
 }
 
 fn recorded() -> Result<Option<InstallRecord>, Failure> {
-    InstallRecord::of_this_host().map_err(|e| Fault::of(FaultKind::OperationFailed, &e).into())
+    InstallRecord::of_this_host().map_err(|e| {
+        let fault = Fault::of(FaultKind::OperationFailed, &e);
+        fault
+            .hint(format!("sudo mv {INSTALL_FILE} {INSTALL_FILE}.damaged && sudo banger system install --owner USER"))
+            .into()
+    })
 }
 
 fn installed() -> Result<InstallRecord, Failure> {
@@ -267,8 +272,13 @@ fn unknown(name: &str) -> Failure {
 /// A daemon that was started by hand keeps its VMs where no service will look for them.
 fn nothing_else_runs(owner: &Account) -> Result<(), Failure> {
     let environment = Environment { banger_home: None, installed: false, ..Environment::of_account(owner) };
-    let paths = Paths::new(&environment);
-    if std::os::unix::net::UnixStream::connect(paths.socket()).is_err() || paths.socket() == system_paths().socket() {
+    let (paths, system) = (Paths::new(&environment), system_paths());
+    let listens = |path: PathBuf| std::os::unix::net::UnixStream::connect(path).is_ok();
+    if recorded()?.is_none() && (listens(system.socket()) || listens(system.root_socket())) {
+        let fault = Fault::new(FaultKind::InUse, "a daemon that root has started by hand runs, with its VMs");
+        return Err(fault.hint("banger daemon stop      (as root)").into());
+    }
+    if paths.socket() == system.socket() || !listens(paths.socket()) {
         return Ok(());
     }
     let message =

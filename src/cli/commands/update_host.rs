@@ -43,19 +43,6 @@ impl SystemHost {
     pub fn new() -> Self {
         Self { paths: system_paths() }
     }
-
-    /// Both answer as `version`, whatever they speak.
-    fn answer(&self, version: Version) -> Result<(), Trouble> {
-        for (socket, peer) in [(self.paths.socket(), "daemon"), (self.paths.root_socket(), "helper")] {
-            let silent = || Trouble(format!("the {peer} does not answer"));
-            let met = Channel::connect(&socket, peer).and_then(|channel| channel.map(|mut c| c.meet()).transpose());
-            let build = met.map_err(|failure| Trouble(failure.line()))?.ok_or_else(silent)?.build;
-            if !build.starts_with(&format!("{version} (")) {
-                return Err(Trouble(format!("the {peer} answers as banger {build}, not v{version}")));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Host for SystemHost {
@@ -83,7 +70,20 @@ impl Host for SystemHost {
 
     fn restart(&self, binary: &Path, version: Version) -> Result<(), Trouble> {
         succeeds(binary, &["system", "restart"], RESTART)?;
-        self.answer(version)
+        self.answers(version)
+    }
+
+    /// Whatever they speak.
+    fn answers(&self, version: Version) -> Result<(), Trouble> {
+        for (socket, peer) in [(self.paths.socket(), "daemon"), (self.paths.root_socket(), "helper")] {
+            let silent = || Trouble(format!("the {peer} does not answer"));
+            let met = Channel::connect(&socket, peer).and_then(|channel| channel.map(|mut c| c.meet()).transpose());
+            let build = met.map_err(|failure| Trouble(failure.line()))?.ok_or_else(silent)?.build;
+            if !build.starts_with(&format!("{version} (")) {
+                return Err(Trouble(format!("the {peer} answers as banger {build}, not v{version}")));
+            }
+        }
+        Ok(())
     }
 
     fn failed_checks(&self, binary: &Path) -> Result<Vec<String>, Trouble> {

@@ -15,6 +15,8 @@ pub struct InstallSeen {
     pub stale: Vec<PathBuf>,
     /// Its units, or why systemd cannot be asked.
     pub units: Result<Vec<UnitState>, String>,
+    /// Whether an update was interrupted and nobody has come back to it.
+    pub interrupted: bool,
     /// How exposed its services are, where that was asked for.
     pub exposures: Vec<(&'static str, String)>,
 }
@@ -42,6 +44,9 @@ pub fn rows(seen: Option<&InstallSeen>, commit: &str, version: &str) -> Vec<Row>
         format!("{} ({}) for {}, {}", record.version, record.commit, record.owner, record.binary.display()),
     )];
     rows.extend(drift(record, commit, version));
+    if seen.interrupted {
+        rows.push(Row::warning("update", "one was interrupted, and is not at its end", "sudo banger update"));
+    }
     rows.extend(stale(seen));
     rows.extend(units(seen));
     let exposed = |(service, exposure): &(&str, String)| {
@@ -106,7 +111,8 @@ pub fn sockets(sockets: &[SocketSeen], owner: u32) -> Vec<Row> {
         .map(|socket| {
             let path = socket.path.display();
             let seen = format!("{path} has mode {:04o} and belongs to uid {}", socket.mode, socket.uid);
-            Row::failed("sockets", seen, format!("sudo chown {owner} {path} && sudo chmod 600 {path}"))
+            // Nothing of root's to be typed with this path: the folder is the owner's, who decides what lies there.
+            Row::failed("sockets", seen, restart_command())
         })
         .collect();
     match (open.is_empty(), sockets.is_empty()) {
@@ -141,7 +147,7 @@ mod tests {
             made: vec![],
         };
         let units = vec![unit("bangerd-root.service"), unit("bangerd.service")];
-        InstallSeen { record: Ok(record), stale: vec![], units: Ok(units), exposures: vec![] }
+        InstallSeen { record: Ok(record), stale: vec![], units: Ok(units), interrupted: false, exposures: vec![] }
     }
 
     fn bad(seen: &InstallSeen, commit: &str) -> Vec<Row> {

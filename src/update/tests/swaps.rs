@@ -191,6 +191,12 @@ impl Host for World {
         if is_old == (wanted == version("0.1.0")) { Ok(()) } else { Err(Trouble("another version answers".into())) }
     }
 
+    fn answers(&self, wanted: Version) -> Result<(), Trouble> {
+        let expected = if wanted == version("0.1.0") { OLD } else { NEW };
+        let both = *self.helper.borrow() == expected && *self.daemon.borrow() == expected;
+        if both { Ok(()) } else { Err(Trouble("another version answers".into())) }
+    }
+
     fn failed_checks(&self, binary: &Path) -> Result<Vec<String>, Trouble> {
         let content = std::fs::read(binary).map_err(Trouble::from)?;
         self.pass(if content == OLD { "host old doctor" } else { "host doctor" })?;
@@ -343,9 +349,22 @@ fn a_file_that_cannot_be_put_back_keeps_its_second_name() {
     let binary = world.site.binary.display();
     assert_eq!(left[0].command, format!("sudo mv -f {binary}.previous {binary}"));
     assert_eq!(std::fs::read(world.site.previous()).expect("kept"), OLD);
+    // Later the new one is what runs, and it is well.
     world.fates.borrow_mut().clear();
     world.recover().expect("not cut").expect("recovered");
-    assert_eq!(world.is_whole("later"), OLD);
+    assert_eq!(world.is_whole("later"), NEW);
+}
+
+#[test]
+fn one_that_runs_and_is_well_stays_and_one_that_is_not_goes() {
+    for (checks, end) in [(vec![], NEW), (vec!["helper"], OLD)] {
+        let world = World::with("doctor Before", Fate::Cut);
+        assert!(world.update().is_none());
+        world.reboot();
+        world.new_failed_checks.borrow_mut().extend(checks);
+        world.recover().expect("not cut").expect("recovered");
+        assert_eq!(world.is_whole("months later"), end);
+    }
 }
 
 #[test]
