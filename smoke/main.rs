@@ -105,6 +105,8 @@ mod small_images;
 mod snapshots;
 /// Hostile bytes at both sockets.
 mod sockets;
+/// `ssh NAME.vm` and who else goes by ssh's configuration.
+mod ssh_config;
 /// The store and its compatibility check.
 mod store;
 /// Scopes that systemd makes.
@@ -196,6 +198,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("workspace_ctrl_c", 400, interrupted::by_ctrl_c),
     Scenario::new("workspace_dead_daemon", 400, interrupted::by_a_dead_daemon),
     Scenario::new("workspace_speed", 600, speed::beside_rsync_and_tar),
+    Scenario::new("ssh_config", 300, ssh_config::has_ssh_find_vms),
     Scenario::new("image_registered", 120, images::registered_and_promoted),
     Scenario::new("image_committed", 300, commit::of_a_running_and_a_stopped_vm),
     Scenario::new("image_commit_cut_short", 400, commit::cut_short),

@@ -31,7 +31,7 @@ pub fn beside_rsync_and_tar(world: &World) {
     world.start();
     world.banger(&["vm", "create", "--name", "box"]).limit(BOOT).output().ok();
     let guest = Guest::of(world);
-    guest.give_rsync();
+    give_rsync(world);
     let mut best: [Option<Duration>; 3] = [None; 3];
     for _ in 0..2 {
         for (number, way) in [Guest::prepare, Guest::tar, Guest::rsync].into_iter().enumerate() {
@@ -47,6 +47,17 @@ pub fn beside_rsync_and_tar(world: &World) {
     println!("| {prepare:.1} s | {tar:.1} s | {rsync:.1} s | {:.2} |", prepare / tar.min(rsync));
     assert!(prepare <= tar.min(rsync), "slower than what everybody has");
     comes_out(world, &guest);
+}
+
+/// Gives the VM `box` the host's own rsync, which is the same distribution's, with its libraries.
+pub fn give_rsync(world: &World) {
+    let script = "p=$(command -v rsync); cp -L \"$p\" $(ldd \"$p\" | sed -n 's/.*=> \\(\\/[^ ]*\\).*/\\1/p') given/";
+    std::fs::create_dir(world.person().join("given")).expect("made");
+    world.tool("sh", &["-c", script]).output().ok();
+    world.banger(&["vm", "cp", "given/.", "box:/opt/rsync"]).limit(LONG).output().ok();
+    let wrapper = "printf '#!/bin/sh\\nexec /opt/rsync/ld-linux-x86-64.so.2 --library-path /opt/rsync /opt/rsync/rsync \"$@\"\\n' \
+                   > /usr/bin/rsync; chmod +x /usr/bin/rsync; cp -L /lib64/ld-linux-x86-64.so.2 /opt/rsync/ 2>/dev/null; rsync --version";
+    world.guest("box", &["sh", "-c", wrapper]).limit(LONG).output().ok();
 }
 
 /// It is what it is here, and what is done to it comes out.
@@ -84,18 +95,6 @@ impl<'w> Guest<'w> {
 
     fn run(&self, script: &str) {
         self.world.guest("box", &["sh", "-c", script]).limit(LONG).output().ok();
-    }
-
-    /// The host's own rsync, which is the same distribution's, with its libraries.
-    fn give_rsync(&self) {
-        let script =
-            "p=$(command -v rsync); cp -L \"$p\" $(ldd \"$p\" | sed -n 's/.*=> \\(\\/[^ ]*\\).*/\\1/p') given/";
-        std::fs::create_dir(self.world.person().join("given")).expect("made");
-        self.world.tool("sh", &["-c", script]).output().ok();
-        self.world.banger(&["vm", "cp", "given/.", "box:/opt/rsync"]).limit(LONG).output().ok();
-        let wrapper = "printf '#!/bin/sh\\nexec /opt/rsync/ld-linux-x86-64.so.2 --library-path /opt/rsync /opt/rsync/rsync \"$@\"\\n' \
-                       > /usr/bin/rsync; chmod +x /usr/bin/rsync; cp -L /lib64/ld-linux-x86-64.so.2 /opt/rsync/ 2>/dev/null; rsync --version";
-        self.run(wrapper);
     }
 
     fn prepare(&self) -> Run {

@@ -23,11 +23,13 @@ pub enum Personality {
     Stage,
     /// `banger-console`: keeps a monitor's serial output, bounded.
     Console,
+    /// `banger-dial`: between the user's ssh and a VM's.
+    Dial,
     /// `banger-fake-vmm`: the monitor of the tests.
     FakeVmm,
 }
 
-const TABLE: [(&str, Personality); 8] = [
+const TABLE: [(&str, Personality); 9] = [
     ("banger", Personality::Cli),
     ("bangerd", Personality::Daemon),
     ("bangerd-root", Personality::Helper),
@@ -35,6 +37,7 @@ const TABLE: [(&str, Personality); 8] = [
     ("banger-agent", Personality::Agent),
     ("banger-stage", Personality::Stage),
     ("banger-console", Personality::Console),
+    ("banger-dial", Personality::Dial),
     ("banger-fake-vmm", Personality::FakeVmm),
 ];
 
@@ -73,6 +76,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Personality::Agent => crate::guest::run_agent(arguments),
         Personality::Stage => crate::helper::run_stage(arguments),
         Personality::Console => crate::helper::run_console(arguments),
+        Personality::Dial => crate::cli::run_dial(arguments),
         Personality::FakeVmm => crate::guest::run_fake_vmm(arguments),
     }
 }

@@ -10,6 +10,7 @@ mod autostart;
 mod client;
 mod commands;
 mod consent;
+mod dial;
 mod environment;
 mod file_sync;
 mod interrupt;
@@ -43,6 +44,12 @@ pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
             Failure::from(usage).report(for_guest)
         }
     };
+    ExitCode::from(code)
+}
+
+/// Runs `banger-dial`, as which the user's ssh reaches a VM.
+pub fn run_dial(arguments: Vec<OsString>) -> ExitCode {
+    let code = dial::dial(&arguments).map_or_else(|failure| failure.report(false), |()| 0);
     ExitCode::from(code)
 }
 

@@ -23,4 +23,4 @@ pub use keys::{KeyPair, generate};
 pub use known_hosts::{KnownHosts, entry};
 pub use quote::{QuoteError, quote, quote_argv};
 pub use session::{Access, SshShell};
-pub use user_ssh::UserSsh;
+pub use user_ssh::{UserSsh, settings};

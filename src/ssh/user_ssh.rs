@@ -27,20 +27,29 @@ pub struct UserSsh<'a> {
     pub known_hosts: &'a Path,
 }
 
-const OPTIONS: [&str; 12] = [
-    "StrictHostKeyChecking=yes",
-    "GlobalKnownHostsFile=/dev/null",
-    "UpdateHostKeys=no",
-    "CheckHostIP=no",
-    "IdentitiesOnly=yes",
-    "IdentityAgent=none",
-    "PreferredAuthentications=publickey",
-    "ForwardAgent=no",
-    "ConnectTimeout=30",
-    "ServerAliveInterval=15",
-    "ServerAliveCountMax=4",
-    "LogLevel=ERROR",
+/// What holds for every VM.
+const SETTINGS: [(&str, &str); 14] = [
+    ("StrictHostKeyChecking", "yes"),
+    ("GlobalKnownHostsFile", "/dev/null"),
+    ("UpdateHostKeys", "no"),
+    ("CheckHostIP", "no"),
+    ("IdentitiesOnly", "yes"),
+    ("IdentityAgent", "none"),
+    ("PreferredAuthentications", "publickey"),
+    ("ForwardAgent", "no"),
+    ("ConnectTimeout", "30"),
+    ("ServerAliveInterval", "15"),
+    ("ServerAliveCountMax", "4"),
+    ("LogLevel", "ERROR"),
+    ("Ciphers", agreement::CIPHERS),
+    ("KexAlgorithms", agreement::KEX),
 ];
+
+/// Keywords and values (ssh_config(5)) by which any `ssh` trusts what banger trusts, once it knows the VM's key and
+/// its own.
+pub fn settings() -> &'static [(&'static str, &'static str)] {
+    &SETTINGS
+}
 
 impl UserSsh<'_> {
     /// The argument vector, `ssh` first. `None` is the login shell; a pty in `remote` forces one.
@@ -49,13 +58,9 @@ impl UserSsh<'_> {
         let terminal = remote.is_none_or(|command| command.pty.is_some());
         let mut argv: Vec<OsString> = vec!["ssh".into(), "-F".into(), "none".into()];
         argv.push(if terminal { "-tt" } else { "-T" }.into());
-        let own = [
-            format!("HostKeyAlias={}", self.name),
-            format!("Ciphers={}", agreement::CIPHERS),
-            format!("KexAlgorithms={}", agreement::KEX),
-        ];
-        for option in OPTIONS.into_iter().map(OsString::from).chain(own.map(OsString::from)) {
-            argv.extend(["-o".into(), option]);
+        argv.extend(["-o".into(), format!("HostKeyAlias={}", self.name).into()]);
+        for (keyword, value) in settings() {
+            argv.extend(["-o".into(), format!("{keyword}={value}").into()]);
         }
         argv.extend(["-o".into(), file_option("IdentityFile", self.identity)]);
         argv.extend(["-o".into(), file_option("UserKnownHostsFile", self.known_hosts)]);

@@ -13,6 +13,7 @@ use crate::model::VmName;
 use crate::model::address::DNS_LOOPBACK;
 use crate::model::choice::VmmKind;
 use crate::model::size::human;
+use crate::system::ssh_config::Standing;
 
 /// The system's installation.
 pub mod installation;
@@ -162,6 +163,17 @@ pub struct DiskSeen {
     pub vm: VmName,
     /// What differs from the image, and what there is room for, in bytes; `None` when it is lost.
     pub fill: Option<(u64, u64)>,
+}
+
+/// Whether ssh knows VMs; that it does not is nobody's fault.
+pub fn ssh_config(seen: &Result<Standing, String>) -> Row {
+    const INSTALL: &str = "banger ssh-config --install";
+    match seen {
+        Ok(Standing::Installed) => Row::ok("ssh-config", "installed: ssh NAME.vm"),
+        Ok(Standing::Absent) => Row::ok("ssh-config", format!("not installed; `{INSTALL}` has `ssh NAME.vm` work")),
+        Ok(Standing::Stale(why)) => Row::warning("ssh-config", format!("stale: {why}"), INSTALL),
+        Err(why) => Row::warning("ssh-config", why, INSTALL),
+    }
 }
 
 /// All rows.

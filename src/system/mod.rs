@@ -11,6 +11,8 @@ pub mod doctor;
 pub mod install;
 /// What systemd is asked.
 pub mod services;
+/// `ssh NAME.vm`: banger's part of the user's ssh configuration.
+pub mod ssh_config;
 /// The units.
 pub mod units;
 

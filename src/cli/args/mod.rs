@@ -14,6 +14,7 @@ mod lifecycle;
 mod pages;
 mod rewrite;
 mod secret;
+mod ssh_config;
 mod system;
 mod update;
 mod usage;
@@ -33,6 +34,7 @@ pub use kernel::{KernelCommand, KernelImport, KernelList};
 pub use lifecycle::VmSet;
 pub use pages::{Page, pages};
 pub use secret::{AskedSecret, Source};
+pub use ssh_config::SshConfig;
 pub use system::{SystemCommand, SystemGroup};
 pub use update::Update;
 pub use usage::Usage;
@@ -96,6 +98,7 @@ pub enum Command {
     System(SystemGroup),
     Update(Update),
     Doctor(Doctor),
+    SshConfig(SshConfig),
     Version(Version),
 }
 

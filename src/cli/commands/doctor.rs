@@ -9,6 +9,7 @@ use super::super::args::Doctor;
 use super::super::client::{Client, unexpected};
 use super::super::render;
 use super::super::report::Failure;
+use super::ssh_config::standing;
 use super::{catalogue, fix};
 use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL};
 use crate::host::config::Config;
@@ -26,7 +27,7 @@ use crate::protocol::root::DiskFill;
 use crate::protocol::{Fault, FaultKind};
 use crate::system::doctor::installation::{InstallSeen, SocketSeen};
 use crate::system::doctor::stock::{StockSeen, StoreSeen};
-use crate::system::doctor::{DaemonSeen, DiskSeen, ProgramSeen, Resolver, Row, Seen, Verdict, examine};
+use crate::system::doctor::{DaemonSeen, DiskSeen, ProgramSeen, Resolver, Row, Seen, Verdict, examine, ssh_config};
 use crate::system::services;
 use crate::system::units::{self, SERVICES, SOCKETS};
 
@@ -44,9 +45,9 @@ const SECTOR: u64 = 512;
 /// Exits with 1 when something will not work.
 pub fn doctor(asked: &Doctor) -> Result<u8, Failure> {
     let (verbose, json) = (asked.verbose, asked.json);
-    let mut rows = examine(&look(verbose)?);
+    let mut rows = all_rows(verbose)?;
     if asked.fix && fix::cure(&rows, asked.yes)? {
-        rows = examine(&look(verbose)?);
+        rows = all_rows(verbose)?;
     }
     if json {
         render::json(&rows)?;
@@ -54,6 +55,12 @@ pub fn doctor(asked: &Doctor) -> Result<u8, Failure> {
         render::text(&report(&rows, verbose))?;
     }
     Ok(u8::from(rows.iter().any(|row| row.verdict == Verdict::Failed)))
+}
+
+fn all_rows(verbose: bool) -> Result<Vec<Row>, Failure> {
+    let mut rows = examine(&look(verbose)?);
+    rows.push(ssh_config(&standing(&Paths::current()).map_err(|failure| failure.line())));
+    Ok(rows)
 }
 
 fn look(verbose: bool) -> Result<Seen, Failure> {

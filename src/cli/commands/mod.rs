@@ -22,6 +22,7 @@ mod pull;
 mod run;
 mod session;
 mod sources;
+pub mod ssh_config;
 mod stats;
 mod system;
 mod toolbox;
@@ -51,6 +52,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
         Command::System(group) => return system(group.command),
         Command::Update(asked) => update::update(&asked)?,
         Command::Doctor(doctor) => return doctor::doctor(&doctor),
+        Command::SshConfig(asked) => ssh_config::ssh_config(&asked)?,
         Command::Version(version) => version::version(version.json)?,
     }
     Ok(0)
