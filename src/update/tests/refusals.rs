@@ -114,7 +114,10 @@ fn a_replayed_manifest_leads_nowhere_and_is_no_news() {
     let stale = world.asked(Asked::default()).expect_err("stale");
     assert!(matches!(stale, UpdateError::Refused(Refusal::Stale { .. })), "{stale}");
     let manifest = world.releases.origin().manifest().expect("read");
-    assert_eq!(standing(&manifest, version("0.4.0")), "banger v0.4.0 stays: the newest release that is announced is v0.2.1, older than v0.4.0, which is installed");
+    assert_eq!(
+        standing(&manifest, version("0.4.0")),
+        "banger v0.4.0 stays: the newest release that is announced is v0.2.1, older than v0.4.0, which is installed"
+    );
     assert_eq!(standing(&manifest, version("0.2.1")), "banger v0.2.1 is up to date");
     let news = standing(&manifest, version("0.2.0"));
     assert_eq!(news, "banger v0.2.1 of 2026-03-01 can be had, this is v0.2.0: sudo banger update");
