@@ -220,6 +220,15 @@ build_settings() {
     CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=cargo${unit}--remap-path-prefix=$sysroot=rust"
     CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_root=banger"
     CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$banger_target=target"
+    # The standard library is called as the compiler calls it where its sources are not installed.
+    library=/rustc/$(rustc -vV | sed -n 's/^commit-hash: //p')
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=$sysroot/lib/rustlib/src/rust=$library"
+    # And a crate after itself, not after the mirror that it came from, whose folder has to be there to be known.
+    quietly cargo fetch --locked --manifest-path "$banger_root/Cargo.toml" --target "$native_target" ||
+        die "cargo could not fetch the crates"
+    for mirror in "$cargo_home"/registry/src/*/; do
+        CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${unit}--remap-path-prefix=${mirror%/}=crates"
+    done
     # The stamp's date is banger's alone: were it the C compilers' too, every commit would compile
     # OpenSSL again. They get a date that never changes.
     BANGER_EPOCH=${BANGER_EPOCH:-${SOURCE_DATE_EPOCH:-$(of_commit log -1 --format=%ct || echo 0)}}
