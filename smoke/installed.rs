@@ -154,11 +154,20 @@ impl Host<'_> {
         self.run("sh", &["-ec", script])
     }
 
+    /// By the installed binary.
+    pub fn by_installed(&self, arguments: &[&str]) -> Run {
+        self.as_person_with("/usr/local/bin/banger", "alice", arguments)
+    }
+
     fn as_person(&self, name: &str, arguments: &[&str]) -> Run {
+        self.as_person_with(self.binary().to_str().expect("a plain path"), name, arguments)
+    }
+
+    fn as_person_with(&self, binary: &str, name: &str, arguments: &[&str]) -> Run {
         let home = format!("HOME=/home/{name}");
         let mut words = vec!["--reuid", name, "--regid", name, "--init-groups", "env", "-i", &home, "LC_ALL=C"];
         let path = "PATH=/usr/local/bin:/usr/bin:/bin";
-        words.extend([path, self.binary().to_str().expect("a plain path")]);
+        words.extend([path, binary]);
         words.extend(arguments);
         self.run("setpriv", &words)
     }

@@ -33,7 +33,7 @@ pub fn with_a_vm_through_all_of_them(world: &World) {
     host.give_base("alice");
     host.banger(&["system", "install", "--owner", "alice"]).limit(60).output().ok();
     let releases = Releases::of(world, &host);
-    let vm = host.of_alice(&["vm", "run", "--name", "box", "--", "cat", BOOT_ID]).limit(120).output().ok().text();
+    let vm = host.by_installed(&["vm", "run", "--name", "box", "--", "cat", BOOT_ID]).limit(120).output().ok().text();
     let scene = Scene { host: &host, releases: &releases, old: releases.own.clone(), vm };
     scene.before_anything_changes();
     scene.broken_releases();
@@ -71,9 +71,9 @@ impl Scene<'_> {
     /// The installed banger answers as `version`, its daemon too, and the VM has not noticed.
     #[track_caller]
     fn is_whole_at(&self, version: &str) {
-        let said = self.host.of_alice(&["version"]).output().ok().text();
+        let said = self.host.by_installed(&["version"]).output().ok().text();
         assert!(said.starts_with(&format!("banger v{version} ")), "{said} instead of {version}");
-        let status = self.host.of_alice(&["system", "status", "--json"]).output().ok().json();
+        let status = self.host.by_installed(&["system", "status", "--json"]).output().ok().json();
         for process in ["daemon", "helper"] {
             let build = status[process].as_str().unwrap_or_default();
             assert!(build.starts_with(version), "{process} is {build} instead of {version}");
@@ -84,7 +84,7 @@ impl Scene<'_> {
 
     #[track_caller]
     fn vm_is_the_same(&self) {
-        let id = self.host.of_alice(&["vm", "exec", "box", "--", "cat", BOOT_ID]).limit(60).output().ok().text();
+        let id = self.host.by_installed(&["vm", "exec", "box", "--", "cat", BOOT_ID]).limit(60).output().ok().text();
         assert_eq!(id, self.vm, "the VM was restarted");
     }
 
@@ -152,12 +152,12 @@ impl Scene<'_> {
 
     /// A VM that is being made is an operation that somebody waits for.
     fn while_something_runs(&self) {
-        let making = self.host.of_alice(&["vm", "create", "--name", "other"]).limit(120).spawn();
+        let making = self.host.by_installed(&["vm", "create", "--name", "other"]).limit(120).spawn();
         // Its disk, its start.
         making.wait_for_lines(2);
         let refused = self.update(&[]).output().ends(4).refuses(&["--force"]);
         making.wait().ok();
-        self.host.of_alice(&["vm", "delete", "other"]).limit(60).output().ok();
+        self.host.by_installed(&["vm", "delete", "other"]).limit(60).output().ok();
         println!("| updated | while a VM is made | {} |", first_line(&refused));
         self.is_whole_at(&self.old);
     }
@@ -199,13 +199,13 @@ impl Scene<'_> {
              wait $pid || true; rm -f /run/point /run/point.opened"
         );
         self.host.sh(&script).limit(240).output();
-        let version = self.host.of_alice(&["version"]).output().ok().text();
+        let version = self.host.by_installed(&["version"]).output().ok().text();
         let is_new = version.starts_with("banger v0.2.0 ");
         assert!(is_new || version.starts_with(&format!("banger v{} ", self.old)), "{step} {side}: {version}");
         self.vm_is_the_same();
         // Whatever it was: the next one brings it to its end first, and this one then finds no such version.
         self.update(&["--to", "v9.9.9"]).output().refuses(&["9.9.9"]);
-        let settled = self.host.of_alice(&["version"]).output().ok().text();
+        let settled = self.host.by_installed(&["version"]).output().ok().text();
         let is_settled_new = settled.starts_with("banger v0.2.0 ");
         self.is_whole_at(if is_settled_new { "0.2.0" } else { &self.old });
         self.nothing_is_left();
@@ -221,7 +221,8 @@ impl Scene<'_> {
     fn for_real(&self) {
         self.releases.publish(&[("0.2.0", self.releases.binary("0.2.0", None))]);
         let long = "echo begun; sleep 20; echo done; exit 42";
-        let running = self.host.of_alice(&["vm", "run", "--rm", "--name", "long", "--", "sh", "-c", long]).limit(180);
+        let running =
+            self.host.by_installed(&["vm", "run", "--rm", "--name", "long", "--", "sh", "-c", long]).limit(180);
         let running = running.spawn();
         running.wait_for_output("begun");
         let began = std::time::Instant::now();
