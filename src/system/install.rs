@@ -147,10 +147,15 @@ pub fn uninstall(record: &InstallRecord) -> Vec<SystemError> {
 
 /// Removes all data: VMs, images, kernels, caches, settings of the system. Everything is tried; what failed.
 pub fn purge() -> Vec<SystemError> {
-    let settings = Path::new(INSTALL_FILE).parent().map(Path::to_owned);
-    let all = data().into_iter().chain([PathBuf::from(ROOTS_CACHE)]).chain(settings);
-    let removed = all.map(|path| remove_tree(&path).map_err(failed(format!("remove {}", path.display()))));
+    let removed =
+        purged().into_iter().map(|path| remove_tree(&path).map_err(failed(format!("remove {}", path.display()))));
     removed.filter_map(Result::err).collect()
+}
+
+/// All that [`purge`] removes, where it is there.
+pub fn purged() -> Vec<PathBuf> {
+    let settings = Path::new(INSTALL_FILE).parent().map(Path::to_owned);
+    data().into_iter().chain([PathBuf::from(ROOTS_CACHE)]).chain(settings).filter(|path| path.exists()).collect()
 }
 
 /// Where data is kept when an installation goes.

@@ -84,7 +84,9 @@ impl Site {
         let (binary, previous) = (self.binary.display(), self.previous());
         match back {
             Back::File => format!("sudo mv -f {} {binary}", previous.display()),
-            Back::Store => format!("sudo {binary} --as bangerd --restore-store --system"),
+            Back::Store => {
+                format!("sudo -u OWNER {binary} --as bangerd --restore-store --system      (the VMs' owner)")
+            }
             Back::Units => format!("sudo {binary} system install"),
             Back::Restart => format!("sudo {binary} system restart"),
             Back::Clear => format!("sudo {binary} update"),

@@ -1,6 +1,6 @@
 //! `system install|status|restart|refresh|uninstall`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::client::{Client, unexpected};
 use super::super::render;
@@ -105,11 +105,12 @@ pub fn uninstall(purge: bool, force: bool) -> Result<(), Failure> {
     } else {
         render::note("banger is not installed on this system");
     }
-    let kept: Vec<PathBuf> = install::data().into_iter().filter(|path| path.exists()).collect();
-    if kept.is_empty() {
-        return Ok(());
+    if purge && record.is_none() && listens(&system_paths().root_socket()) {
+        let fault = Fault::new(FaultKind::InUse, "a helper that root has started by hand runs, with its VMs' disks");
+        return Err(fault.hint("banger daemon stop      (as root)").into());
     }
-    if purge && leave::may_purge(&kept, force)? {
+    let purged = install::purged();
+    if purge && !purged.is_empty() && leave::may_purge(&purged, force)? {
         let failures = install::purge();
         if let Some((first, rest)) = failures.split_first() {
             return Err(with_more(fault(first), rest).hint("sudo banger system uninstall --purge"));
@@ -117,8 +118,11 @@ pub fn uninstall(purge: bool, force: bool) -> Result<(), Failure> {
         render::note("all data is removed");
         return Ok(());
     }
-    let kept: Vec<String> = kept.iter().map(|path| path.display().to_string()).collect();
-    render::note(&format!("data is kept: {}", kept.join(", ")));
+    let kept: Vec<PathBuf> = install::data().into_iter().filter(|path| path.exists()).collect();
+    if !kept.is_empty() {
+        let kept: Vec<String> = kept.iter().map(|path| path.display().to_string()).collect();
+        render::note(&format!("data is kept: {}", kept.join(", ")));
+    }
     Ok(())
 }
 
@@ -269,16 +273,19 @@ fn unknown(name: &str) -> Failure {
     fault.hint("banger system install --owner USER").into()
 }
 
+fn listens(socket: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket).is_ok()
+}
+
 /// A daemon that was started by hand keeps its VMs where no service will look for them.
 fn nothing_else_runs(owner: &Account) -> Result<(), Failure> {
     let environment = Environment { banger_home: None, installed: false, ..Environment::of_account(owner) };
     let (paths, system) = (Paths::new(&environment), system_paths());
-    let listens = |path: PathBuf| std::os::unix::net::UnixStream::connect(path).is_ok();
-    if recorded()?.is_none() && (listens(system.socket()) || listens(system.root_socket())) {
+    if recorded()?.is_none() && (listens(&system.socket()) || listens(&system.root_socket())) {
         let fault = Fault::new(FaultKind::InUse, "a daemon that root has started by hand runs, with its VMs");
         return Err(fault.hint("banger daemon stop      (as root)").into());
     }
-    if paths.socket() == system.socket() || !listens(paths.socket()) {
+    if paths.socket() == system.socket() || !listens(&paths.socket()) {
         return Ok(());
     }
     let message =
