@@ -21,13 +21,20 @@ pub struct Scenario {
     pub name: &'static str,
     limit: Duration,
     base: bool,
+    /// A measurement that takes minutes and says nothing new each time.
+    only_asked: bool,
     play: fn(&World),
 }
 
 impl Scenario {
     /// A scenario that begins with kernel and image in its store.
     pub const fn new(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
-        Self { name, limit: Duration::from_secs(seconds), base: true, play }
+        Self { name, limit: Duration::from_secs(seconds), base: true, only_asked: false, play }
+    }
+
+    /// A measurement: played where it is named, or required.
+    pub const fn measurement(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
+        Self { only_asked: true, ..Self::new(name, seconds, play) }
     }
 
     /// A scenario that begins with nothing.
@@ -91,7 +98,11 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
     let mut failures: Vec<String> = Vec::new();
     for scenario in first.chain(chosen) {
         let began = Instant::now();
-        let outcome = stage.play(scenario);
+        let is_required = required.iter().any(|name| name == scenario.name || name == "all");
+        let outcome = match scenario.only_asked && filters.is_empty() && !is_required {
+            true => Outcome::Skipped(format!("a measurement, played when it is named: smoke/run {}", scenario.name)),
+            false => stage.play(scenario),
+        };
         let took = began.elapsed().as_secs_f64();
         match outcome {
             Outcome::Passed(tables) => {
