@@ -23,6 +23,16 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     replace(path, content, mode).and_then(|()| File::open(folder)?.sync_all()).map_err(named("write", path))
 }
 
+/// Puts on the disk what was done in `folder`: what was made, renamed or removed there.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(named("write", folder))
+}
+
+/// The same for the folder that `path` is in.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    sync_folder(path.parent().unwrap_or(Path::new("/")))
+}
+
 /// Replaces several files of one folder, each as [`write_atomic`] does; not all of them at the same
 /// moment. Their names go to the disk together: each trip there costs milliseconds.
 pub fn write_all_atomic(folder: &Path, files: &[(&str, &[u8])], mode: u32) -> io::Result<()> {
@@ -30,7 +40,7 @@ pub fn write_all_atomic(folder: &Path, files: &[(&str, &[u8])], mode: u32) -> io
         let path = folder.join(name);
         replace(&path, content, mode).map_err(named("write", &path))?;
     }
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(named("write", folder))
+    sync_folder(folder)
 }
 
 /// The content of `path` is on the disk when this returns, its name perhaps not yet.

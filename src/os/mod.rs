@@ -44,6 +44,8 @@ pub mod readiness;
 pub mod remove;
 /// What systemd gives a service and wants to hear.
 pub mod service;
+/// SHA-256 of what comes in pieces.
+pub mod sha256;
 /// Unix sockets: descriptors beside bytes, peers' credentials, listening.
 pub mod socket;
 /// Terminals.

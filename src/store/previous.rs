@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::migrations::{self, Compatibility};
 use super::{StoreError, migrations::mirror_path};
 use crate::os::content::replicate;
-use crate::os::files::{named, read_limited, remove_file};
+use crate::os::files::{named, read_limited, remove_file, sync_folder};
 
 fn store(folder: &Path) -> PathBuf {
     folder.join("banger.redb.previous")
@@ -47,7 +47,7 @@ pub fn restore(folder: &Path) -> Result<Compatibility, StoreError> {
         rename(&store(folder), &folder.join("banger.redb"))?;
     }
     rename(&mirror(folder), &mirror_path(folder))?;
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(named("write", folder))?;
+    sync_folder(folder)?;
     Ok(kept)
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{SystemError, failed};
-use crate::os::files::{read_limited, remove_file, write_atomic};
+use crate::os::files::{read_limited, remove_file, sync_folder_of, write_atomic};
 
 /// The running program, even when its file was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
@@ -204,7 +204,7 @@ fn copy_self(path: &Path) -> io::Result<Before> {
         Err(e) => return Err(e),
     };
     fs::rename(new, path)?;
-    sync_folder(path)?;
+    sync_folder_of(path)?;
     Ok(before)
 }
 
@@ -237,10 +237,6 @@ fn is_equal(one: File, other: File) -> io::Result<bool> {
     }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-}
-
 fn restore(path: &Path, before: Before) -> io::Result<()> {
     match before {
         Before::Same => Ok(()),
@@ -248,7 +244,7 @@ fn restore(path: &Path, before: Before) -> io::Result<()> {
         Before::Absent => remove_file(path),
         Before::Text(content) => write_readable(path, &content),
         Before::Link(target) => replace_link(path, &target),
-        Before::Kept(kept) => fs::rename(kept, path).and_then(|()| sync_folder(path)),
+        Before::Kept(kept) => fs::rename(kept, path).and_then(|()| sync_folder_of(path)),
     }
 }
 

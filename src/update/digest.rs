@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::os::sha256::{self, Sha256};
+
 /// One digest.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Digest(String);
@@ -10,9 +12,7 @@ pub struct Digest(String);
 impl Digest {
     /// Of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hasher = Hasher::default();
-        hasher.update(bytes);
-        hasher.finish()
+        Self(sha256::hex_of(bytes))
     }
 
     /// Its digits.
@@ -25,8 +25,7 @@ impl FromStr for Digest {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let fine = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if fine { Ok(Self(text.to_owned())) } else { Err(()) }
+        if sha256::is_hex(text) { Ok(Self(text.to_owned())) } else { Err(()) }
     }
 }
 
@@ -43,13 +42,8 @@ impl fmt::Debug for Digest {
 }
 
 /// The digest of what comes in pieces.
-pub(super) struct Hasher(ring::digest::Context);
-
-impl Default for Hasher {
-    fn default() -> Self {
-        Self(ring::digest::Context::new(&ring::digest::SHA256))
-    }
-}
+#[derive(Default)]
+pub(super) struct Hasher(Sha256);
 
 impl Hasher {
     pub(super) fn update(&mut self, bytes: &[u8]) {
@@ -57,7 +51,7 @@ impl Hasher {
     }
 
     pub(super) fn finish(self) -> Digest {
-        Digest(self.0.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+        Digest(self.0.hex())
     }
 }
 

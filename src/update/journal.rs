@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::Digest;
 use super::plan::Step;
 use super::version::Version;
-use crate::os::files::{named, read_limited, remove_file, write_atomic};
+use crate::os::files::{named, read_limited, remove_file, sync_folder_of, write_atomic};
 
 /// The form that is written and read here.
 const SCHEMA: u32 = 1;
@@ -97,8 +97,7 @@ impl Journal {
     /// Nothing is under way any more; on the disk when this returns.
     pub fn remove(path: &Path) -> io::Result<()> {
         remove_file(path)?;
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(named("write", folder))
+        sync_folder_of(path)
     }
 }
 
@@ -115,15 +114,15 @@ impl Written {
     }
 }
 
-/// The turn of whoever changes the installation, held until dropped or until the process ends (flock(2)). It is on the
-/// journal's folder: nothing stays behind.
+/// The turn of whoever changes the installation, held until dropped or until the process ends (flock(2)). It is on a
+/// folder: nothing stays behind.
 #[derive(Debug)]
 pub struct Turn(#[expect(dead_code, reason = "held, not read")] File);
 
 impl Turn {
-    /// `None` when another process has it.
-    pub fn attempt(journal: &Path) -> io::Result<Option<Self>> {
-        let folder = journal.parent().unwrap_or(Path::new("/"));
+    /// The one on the folder of `in_folder`; `None` when another process has it.
+    pub fn attempt(in_folder: &Path) -> io::Result<Option<Self>> {
+        let folder = in_folder.parent().unwrap_or(Path::new("/"));
         let file = File::open(folder).map_err(named("open", folder))?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self(file))),

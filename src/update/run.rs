@@ -29,6 +29,9 @@ pub struct Ground<'a> {
     pub host: &'a dyn Host,
     /// The journal.
     pub journal: &'a Path,
+    /// A name in the folder that the [`Turn`] is taken on, which nobody but root may open: whoever may could keep
+    /// everybody from it.
+    pub turn: &'a Path,
     /// The cache of root's, for the staging folder.
     pub cache: &'a Path,
     /// The folder of the store.
@@ -73,7 +76,7 @@ pub fn update(
     ground.installed()?;
     // Where nothing may be updated it does not matter that nothing could be verified.
     let origin = origin()?;
-    let _turn = Turn::attempt(ground.journal)?.ok_or(UpdateError::Busy)?;
+    let _turn = Turn::attempt(ground.turn)?.ok_or(UpdateError::Busy)?;
     ground.recover(asked.dry_run)?;
     // Recovering may have changed what is there.
     let installed = ground.installed()?;

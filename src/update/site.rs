@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::digest::{Digest, Hasher};
 use super::plan::Back;
 use super::version::Version;
-use crate::os::files::{named, remove_file};
+use crate::os::files::{named, remove_file, sync_folder_of};
 
 /// Something that did not work, in words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,8 +95,7 @@ impl Site {
 
     /// Puts what was done in the folder of the binaries on the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
-        let folder = self.binary.parent().unwrap_or(Path::new("/"));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(named("write", folder))
+        sync_folder_of(&self.binary)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::args::Update;
 use super::super::interrupt::Interrupts;
@@ -43,11 +43,11 @@ pub fn update(asked: &Update) -> Result<(), Failure> {
 /// Brings an interrupted update to an end, before something else changes the installation; whoever changes it holds the
 /// turn that comes back.
 pub fn settle() -> Result<Option<Turn>, Failure> {
-    let journal = Path::new(JOURNAL);
-    if !journal.parent().is_some_and(Path::exists) {
+    let turn = turn_of(&system_paths());
+    if !turn.parent().is_some_and(Path::exists) {
         return Ok(None);
     }
-    let turn = Turn::attempt(journal).map_err(|e| fault(&e.into()))?.ok_or_else(|| fault(&UpdateError::Busy))?;
+    let turn = Turn::attempt(&turn).map_err(|e| fault(&e.into()))?.ok_or_else(|| fault(&UpdateError::Busy))?;
     with_ground(&SystemHost::new(), false, |ground| {
         let recovered = crate::update::recover(ground.journal, ground.host, ground.gate, ground.tell)?;
         recovered.iter().for_each(|recovered| (ground.tell)(Told::Recovered(recovered)));
@@ -55,6 +55,11 @@ pub fn settle() -> Result<Option<Turn>, Failure> {
     })
     .map_err(|e| fault(&e))?;
     Ok(Some(turn))
+}
+
+/// In the helper's folder, which is closed to all but root.
+fn turn_of(paths: &Paths) -> PathBuf {
+    paths.root_state.join("turn")
 }
 
 /// Changes nothing, and needs no root.
@@ -112,7 +117,15 @@ fn with_ground<T>(
     let mut tell = |told: Told| show(&mut progress, told);
     let paths = system_paths();
     let cache = Path::new(ROOTS_CACHE);
-    work(Ground { host, journal: Path::new(JOURNAL), cache, state: &paths.state, gate: &gate, tell: &mut tell })
+    work(Ground {
+        host,
+        journal: Path::new(JOURNAL),
+        turn: &turn_of(&paths),
+        cache,
+        state: &paths.state,
+        gate: &gate,
+        tell: &mut tell,
+    })
 }
 
 fn show(progress: &mut Progress, told: Told) {

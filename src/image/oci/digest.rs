@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::str::FromStr;
 
 use super::error::OciError;
+use crate::os::sha256::{self, Sha256};
 
 /// `sha256:` and 64 lower-case hexadecimal digits (OCI image spec, descriptor.md, "Digests"); so it is also
 /// the name of a file and a part of a URL.
@@ -14,7 +15,7 @@ pub struct Digest(String);
 impl Digest {
     /// Of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self::from_ring(ring::digest::digest(&ring::digest::SHA256, bytes))
+        Self::of_hex(&sha256::hex_of(bytes))
     }
 
     /// The 64 digits.
@@ -31,8 +32,7 @@ impl Digest {
         format!("sha256:{hex}").parse().ok()
     }
 
-    fn from_ring(digest: ring::digest::Digest) -> Self {
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    fn of_hex(hex: &str) -> Self {
         Self(format!("sha256:{hex}"))
     }
 
@@ -50,8 +50,11 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, OciError> {
         let hex = text.strip_prefix("sha256:").unwrap_or_default();
-        let fine = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if fine { Ok(Self(text.to_owned())) } else { Err(OciError::DigestForm(text.chars().take(200).collect())) }
+        if sha256::is_hex(hex) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(OciError::DigestForm(text.chars().take(200).collect()))
+        }
     }
 }
 
@@ -68,11 +71,11 @@ impl fmt::Debug for Digest {
 }
 
 /// The digest of a stream.
-pub(super) struct Hasher(ring::digest::Context);
+pub(super) struct Hasher(Sha256);
 
 impl Hasher {
     pub(super) fn new() -> Self {
-        Self(ring::digest::Context::new(&ring::digest::SHA256))
+        Self(Sha256::default())
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
@@ -81,7 +84,7 @@ impl Hasher {
 
     /// Of all so far; it can go on.
     pub(super) fn digest(&self) -> Digest {
-        Digest::from_ring(self.0.clone().finish())
+        Digest::of_hex(&self.0.hex())
     }
 
     /// Takes in all of `stream`; how many bytes that were.

@@ -76,8 +76,15 @@ impl World {
         let (journal, cache, state) = (self.at("update.toml"), self.at("cache"), self.at("state"));
         let gate = |step: &str, _| panic!("{step}");
         let mut tell = |_: crate::update::Told| {};
-        let ground =
-            Ground { host: &self.host, journal: &journal, cache: &cache, state: &state, gate: &gate, tell: &mut tell };
+        let ground = Ground {
+            host: &self.host,
+            journal: &journal,
+            turn: &journal,
+            cache: &cache,
+            state: &state,
+            gate: &gate,
+            tell: &mut tell,
+        };
         let outcome = update(ground, || Ok(self.releases.origin()), asked);
         assert_eq!(std::fs::read(self.at("banger")).expect("there"), b"old");
         outcome
