@@ -93,6 +93,16 @@ pub fn refresh() -> Result<(), Failure> {
 pub fn uninstall(purge: bool, force: bool) -> Result<(), Failure> {
     needs_root("system uninstall")?;
     let record = recorded()?;
+    if purge && record.is_none() && listens(&system_paths().root_socket()) {
+        let fault = Fault::new(FaultKind::InUse, "a helper that root has started by hand runs, with its VMs' disks");
+        return Err(fault.hint("banger daemon stop      (as root)").into());
+    }
+    // Before anything goes: whoever says no keeps all of it.
+    let purged = if purge { install::purged() } else { Vec::new() };
+    if !purged.is_empty() && !leave::may_purge(&purged, force)? {
+        render::note("nothing was removed");
+        return Ok(());
+    }
     if let Some(record) = &record {
         needs_systemd()?;
         let _turn = super::update::settle()?;
@@ -105,12 +115,7 @@ pub fn uninstall(purge: bool, force: bool) -> Result<(), Failure> {
     } else {
         render::note("banger is not installed on this system");
     }
-    if purge && record.is_none() && listens(&system_paths().root_socket()) {
-        let fault = Fault::new(FaultKind::InUse, "a helper that root has started by hand runs, with its VMs' disks");
-        return Err(fault.hint("banger daemon stop      (as root)").into());
-    }
-    let purged = install::purged();
-    if purge && !purged.is_empty() && leave::may_purge(&purged, force)? {
+    if purge {
         let failures = install::purge();
         if let Some((first, rest)) = failures.split_first() {
             return Err(with_more(fault(first), rest).hint("sudo banger system uninstall --purge"));
