@@ -35,7 +35,7 @@ fn link(path: &str, target: &str) -> String {
 
 /// Patches, and what is said of them.
 fn patches() -> Vec<(&'static str, String, &'static str)> {
-    let hook = "#!/bin/sh\ntouch /tmp/sprung";
+    let hook = "#!/bin/sh\ntouch ../sprung";
     vec![
         ("above the tree", file("../../x", "100644", "x"), "not below"),
         ("an absolute path", file("/etc/x", "100644", "x"), "not below"),
@@ -78,7 +78,7 @@ pub fn are_refused(world: &World) {
 echo keep >secret
 git init -q -b trunk repo && cd repo
 git config user.name P && git config user.email p@example.org
-mkdir dir && echo a >dir/a && ln -s /tmp out && git add . && git commit -q -m one"#;
+mkdir dir ../../elsewhere && echo a >dir/a && ln -s ../../elsewhere out && git add . && git commit -q -m one"#;
     world.tool("sh", &["-c", make]).output().ok();
     world.start();
     world.banger(&["vm", "create", "--name", "box"]).limit(BOOT).output().ok();
@@ -86,7 +86,7 @@ mkdir dir && echo a >dir/a && ln -s /tmp out && git add . && git commit -q -m on
     put(world, "/usr/local/bin/git", LIAR);
     put(world, "/root/answer", "cat /root/evil; exit\n");
     world.banger(&["vm", "exec", "box", "--", "chmod", "755", "/usr/local/bin/git"]).limit(BOOT).output().ok();
-    let before = files(&world.person());
+    let (before, around) = (files(&world.person()), beside(world));
     println!("| patch | refused with |");
     for (what, patch, word) in patches() {
         put(world, "/root/evil", &patch);
@@ -94,7 +94,7 @@ mkdir dir && echo a >dir/a && ln -s /tmp out && git add . && git commit -q -m on
         refused.refuses(&[word, "the patch is saved in", "git apply --stat"]);
         println!("| {what} | {word} |");
         assert!(files(&world.person()) == before, "{what}: something changed");
-        assert!(!Path::new("/tmp/x").exists() && !Path::new("/tmp/sprung").exists(), "{what}: outside of it");
+        assert!(beside(world) == around, "{what}: something changed beside it");
     }
     put(world, "/root/evil", &file(".husky/pre-commit", "100644", "permitted"));
     assert!(apply(world, &["--allow-git-config"]).output().ok().text().ends_with("1 file changed"));
@@ -102,6 +102,16 @@ mkdir dir && echo a >dir/a && ln -s /tmp out && git add . && git commit -q -m on
     assert!(apply(world, &[]).output().ok().text().ends_with("1 file changed"));
     assert_eq!(std::fs::read_to_string(world.person().join("repo/good")).expect("applied"), "good\n");
     endless(world);
+}
+
+/// What lies beside the person's folder, and where the repository's link leads to.
+fn beside(world: &World) -> [Vec<PathBuf>; 2] {
+    let names = |folder: PathBuf| {
+        let mut names: Vec<_> = std::fs::read_dir(folder).expect("read").map(|e| e.expect("read").path()).collect();
+        names.sort();
+        names
+    };
+    [names(world.folder().to_owned()), names(world.folder().join("elsewhere"))]
 }
 
 fn apply(world: &World, more: &[&str]) -> Run {
