@@ -4,23 +4,42 @@
 //! whoever changes something needs `CAP_NET_ADMIN` there. Every error names the verb and the link.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
-};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+mod message;
+
+use message::{RouteMessage, attribute};
+
+/// `IFLA_*` (linux/if_link.h).
+const MAC: u16 = 1;
+const NAME: u16 = 3;
+const MASTER: u16 = 10;
+const INFO: u16 = 18;
+const ALIAS: u16 = 20;
+const NAMESPACE: u16 = 28;
+/// `IFLA_INFO_*`, in `IFLA_LINKINFO`.
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const INFO_PORT_KIND: u16 = 4;
+const INFO_PORT_DATA: u16 = 5;
+/// `VETH_INFO_PEER` (linux/veth.h), `IFLA_BRPORT_ISOLATED`.
+const PEER: u16 = 1;
+const ISOLATED: u16 = 33;
+/// `IFA_*` (linux/if_addr.h).
+const ADDRESS: u16 = 1;
+const LOCAL: u16 = 2;
+/// `RTA_*`, and the types of routes that are left out, `RTN_BROADCAST` and `RTN_MULTICAST` (linux/rtnetlink.h).
+const DESTINATION: u16 = 1;
+const GATEWAY: u16 = 5;
+const BROADCAST: u8 = 3;
+const MULTICAST: u8 = 5;
 
 /// How often a list is asked for again when the kernel changed it meanwhile (`NLM_F_DUMP_INTR`).
 const DUMP_ATTEMPTS: usize = 16;
@@ -70,16 +89,14 @@ impl Netlink {
 
     /// All links.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
-        let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+        let answers = self.dump(&RouteMessage::link(message::GET_LINK, 0));
         let answers = answers.map_err(|e| explained(e, "list the links"))?;
         Ok(answers.iter().filter_map(link_of).collect())
     }
 
     /// The link called `name`.
     pub fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
+        match self.ask(named(message::GET_LINK, name), 0) {
             Ok(answers) => Ok(answers.iter().find_map(link_of)),
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(None),
             Err(e) => Err(explained(e, &format!("look at link {name}"))),
@@ -88,84 +105,63 @@ impl Netlink {
 
     /// Makes a bridge; `AlreadyExists` when the name is taken.
     pub fn create_bridge(&mut self, name: &str, mac: [u8; 6]) -> io::Result<()> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
-            .map_err(|e| explained(e, &format!("create bridge {name}")))
+        let message = named(message::NEW_LINK, name).with(MAC, &mac).with(INFO, &attribute(INFO_KIND, b"bridge"));
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL).map_err(|e| explained(e, &format!("create bridge {name}")))
     }
 
     /// Makes a pair of links that are each other's other end: `name` here, `peer` in the network namespace
     /// `there`; `AlreadyExists` when a name is taken.
     pub fn create_veth(&mut self, name: &str, peer: &str, there: BorrowedFd<'_>) -> io::Result<()> {
-        let mut other = LinkMessage::default();
-        other.attributes.push(LinkAttribute::IfName(peer.to_owned()));
-        other.attributes.push(LinkAttribute::NetNsFd(there.as_raw_fd()));
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other)))];
-        message.attributes.push(LinkAttribute::LinkInfo(info));
-        self.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+        let other = named(message::NEW_LINK, peer).with(NAMESPACE, &there.as_raw_fd().to_ne_bytes());
+        let data = attribute(INFO_DATA, &attribute(PEER, &other.into_body()));
+        let info = [attribute(INFO_KIND, b"veth"), data].concat();
+        self.change(named(message::NEW_LINK, name).with(INFO, &info), NLM_F_CREATE | NLM_F_EXCL)
             .map_err(|e| explained(e, &format!("create links {name} and {peer}")))
     }
 
     /// Sets a link up.
     pub fn set_up(&mut self, index: u32) -> io::Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        self.change(RouteNetlinkMessage::SetLink(message), 0).map_err(|e| explained(e, &format!("set link {index} up")))
+        self.change(RouteMessage::link_up(index), 0).map_err(|e| explained(e, &format!("set link {index} up")))
     }
 
     /// Makes a link a port of the bridge `master`.
     pub fn set_master(&mut self, index: u32, master: u32) -> io::Result<()> {
-        self.set_attribute(index, LinkAttribute::Controller(master))
+        self.set_attribute(index, MASTER, &master.to_ne_bytes())
             .map_err(|e| explained(e, &format!("make link {index} a port of link {master}")))
     }
 
     /// Whether a bridge's port may exchange frames with other isolated ports.
     pub fn set_isolated(&mut self, index: u32, isolated: bool) -> io::Result<()> {
-        let port = InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(isolated)]);
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(port)];
-        message.attributes.push(LinkAttribute::LinkInfo(info));
+        let data = attribute(INFO_PORT_DATA, &attribute(ISOLATED, &[u8::from(isolated)]));
+        let info = [attribute(INFO_PORT_KIND, b"bridge"), data].concat();
         // Unlike RTM_SETLINK, RTM_NEWLINK of an existing link takes a port's settings (ip-link(8)).
-        self.change(RouteNetlinkMessage::NewLink(message), 0)
+        self.change(RouteMessage::link(message::NEW_LINK, index).with(INFO, &info), 0)
             .map_err(|e| explained(e, &format!("set the isolation of bridge port {index}")))
     }
 
     /// Writes `alias` on a link.
     pub fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
-        self.set_attribute(index, LinkAttribute::IfAlias(alias.to_owned()))
+        self.set_attribute(index, ALIAS, alias.as_bytes())
             .map_err(|e| explained(e, &format!("set the alias of link {index}")))
     }
 
     /// Gives a link an Ethernet address. A bridge keeps it; otherwise it takes one of its ports'.
     pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> io::Result<()> {
-        self.set_attribute(index, LinkAttribute::Address(mac.to_vec()))
+        self.set_attribute(index, MAC, &mac)
             .map_err(|e| explained(e, &format!("set the Ethernet address of link {index}")))
     }
 
     /// Gives a link an IPv4 address; `AlreadyExists` when it has it.
     pub fn add_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.index = index;
-        message.header.prefix_len = prefix;
-        message.attributes.push(AddressAttribute::Local(IpAddr::V4(address)));
-        message.attributes.push(AddressAttribute::Address(IpAddr::V4(address)));
-        self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+        let message = RouteMessage::address(message::NEW_ADDRESS, index, prefix);
+        let message = message.with(LOCAL, &address.octets()).with(ADDRESS, &address.octets());
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL)
             .map_err(|e| explained(e, &format!("give link {index} the address {address}/{prefix}")))
     }
 
     /// The IPv4 addresses of a link.
     pub fn addresses(&mut self, index: u32) -> io::Result<Vec<(Ipv4Addr, u8)>> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let answers = self.dump(RouteNetlinkMessage::GetAddress(message));
+        let answers = self.dump(&RouteMessage::address(message::GET_ADDRESS, 0, 0));
         let answers = answers.map_err(|e| explained(e, &format!("list the addresses of link {index}")))?;
         Ok(answers.iter().filter_map(|m| address_of(m, index)).collect())
     }
@@ -173,49 +169,36 @@ impl Netlink {
     /// Sends everything without a route of its own to `gateway`; `AlreadyExists` when there is a
     /// default route.
     pub fn add_default_route(&mut self, gateway: Ipv4Addr) -> io::Result<()> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Boot;
-        message.header.scope = RouteScope::Universe;
-        message.header.kind = RouteType::Unicast;
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
-        self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+        let message = RouteMessage::default_route().with(GATEWAY, &gateway.octets());
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL)
             .map_err(|e| explained(e, &format!("make {gateway} the default gateway")))
     }
 
     /// Where IPv4 goes, by every table: each destination with its prefix, the default route as
     /// `0.0.0.0/0`. Broadcast and multicast entries are left out.
     pub fn routes(&mut self) -> io::Result<Vec<(Ipv4Addr, u8)>> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        let answers = self.dump(RouteNetlinkMessage::GetRoute(message));
+        let answers = self.dump(&RouteMessage::all_routes());
         let answers = answers.map_err(|e| explained(e, "list the routes"))?;
         Ok(answers.iter().filter_map(route_of).collect())
     }
 
     /// Removes a link; done when it is gone already.
     pub fn delete_link(&mut self, index: u32) -> io::Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        match self.change(RouteNetlinkMessage::DelLink(message), 0) {
+        match self.change(RouteMessage::link(message::DELETE_LINK, index), 0) {
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(()),
             other => other.map_err(|e| explained(e, &format!("delete link {index}"))),
         }
     }
 
-    fn set_attribute(&mut self, index: u32, attribute: LinkAttribute) -> io::Result<()> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.attributes.push(attribute);
-        self.change(RouteNetlinkMessage::SetLink(message), 0)
+    fn set_attribute(&mut self, index: u32, kind: u16, value: &[u8]) -> io::Result<()> {
+        self.change(RouteMessage::link(message::SET_LINK, index).with(kind, value), 0)
     }
 
-    fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn change(&mut self, message: RouteMessage, flags: u16) -> io::Result<()> {
         self.ask(message, NLM_F_ACK | flags).map(drop)
     }
 
-    fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    fn dump(&mut self, message: &RouteMessage) -> io::Result<Vec<RouteMessage>> {
         for _ in 0..DUMP_ATTEMPTS {
             match self.ask(message.clone(), NLM_F_DUMP) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -227,7 +210,7 @@ impl Netlink {
 
     /// Sends one request and collects its answers up to the acknowledgement, the end of the list,
     /// or, where neither is asked for, the first message.
-    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    fn ask(&mut self, message: RouteMessage, flags: u16) -> io::Result<Vec<RouteMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         self.send(message, NLM_F_REQUEST | flags)?;
         let mut answers = Answers { sequence: self.sequence, single: flags == 0, ..Answers::default() };
@@ -240,7 +223,7 @@ impl Netlink {
         }
     }
 
-    fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    fn send(&mut self, message: RouteMessage, flags: u16) -> io::Result<()> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
@@ -260,14 +243,14 @@ struct Answers {
     single: bool,
     /// The kernel changed the list meanwhile.
     interrupted: bool,
-    messages: Vec<RouteNetlinkMessage>,
+    messages: Vec<RouteMessage>,
 }
 
 impl Answers {
     /// Reads one datagram; true when the answer is complete.
     fn take(&mut self, mut rest: &[u8]) -> io::Result<bool> {
         while !rest.is_empty() {
-            let packet = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(malformed)?;
+            let packet = NetlinkMessage::<RouteMessage>::deserialize(rest).map_err(malformed)?;
             let length = (packet.header.length as usize).next_multiple_of(4);
             rest = rest.get(length..).unwrap_or_default();
             // An answer to an earlier request that ended with an error.
@@ -290,64 +273,38 @@ impl Answers {
         Ok(false)
     }
 
-    fn finish(self) -> io::Result<Vec<RouteNetlinkMessage>> {
+    fn finish(self) -> io::Result<Vec<RouteMessage>> {
         if self.interrupted { Err(io::ErrorKind::Interrupted.into()) } else { Ok(self.messages) }
     }
 }
 
-fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        mac: None,
-        up: message.header.flags.contains(LinkFlags::Up),
-        alias: None,
-        master: None,
-        kind: None,
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
-            LinkAttribute::Controller(master) => link.master = Some(*master),
-            LinkAttribute::LinkInfo(info) => link.kind = info.iter().find_map(kind_of),
-            _ => {}
-        }
-    }
-    Some(link)
+/// About the link called `name`.
+fn named(kind: u16, name: &str) -> RouteMessage {
+    RouteMessage::link(kind, 0).with(NAME, &[name.as_bytes(), &[0]].concat())
 }
 
-fn kind_of(info: &LinkInfo) -> Option<String> {
-    match info {
-        LinkInfo::Kind(kind) => Some(kind.to_string()),
-        _ => None,
-    }
-}
-
-fn address_of(message: &RouteNetlinkMessage, index: u32) -> Option<(Ipv4Addr, u8)> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    if message.header.index != index {
-        return None;
-    }
-    message.attributes.iter().find_map(|attribute| match attribute {
-        // On a point-to-point link `Address` is the peer's; `Local` is always the own one.
-        AddressAttribute::Local(IpAddr::V4(address)) => Some((*address, message.header.prefix_len)),
-        _ => None,
+fn link_of(message: &RouteMessage) -> Option<Link> {
+    let (index, up) = message.as_link()?;
+    Some(Link {
+        index,
+        name: message.find(NAME).map(message::text).unwrap_or_default(),
+        mac: message.find(MAC).and_then(|value| value.try_into().ok()),
+        up,
+        alias: message.find(ALIAS).map(message::text),
+        master: message.find(MASTER).and_then(|value| value.try_into().ok()).map(u32::from_ne_bytes),
+        kind: message.find(INFO).and_then(|info| message::find(info, INFO_KIND)).map(message::text),
     })
 }
 
-fn route_of(message: &RouteNetlinkMessage) -> Option<(Ipv4Addr, u8)> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
-    if matches!(message.header.kind, RouteType::Broadcast | RouteType::Multicast) {
-        return None;
-    }
-    let prefix = message.header.destination_prefix_length;
-    let destination = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
-        _ => None,
-    });
+fn address_of(message: &RouteMessage, index: u32) -> Option<(Ipv4Addr, u8)> {
+    let (_, prefix) = message.as_address().filter(|(of, _)| *of == index)?;
+    // On a point-to-point link `ADDRESS` is the peer's; `LOCAL` is always the own one.
+    Some((message.find(LOCAL).and_then(message::ipv4)?, prefix))
+}
+
+fn route_of(message: &RouteMessage) -> Option<(Ipv4Addr, u8)> {
+    let (prefix, _) = message.as_route().filter(|(_, kind)| !matches!(*kind, BROADCAST | MULTICAST))?;
+    let destination = message.find(DESTINATION).and_then(message::ipv4);
     Some((destination.unwrap_or(Ipv4Addr::UNSPECIFIED), prefix))
 }
 
