@@ -19,6 +19,8 @@ pub mod os;
 pub mod image;
 /// What needs no privilege of the network: address plan and rules as text.
 pub mod net;
+/// Another machine's daemon: its connections and their descriptors over one stream.
+pub mod relay;
 /// What a user runs in a guest: the seam, and the agent's carrier.
 pub mod shell;
 /// ssh sessions, quoting, keys, known hosts.

@@ -25,11 +25,15 @@ pub enum Personality {
     Console,
     /// `banger-dial`: between the user's ssh and a VM's.
     Dial,
+    /// `banger-relay`: another machine's way to this one's daemon.
+    Relay,
+    /// `banger-leash`: before a program that is to end with its parent.
+    Leash,
     /// `banger-fake-vmm`: the monitor of the tests.
     FakeVmm,
 }
 
-const TABLE: [(&str, Personality); 9] = [
+const TABLE: [(&str, Personality); 11] = [
     ("banger", Personality::Cli),
     ("bangerd", Personality::Daemon),
     ("bangerd-root", Personality::Helper),
@@ -38,6 +42,8 @@ const TABLE: [(&str, Personality); 9] = [
     ("banger-stage", Personality::Stage),
     ("banger-console", Personality::Console),
     ("banger-dial", Personality::Dial),
+    ("banger-relay", Personality::Relay),
+    ("banger-leash", Personality::Leash),
     ("banger-fake-vmm", Personality::FakeVmm),
 ];
 
@@ -77,6 +83,8 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Personality::Stage => crate::helper::run_stage(arguments),
         Personality::Console => crate::helper::run_console(arguments),
         Personality::Dial => crate::cli::run_dial(arguments),
+        Personality::Relay => crate::cli::run_relay(),
+        Personality::Leash => crate::cli::run_leash(&arguments),
         Personality::FakeVmm => crate::guest::run_fake_vmm(arguments),
     }
 }

@@ -8,15 +8,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::interrupt::{Interrupts, Waited, wait_readable};
+use super::remote;
 use super::report::Failure;
 use crate::host::install::restart_command;
 use crate::model::OpId;
 use crate::os::{random, socket};
 use crate::protocol::owner::{Answer, Call, OwnerReply, OwnerRequest};
 use crate::protocol::{Event, Fault, FaultKind, FrameBuffer, Hello, frame};
+use crate::relay::Lost;
 
 /// How long the other side may take to say hello: it does so at once, unless it hangs, or is being restarted while
 /// systemd listens in its place.
@@ -24,6 +27,9 @@ const HELLO_LIMIT: Duration = Duration::from_secs(30);
 
 /// Connections that may be closed before a hello.
 const CONNECT_ATTEMPTS: u32 = 3;
+
+/// How long the hello may take of another machine, where the daemon may have to be started first.
+const FAR_HELLO_LIMIT: Duration = Duration::from_secs(60);
 
 /// A stream of frames with descriptors beside them.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub struct Channel {
     /// Whether the other side has closed.
     is_over: bool,
     peer: &'static str,
+    /// Why it has ended, where it leads to another machine.
+    lost: Option<Arc<Lost>>,
 }
 
 impl Channel {
@@ -51,7 +59,13 @@ impl Channel {
     }
 
     fn over(socket: UnixStream, peer: &'static str) -> Self {
-        Self { socket, buffer: FrameBuffer::default(), files: Vec::new(), interrupts: None, is_over: false, peer }
+        let (buffer, files) = (FrameBuffer::default(), Vec::new());
+        Self { socket, buffer, files, interrupts: None, is_over: false, peer, lost: None }
+    }
+
+    /// To another machine's daemon.
+    pub fn relayed(socket: UnixStream, lost: Arc<Lost>) -> Self {
+        Self { lost: Some(lost), ..Self::over(socket, "daemon") }
     }
 
     /// The process on the other side.
@@ -62,7 +76,7 @@ impl Channel {
     /// Says hello and hears it, whatever is spoken there.
     pub fn meet(&mut self) -> Result<Hello, Failure> {
         self.send(&Hello::ours(), &[])?;
-        self.receive(Some(HELLO_LIMIT))
+        self.receive(Some(if self.lost.is_some() { FAR_HELLO_LIMIT } else { HELLO_LIMIT }))
     }
 
     /// Says hello and hears it; refuses another protocol.
@@ -120,7 +134,15 @@ impl Channel {
         fault.cause(error.to_string()).hint(restart_command()).into()
     }
 
+    /// Whether it is known why the way to another machine has ended.
+    fn is_explained(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lost.fault().is_some())
+    }
+
     fn ended(&self) -> Failure {
+        if let Some(fault) = self.lost.as_ref().and_then(|lost| lost.fault()) {
+            return fault.into();
+        }
         let fault = Fault::new(FaultKind::Unavailable, format!("the {} ended the connection", self.peer));
         match self.buffer.at_end() {
             Ok(()) => fault.hint("banger daemon status").into(),
@@ -136,16 +158,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the daemon at `path`; `None` when there is none. One that is just being restarted may still take
-    /// a connection, and close it: its successor is then asked.
+    /// Connects to the daemon at `path`, or to that of the machine that is meant; `None` when there is none. One that is
+    /// just being restarted may still take a connection, and close it: its successor is then asked.
     pub fn connect(path: &Path) -> Result<Option<Self>, Failure> {
         let mut attempts = CONNECT_ATTEMPTS;
         loop {
             attempts -= 1;
-            let Some(mut channel) = Channel::connect(path, "daemon")? else { return Ok(None) };
+            let channel = match remote::current() {
+                Some(near) => Some(near.dial()?),
+                None => Channel::connect(path, "daemon")?,
+            };
+            let Some(mut channel) = channel else { return Ok(None) };
             match channel.greet() {
                 Ok(()) => return Ok(Some(Self { channel })),
-                Err(_) if channel.is_over && attempts > 0 => {}
+                Err(_) if channel.is_over && !channel.is_explained() && attempts > 0 => {}
                 Err(failure) => return Err(failure),
             }
         }

@@ -16,6 +16,7 @@ mod file_sync;
 mod interrupt;
 mod names;
 mod progress;
+mod remote;
 mod render;
 mod report;
 mod resolve;
@@ -35,9 +36,9 @@ use report::Failure;
 pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
     let code = match args::parse(name, arguments) {
         Ok(Parsed::Help { text, path }) => show_help(text, &path).map_or_else(|f| f.report(false), |()| 0),
-        Ok(Parsed::Do(invocation)) => {
+        Ok(Parsed::Do(invocation, words)) => {
             let for_guest = invocation.guest_command.is_some();
-            commands::run(*invocation).unwrap_or_else(|failure| failure.report(for_guest))
+            do_it(*invocation, &words).unwrap_or_else(|failure| failure.report(for_guest))
         }
         Err(usage) => {
             let for_guest = usage.guest_command;
@@ -45,6 +46,23 @@ pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+fn do_it(mut invocation: args::Invocation, words: &[String]) -> Result<u8, Failure> {
+    match remote::machine(invocation.host.take())? {
+        Some(machine) => remote::run(machine, invocation, words),
+        None => commands::run(invocation),
+    }
+}
+
+/// Runs `banger-relay`, by which another machine's command line reaches this one's daemon.
+pub fn run_relay() -> ExitCode {
+    ExitCode::from(remote::relay().map_or_else(|failure| failure.report(false), |()| 0))
+}
+
+/// Runs `banger-leash`, which becomes another program.
+pub fn run_leash(arguments: &[OsString]) -> ExitCode {
+    ExitCode::from(remote::leash(arguments).report(false))
 }
 
 /// Runs `banger-dial`, as which the user's ssh reaches a VM.

@@ -18,6 +18,8 @@ pub mod guest;
 pub mod hello;
 /// Command line to daemon.
 pub mod owner;
+/// Command line to another machine's daemon.
+pub mod relay;
 /// Daemon to root helper.
 pub mod root;
 /// Host to guest, one channel per command.

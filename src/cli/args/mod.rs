@@ -24,6 +24,7 @@ mod workspace;
 
 use std::ffi::OsString;
 
+use super::remote::Machine;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
 pub use create::{VmFlags, VmRun};
@@ -49,13 +50,15 @@ pub struct Invocation {
     pub command: Command,
     /// What stood behind `--`, for the guest.
     pub guest_command: Option<Vec<OsString>>,
+    /// The machine whose daemon is asked; `None`: what the environment says.
+    pub host: Option<Machine>,
 }
 
 /// What the command line led to.
 #[derive(Debug, PartialEq)]
 pub enum Parsed {
-    /// Something to do.
-    Do(Box<Invocation>),
+    /// Something to do, and the words for it, without those before the command.
+    Do(Box<Invocation>, Vec<String>),
     /// `--help`: the page, and the words of the command that it describes.
     Help {
         /// The page.
@@ -68,12 +71,13 @@ pub enum Parsed {
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
 #[argh(
     description = "Throw-away virtual machines on one Linux host.",
-    usage = "<command> [...]",
+    usage = "[--host ssh://MACHINE] <command> [...]",
     help_triggers("-h", "--help"),
     example = "A fresh VM, one command in it, and nothing left behind:\n  banger vm run --rm -- uname -a",
     example = "A repository in a fresh VM, its tests, and their exit code:\n  banger vm run --rm ./repo -- make test",
     example = "A VM with a shell:\n  banger vm run",
     note = "Every command has its own page: banger vm run --help.",
+    note = "--host, or BANGER_HOST, has another machine's daemon do it, through your ssh:\nbanger --host ssh://me@big.example vm run --rm ./repo -- make test",
     note = "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not found, 4 conflict,\n5 refused, 6 daemon or helper unavailable, 70 internal. With `-- CMD`: the\nexit code of CMD; 125 when banger itself failed."
 )]
 /// top
@@ -81,6 +85,9 @@ struct Top {
     #[argh(switch)]
     /// print the version
     version: bool,
+    /// another machine: ssh://[USER@]MACHINE[:PORT]
+    #[argh(option, arg_name = "ssh")]
+    host: Option<Machine>,
     #[argh(subcommand)]
     command: Option<Command>,
 }
@@ -243,7 +250,7 @@ pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Parsed, Usage> {
     let line = rewrite::read(&top, words)?;
     let borrowed: Vec<&str> = line.words.iter().map(String::as_str).collect();
     match Top::from_args(&["banger"], &borrowed) {
-        Ok(top) => chosen(top, line.guest_command),
+        Ok(top) => chosen(top, line),
         Err(exit) if exit.status.is_ok() => Ok(Parsed::Help { text: exit.output, path: line.path }),
         Err(exit) => Err(usage::of_argh(&exit.output, &line)),
     }
@@ -257,13 +264,18 @@ fn words_of_name(name: &str, top: &CommandInfoWithArgs) -> Vec<OsString> {
     if is_command { words.into_iter().map(OsString::from).collect() } else { Vec::new() }
 }
 
-fn chosen(top: Top, guest_command: Option<Vec<OsString>>) -> Result<Parsed, Usage> {
+fn chosen(top: Top, line: rewrite::Line) -> Result<Parsed, Usage> {
     let command = match (top.version, top.command) {
         (true, _) => Command::Version(Version { json: false }),
         (false, Some(command)) => command,
         (false, None) => return Err(rewrite::incomplete(&[])),
     };
-    Ok(Parsed::Do(Box::new(Invocation { command, guest_command })))
+    let words = match line.words.iter().position(|word| Some(word.as_str()) == line.path.first().copied()) {
+        Some(at) => line.words[at..].to_vec(),
+        None => vec!["version".to_owned()],
+    };
+    let invocation = Invocation { command, guest_command: line.guest_command, host: top.host };
+    Ok(Parsed::Do(Box::new(invocation), words))
 }
 
 #[cfg(test)]

@@ -45,6 +45,6 @@ fn help(path: &[&str]) -> String {
     let words = path.iter().copied().chain(["--help"]).map(OsString::from).collect();
     match parse("banger", words) {
         Ok(Parsed::Help { text, .. }) => text,
-        Ok(Parsed::Do(_)) | Err(_) => unreachable!("`--help` behind the words of a command is its page"),
+        Ok(Parsed::Do(..)) | Err(_) => unreachable!("`--help` behind the words of a command is its page"),
     }
 }

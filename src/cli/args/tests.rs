@@ -6,7 +6,7 @@ fn parse_words(words: &[&str]) -> Result<Parsed, Usage> {
 
 fn done(words: &[&str]) -> Invocation {
     match parse_words(words) {
-        Ok(Parsed::Do(invocation)) => *invocation,
+        Ok(Parsed::Do(invocation, _)) => *invocation,
         other => panic!("{words:?}: {other:?}"),
     }
 }
@@ -48,7 +48,7 @@ fn a_guest_command_need_not_be_text() {
     let bytes = OsString::from_vec(vec![0xff, b'a']);
     let words = ["vm", "run", "--"].iter().map(OsString::from).chain([bytes.clone()]).collect();
     match parse("banger", words) {
-        Ok(Parsed::Do(invocation)) => assert_eq!(invocation.guest_command, Some(vec![bytes.clone()])),
+        Ok(Parsed::Do(invocation, _)) => assert_eq!(invocation.guest_command, Some(vec![bytes.clone()])),
         other => panic!("{other:?}"),
     }
     assert!(parse("banger", vec!["vm".into(), bytes]).is_err());

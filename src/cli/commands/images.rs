@@ -9,7 +9,7 @@ use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::views::ImageView;
-use super::super::{autostart, render, resolve};
+use super::super::{autostart, remote, render, resolve};
 use super::oci::How;
 use super::{catalogue, for_each, oci, pull};
 use crate::host::config::Config;
@@ -135,7 +135,11 @@ pub fn ensure(
     wish: &ImageWish,
     progress: &mut Progress,
 ) -> Result<ImageRecord, Failure> {
-    let known = all(client)?;
+    let mut known = all(client)?;
+    // What fits that machine, by its own catalogue and with its own credentials.
+    if !is_here(&known, wish) && remote::errand(&["image", "pull", &wish.to_string()])? {
+        known = all(client)?;
+    }
     let named = |name: &ImageName| known.iter().find(|image| image.name == *name).cloned();
     let reference = match wish {
         ImageWish::Name(name) => {
@@ -164,6 +168,15 @@ pub fn ensure(
             None => Err(failure),
         },
         (_, pulled) => pulled.map(|(_, image)| image),
+    }
+}
+
+/// Whether nothing has to be pulled for `wish`.
+fn is_here(known: &[ImageRecord], wish: &ImageWish) -> bool {
+    match wish {
+        ImageWish::Name(name) => known.iter().any(|image| image.name == *name),
+        ImageWish::Pinned(name, digest) => known.iter().any(|i| i.name == *name && oci::is_pin(i, digest)),
+        ImageWish::Reference(reference) => oci::find(known, reference).is_some(),
     }
 }
 

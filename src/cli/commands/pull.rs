@@ -11,8 +11,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
-use super::super::render;
 use super::super::report::Failure;
+use super::super::{remote, render};
 use super::oci as registries;
 use super::sources::{self, Build, KernelBuild};
 use super::{catalogue, images, kernels};
@@ -73,6 +73,10 @@ pub fn ensure_kernel(
     name: &KernelName,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
+    let is_there = kernels::all(client)?.iter().any(|kernel| kernel.name == *name);
+    if is_there || remote::errand(&["kernel", "pull", name.as_str()])? {
+        return Ok(());
+    }
     kernel(client, paths, config, name, progress).map(|_| ())
 }
 

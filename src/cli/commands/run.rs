@@ -10,7 +10,7 @@ use super::super::client::{Client, unexpected};
 use super::super::interrupt::Interrupts;
 use super::super::progress::Progress;
 use super::super::report::Failure;
-use super::super::{autostart, file_sync, render, resolve, secrets};
+use super::super::{autostart, file_sync, remote, render, resolve, secrets};
 use super::egress::summarize;
 use super::outcome::{Phase, Protocol};
 use super::session::Ended;
@@ -306,8 +306,9 @@ impl Cleaner {
             Err(failure) if failure.kind() == Some(FaultKind::NotFound) => return Ok(()),
             Err(failure) => return Err(failure),
         };
-        let pid = i32::try_from(std::process::id()).unwrap_or_default();
-        let own = process::reference(pid).map_err(|e| Fault::failed("cannot look at this process", &e))?;
+        let here = || process::reference(i32::try_from(std::process::id()).unwrap_or_default());
+        let own = remote::process().map_or_else(here, Ok);
+        let own = own.map_err(|e| Fault::failed("cannot look at this process", &e))?;
         if vm.keeper == Some(own) { delete(&mut client, name) } else { Ok(()) }
     }
 

@@ -12,8 +12,8 @@ use std::time::Instant;
 use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::interrupt::{Interrupts, Waited, wait_readable};
-use super::super::render;
 use super::super::report::Failure;
+use super::super::{remote, render};
 use crate::host::config::{Config, ExecSetting};
 use crate::host::paths::Paths;
 use crate::model::{GuestFolder, TimeSpan, VmName};
@@ -67,6 +67,8 @@ fn is_on_terminal() -> bool {
 
 /// Asks for a way into `name`.
 pub fn open(client: &mut Client, name: &VmName, carriers: Vec<Carrier>) -> Result<Way, Failure> {
+    // Over ssh, files of that machine would be needed here.
+    let carriers = if remote::current().is_some() { vec![Carrier::Agent] } else { carriers };
     let request = OwnerRequest::OpenShell { name: name.clone(), carriers };
     let (reply, mut files) = client.call(request, Vec::new(), &mut |_| {})?;
     match (reply, files.pop()) {
