@@ -91,6 +91,8 @@ mod publishing;
 mod reboot;
 /// A kernel and an image of our own.
 mod recipes;
+/// Another machine's daemon.
+mod remote;
 /// A host whose names systemd-resolved resolves.
 mod resolved;
 /// The rules among those of others.
@@ -199,6 +201,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("workspace_dead_daemon", 400, interrupted::by_a_dead_daemon),
     Scenario::measurement("workspace_speed", 600, speed::beside_rsync_and_tar),
     Scenario::new("ssh_config", 300, ssh_config::has_ssh_find_vms),
+    Scenario::new("remote", 400, remote::does_what_is_done_here),
     Scenario::new("image_registered", 120, images::registered_and_promoted),
     Scenario::new("image_committed", 300, commit::of_a_running_and_a_stopped_vm),
     Scenario::new("image_commit_cut_short", 400, commit::cut_short),

@@ -38,7 +38,7 @@ pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
         Ok(Parsed::Help { text, path }) => show_help(text, &path).map_or_else(|f| f.report(false), |()| 0),
         Ok(Parsed::Do(invocation, words)) => {
             let for_guest = invocation.guest_command.is_some();
-            do_it(*invocation, &words).unwrap_or_else(|failure| failure.report(for_guest))
+            remote::run(*invocation, &words).unwrap_or_else(|failure| failure.report(for_guest))
         }
         Err(usage) => {
             let for_guest = usage.guest_command;
@@ -46,13 +46,6 @@ pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
         }
     };
     ExitCode::from(code)
-}
-
-fn do_it(mut invocation: args::Invocation, words: &[String]) -> Result<u8, Failure> {
-    match remote::machine(invocation.host.take())? {
-        Some(machine) => remote::run(machine, invocation, words),
-        None => commands::run(invocation),
-    }
 }
 
 /// Runs `banger-relay`, by which another machine's command line reaches this one's daemon.

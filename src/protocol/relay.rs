@@ -74,7 +74,7 @@ pub enum Passed {
     Stream,
     /// Something to be read to its end.
     Source,
-    /// A file, as far as it is now: a copy of it is passed.
+    /// A file, as far as it is now: a copy of it is passed. From the near side only.
     File {
         /// Its length.
         bytes: u64,

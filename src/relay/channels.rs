@@ -38,6 +38,20 @@ pub enum Side {
     Far,
 }
 
+impl Side {
+    /// Whether this side may pass a descriptor of this kind on. What comes from the daemon's machine fills no disk here.
+    pub fn may_pass(self, kind: Passed) -> bool {
+        self == Self::Near || !matches!(kind, Passed::File { .. })
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Near => Self::Far,
+            Self::Far => Self::Near,
+        }
+    }
+}
+
 /// The other side does not keep to the language.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -153,6 +167,11 @@ impl Channels {
             Side::Far => (2, 1),
         };
         Self { side, open: BTreeMap::new(), next: Some(next), others_next, has_heard_here: false, waiting: Vec::new() }
+    }
+
+    /// Which side this is.
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// Bytes for the other side.
@@ -356,6 +375,9 @@ impl Channels {
     }
 
     fn heard_pass(&mut self, channel: u32, kind: Passed) -> Result<News, Violation> {
+        if !self.side.other().may_pass(kind) {
+            return Err(Violation::Untimely("a file"));
+        }
         let granted = if kind == Passed::Stream { WINDOW } else { 0 };
         self.opened(channel, Channel { granted, is_waiting: true, ..Channel::new(false) })?;
         Ok(News::Passed(channel, kind))

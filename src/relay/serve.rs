@@ -127,16 +127,23 @@ impl Relay {
 
     /// Works to the end. All connections are closed then; `explain` says why they are, where it was not asked for.
     pub fn run(mut self, explain: impl FnOnce(&Ending) -> Fault) -> Ending {
-        let ending = loop {
-            match self.turn() {
-                Ok(None) => {}
-                Ok(Some(Ending::Cut)) if self.is_finishing => break Ending::Finished,
-                Ok(Some(ending)) => break ending,
-                Err(e) => break Ending::Broken(e.to_string()),
-            }
+        let ending = match self.work() {
+            Ok(Ending::Cut) if self.is_finishing => Ending::Finished,
+            Ok(ending) => ending,
+            Err(e) => Ending::Broken(e.to_string()),
         };
         self.abandon(explain(&ending));
         ending
+    }
+
+    fn work(&mut self) -> io::Result<Ending> {
+        // Some of it may have come right behind the greeting.
+        self.hear_all()?;
+        loop {
+            if let Some(ending) = self.turn()? {
+                return Ok(ending);
+            }
+        }
     }
 
     /// Connections first: whoever reads a stream beside one must not take its end for the real one.
@@ -262,11 +269,15 @@ impl Relay {
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(false),
             Err(e) => return Err(e),
         }
+        self.hear_all().map(|()| true)
+    }
+
+    fn hear_all(&mut self) -> io::Result<()> {
         while let Some(body) = self.heard.next_body().map_err(broken)? {
             let said = frame::decode(&body).map_err(broken)?;
             self.hear(said).map_err(broken)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn hear(&mut self, said: RelayFrame) -> Result<(), Violation> {
@@ -375,6 +386,9 @@ impl Relay {
             return Ok(Err(Fault::new(FaultKind::Refused, "too many descriptors on their way to another machine")));
         }
         match hand_over(fd) {
+            Ok((kind, _)) if !self.channels.side().may_pass(kind) => {
+                Ok(Err(Fault::new(FaultKind::Refused, "files of the daemon's machine stay there")))
+            }
             Ok((kind, end)) => {
                 let channel = self.channels.pass(kind)?;
                 self.held.insert(channel, Held::new(end, None));

@@ -36,6 +36,11 @@ impl Pair {
 
     /// `refuse` says why a connection is not made.
     fn with(refuse: impl Fn(u32) -> Result<(), Fault> + Send + 'static) -> Self {
+        Self::behind(FrameBuffer::default(), refuse)
+    }
+
+    /// `heard` has come to the far side right behind the greeting.
+    fn behind(heard: FrameBuffer, refuse: impl Fn(u32) -> Result<(), Fault> + Send + 'static) -> Self {
         let (there, far_in) = UnixStream::pair().expect("a pair");
         let (back, near_in) = UnixStream::pair().expect("a pair");
         let copy = |end: &UnixStream| -> OwnedFd { end.try_clone().expect("a copy").into() };
@@ -51,9 +56,9 @@ impl Pair {
             handle.dialled(channel, made);
         });
         let here = Arc::new(OnceLock::new());
-        let heard = FrameBuffer::default;
-        let (near, handle) = Relay::near(copy(&near_in), copy(&there), heard(), here.clone()).expect("made");
-        let far = Relay::far(copy(&far_in), copy(&back), heard(), PROCESS, dialer).expect("made");
+        let nothing = FrameBuffer::default();
+        let (near, handle) = Relay::near(copy(&near_in), copy(&there), nothing, here.clone()).expect("made");
+        let far = Relay::far(copy(&far_in), copy(&back), heard, PROCESS, dialer).expect("made");
         let why = |_: &Ending| Fault::new(FaultKind::Unavailable, "it was cut");
         Self {
             handle,
@@ -123,6 +128,17 @@ fn a_connection_carries_bytes_both_ways_and_each_way_ends_by_itself() {
 }
 
 #[test]
+fn what_came_right_behind_the_greeting_is_heard() {
+    let mut heard = FrameBuffer::default();
+    heard.push(&frame::encode(&RelayFrame::Dial { channel: 1 }).expect("encodes"));
+    heard.push(&frame::encode(&data(1, 3, &[])).expect("encodes"));
+    let pair = Pair::behind(heard, |_| Ok(()));
+    let mut theirs = pair.daemon.recv_timeout(LIMIT).expect("a connection");
+    assert_eq!(theirs.read(&mut [9; 8]).expect("read"), 3);
+    pair.cut();
+}
+
+#[test]
 fn a_socket_travels_in_either_direction() {
     let pair = Pair::new();
     let (ours, theirs, _) = pair.dial();
@@ -160,20 +176,22 @@ fn a_pipe_is_read_to_its_end_and_a_reader_that_leaves_is_noticed() {
 #[test]
 fn a_file_is_copied_from_where_it_was_read_to() {
     let pair = Pair::new();
-    let (ours, theirs, _) = pair.dial();
-    for (from, to) in [(&theirs, &ours), (&ours, &theirs)] {
-        for length in [0, 1, 3 << 20] {
-            let content = noise(length);
-            let mut file = tempfile::tempfile().expect("a file");
-            file.write_all(b"before").and_then(|()| file.write_all(&content)).expect("written");
-            file.seek(std::io::SeekFrom::Start(6)).expect("set");
-            let mut got = File::from(passed(from, to, file.into()));
-            assert_eq!(got.metadata().expect("a file").len(), length as u64);
-            let mut read = Vec::new();
-            got.read_to_end(&mut read).expect("read");
-            assert!(read == content);
-        }
+    let (mut ours, theirs, lost) = pair.dial();
+    for length in [0, 1, 3 << 20] {
+        let content = noise(length);
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(b"before").and_then(|()| file.write_all(&content)).expect("written");
+        file.seek(std::io::SeekFrom::Start(6)).expect("set");
+        let mut got = File::from(passed(&ours, &theirs, file.into()));
+        assert_eq!(got.metadata().expect("a file").len(), length as u64);
+        let mut read = Vec::new();
+        got.read_to_end(&mut read).expect("read");
+        assert!(read == content);
     }
+    let file = tempfile::tempfile().expect("a file");
+    send_all(&theirs, b"x", &[file.as_fd()]).expect("sent");
+    assert_eq!(ours.read(&mut [0; 8]).expect("ended"), 0, "none comes from there");
+    assert!(lost.fault().is_none());
     pair.finish();
 }
 
@@ -324,6 +342,7 @@ fn who_breaks_the_rules_is_refused() {
         assert!(far_after(&frames).is_err(), "{:?}", frames.last());
     }
     let mut near = Channels::new(Side::Near);
+    assert!(near.hear(Pass { channel: 2, kind: Passed::File { bytes: 1 } }).is_err());
     assert!(near.hear(Dial { channel: 2 }).is_err(), "the daemon's machine asks for nothing");
     assert!(near.hear(Here { process: PROCESS }).is_ok() && near.hear(Here { process: PROCESS }).is_err());
 }

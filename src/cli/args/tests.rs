@@ -265,3 +265,25 @@ fn a_command_for_a_running_vm_stands_behind_two_dashes() {
         other => panic!("{other:?}"),
     }
 }
+
+fn asked_of(words: &[&str]) -> (Option<String>, Vec<String>) {
+    match parse_words(words) {
+        Ok(Parsed::Do(invocation, words)) => (invocation.host.map(|host| host.to_string()), words),
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn another_machine_stands_before_the_command_and_is_none_of_its_words() {
+    for words in [["--host", "ssh://me@box:22", "vm", "ls", "-q"], ["--host", "ssh://me@box", "vm", "list", "-q"]] {
+        let (host, words) = asked_of(&words);
+        assert_eq!((host.as_deref(), words), (Some("me@box"), ["vm", "list", "-q"].map(str::to_owned).to_vec()));
+    }
+    assert_eq!(asked_of(&["--host=ssh://vm", "doctor"]), (Some("vm".into()), vec!["doctor".into()]));
+    assert_eq!(asked_of(&["--host=ssh://box", "--version"]), (Some("box".into()), vec!["version".into()]));
+    assert_eq!(asked_of(&["ps"]).0, None);
+    assert!(refused(&["--host", "box", "ps"]).message.starts_with("--host: a machine is named by ssh://"));
+    assert!(refused(&["--host=ssh://-oX=y", "ps"]).message.starts_with("--host: "));
+    assert!(refused(&["ps", "--host", "ssh://box"]).message.contains("has no option"));
+    assert!(refused(&["--host=box", "vm", "run", "--", "true"]).guest_command);
+}

@@ -45,29 +45,33 @@ pub fn errand(words: &[&str]) -> Result<bool, Failure> {
     there::errand(near.machine(), &words).map(|()| true)
 }
 
-/// The machine that is asked for, or that the environment names.
-pub fn machine(asked: Option<Machine>) -> Result<Option<Machine>, Failure> {
-    let named = || std::env::var(VARIABLE).ok().filter(|text| !text.is_empty());
-    match (asked, named()) {
-        (Some(machine), _) => Ok(Some(machine)),
-        (None, Some(text)) => {
-            let wrong = |e| Usage::new(format!("{VARIABLE}: {e}"), &[]).into();
-            text.parse().map(Some).map_err(wrong)
+/// Does what was asked, of the machine that is meant; `words` are those that were typed.
+pub fn run(mut invocation: Invocation, words: &[String]) -> Result<u8, Failure> {
+    let asked = invocation.host.take();
+    match (place(&invocation.command), asked) {
+        (Place::Asked | Place::Own(_), None) => commands::run(invocation),
+        (Place::Own(why), Some(_)) => {
+            let message = format!("{} cannot be asked of another machine: {why}", words.first().map_or("", |w| w));
+            Err(Failure::new(FaultKind::BadRequest, message))
         }
-        (None, None) => Ok(None),
+        (Place::There | Place::Asked, Some(machine)) => there::run(&machine, words),
+        (Place::Here, Some(machine)) => over_relay(machine, invocation),
+        (place, None) => match (named()?, place) {
+            (None, _) => commands::run(invocation),
+            (Some(machine), Place::Here) => over_relay(machine, invocation),
+            (Some(machine), _) => there::run(&machine, words),
+        },
     }
 }
 
-/// Does what was asked, of `machine`; `words` are those that were typed.
-pub fn run(machine: Machine, invocation: Invocation, words: &[String]) -> Result<u8, Failure> {
-    match place(&invocation.command) {
-        Place::There => return there::run(&machine, words),
-        Place::Neither(why) => {
-            let message = format!("{} cannot be asked of another machine: {why}", words.first().map_or("", |w| w));
-            return Err(Failure::new(FaultKind::BadRequest, message));
-        }
-        Place::Here => {}
-    }
+/// The machine that the environment names.
+fn named() -> Result<Option<Machine>, Failure> {
+    let Some(text) = std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) else { return Ok(None) };
+    let wrong = |e| Usage::new(format!("{VARIABLE}: {e}"), &[]).into();
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn over_relay(machine: Machine, invocation: Invocation) -> Result<u8, Failure> {
     let near = NEAR.get_or_init(|| Near::new(machine));
     let ended = commands::run(invocation);
     let lost = near.lost();

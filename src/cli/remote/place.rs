@@ -10,8 +10,10 @@ pub enum Place {
     Here,
     /// On the other machine.
     There,
-    /// Nowhere else than here, and of this machine: why.
-    Neither(&'static str),
+    /// On the other machine where `--host` says so; `BANGER_HOST` alone leaves it here.
+    Asked,
+    /// Here, and of this machine: why. `BANGER_HOST` does not change that, and with `--host` it makes no sense.
+    Own(&'static str),
 }
 
 /// Where `command` runs. No wildcard: a new command does not compile until somebody decides.
@@ -21,10 +23,9 @@ pub fn place(command: &Command) -> Place {
         Command::Ps(_) => Place::Here,
         Command::Image(group) => image(&group.command),
         Command::Kernel(group) => kernel(&group.command),
-        Command::Daemon(_) | Command::System(_) | Command::Update(_) | Command::Doctor(_) | Command::Version(_) => {
-            Place::There
-        }
-        Command::SshConfig(_) => Place::Neither("it is about the ssh of this machine"),
+        Command::Daemon(_) | Command::System(_) | Command::Update(_) | Command::Doctor(_) => Place::There,
+        Command::Version(_) => Place::Asked,
+        Command::SshConfig(_) => Place::Own("it is about the ssh of this machine"),
     }
 }
 
