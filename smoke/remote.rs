@@ -280,7 +280,8 @@ fn ends(site: &Site<'_>, before: &Census) {
 }
 
 fn begun(site: &Site<'_>) -> Running {
-    let command = ["vm", "run", "--rm", "--name", "cut", "--", "sh", "-c", "echo begun; sleep 300"];
+    // A guest's shell that is just starting something may overlook an interrupt: it becomes it instead.
+    let command = ["vm", "run", "--rm", "--name", "cut", "--", "sh", "-c", "echo begun; exec sleep 300"];
     let running = site.banger(&command).spawn();
     running.wait_for_output("begun");
     running
