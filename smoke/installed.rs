@@ -113,8 +113,36 @@ fn second_installation(host: &Host<'_>, first: &str) {
     let id = host.of_alice(&["vm", "exec", "box", "--", "cat", BOOT_ID]).limit(60).output().ok().text();
     assert_eq!(id, first, "a second installation has restarted the VM");
     println!("| installed | `system install` over a changed unit | repaired, same boot id |");
+    changed_socket(host, first);
+    lost_and_damaged(host);
     host.of_bob(&["vm", "list"]).output().ends(5);
     host.of_alice(&["daemon", "stop"]).output().ends(5).refuses(&["systemctl stop"]);
+}
+
+/// What listens is started anew when its unit has changed, and only then.
+fn changed_socket(host: &Host<'_>, first: &str) {
+    let since = || host.sh("systemctl show -p ActiveEnterTimestampMonotonic bangerd.socket").output().ok().text();
+    let before = since();
+    host.banger(&["system", "restart"]).limit(60).output().ok();
+    assert_eq!(since(), before, "a restart of the services has closed the socket");
+    host.sh("sed -i s/SocketMode=0600/SocketMode=0640/ /etc/systemd/system/bangerd.socket").output().ok();
+    host.banger(&["system", "install"]).limit(60).output().ok();
+    assert_ne!(since(), before, "the socket listens on as before");
+    let id = host.of_alice(&["vm", "exec", "box", "--", "cat", BOOT_ID]).limit(60).output().ok().text();
+    assert_eq!(id, first, "a new socket has restarted the VM");
+    println!("| installed | `system install` over a changed socket | it listens anew, same boot id |");
+}
+
+/// Neither a lost record nor the remains of an update that nobody can read is the end.
+fn lost_and_damaged(host: &Host<'_>) {
+    host.sh("mv /etc/banger/install.toml /run/banger-test; echo damaged >/etc/banger/update.toml").output().ok();
+    host.banger(&["system", "uninstall"]).output().ends(3).refuses(&["is lost", "system install --owner"]);
+    let mended = host.banger(&["system", "install", "--owner", "alice"]).limit(60).output().ok();
+    assert!(mended.stderr.contains("is forgotten"), "{}", mended.stderr);
+    host.sh("test ! -e /etc/banger/update.toml; mv /run/banger-test/install.toml /etc/banger").output().ok();
+    println!(
+        "| installed | `system install` without the record, after half an update | both are written anew or forgotten |"
+    );
 }
 
 fn looked_at(host: &Host<'_>) {

@@ -11,7 +11,7 @@ use super::{SystemError, failed, services};
 use crate::host::install::{INSTALL_FILE, InstallRecord};
 use crate::host::paths::{Environment, Paths, ROOTS_CACHE};
 use crate::os::accounts::Account;
-use crate::os::files::remove_tree;
+use crate::os::files::{read_limited, remove_file, remove_tree};
 
 /// Where a binary that is copied somewhere by hand is installed.
 pub const BINARY: &str = "/usr/local/bin/banger";
@@ -21,6 +21,9 @@ const PACKAGED: &str = "/usr/bin/banger";
 
 /// Names beside the binary, of its services.
 const LINKS: [&str; 2] = ["bangerd", "bangerd-root"];
+
+/// Longest unit that is looked at, in bytes.
+const MOST_UNIT: u64 = 1 << 16;
 
 /// What the helper tells udev, while udev runs.
 const UDEV_RULE: &str = "/run/udev/rules.d/60-banger-blocks.rules";
@@ -49,14 +52,17 @@ pub enum Installed {
     Unchanged,
 }
 
+/// Has the binary of an installation that is back use the store that a newer one may have brought up meanwhile.
+pub type RestoreStore<'a> = &'a dyn Fn(&Path) -> Result<(), String>;
+
 /// Installs and starts; done when daemon and helper have said that they answer. After a failure all is as before.
-pub fn install(wish: &Wish) -> Result<Installed, (SystemError, Vec<SystemError>)> {
+pub fn install(wish: &Wish, restore_store: RestoreStore) -> Result<Installed, (SystemError, Vec<SystemError>)> {
     let found = InstallRecord::of_this_host().ok().flatten();
     check(wish, found.as_ref()).map_err(|e| (e, Vec::new()))?;
     let mut done = Done::default();
     match make(&mut done, &plan(wish, found.as_ref())) {
         Ok(()) => {}
-        Err(error) => return Err((error, go_back(done, found.is_some()))),
+        Err(error) => return Err((error, go_back(done, found.as_ref(), restore_store))),
     }
     let outcome = match (found, done.has_changed()) {
         (None, _) => Installed::Anew,
@@ -70,7 +76,7 @@ pub fn install(wish: &Wish) -> Result<Installed, (SystemError, Vec<SystemError>)
 fn make(done: &mut Done, deeds: &[Deed]) -> Result<(), SystemError> {
     done.make(deeds)?;
     services::reload()?;
-    services::start(&SOCKETS)?;
+    start_sockets()?;
     if done.has_changed() { start_anew() } else { services::start(&SERVICES) }
 }
 
@@ -82,19 +88,30 @@ fn start_anew() -> Result<(), SystemError> {
     services::start(&SERVICES)
 }
 
+/// Starts what listens; anew where its unit has changed, which it can only be while its service does not run. VMs go on.
+fn start_sockets() -> Result<(), SystemError> {
+    let is_old = |unit: &&str| services::is_older_than_its_file(unit, &Path::new(units::FOLDER).join(unit));
+    if SOCKETS.iter().map(is_old).collect::<Result<Vec<_>, _>>()?.contains(&true) {
+        services::halt(&[SERVICES, SOCKETS].concat())?;
+    }
+    services::start(&SOCKETS)
+}
+
 /// What failed on the way back.
-fn go_back(done: Done, was_there: bool) -> Vec<SystemError> {
+fn go_back(done: Done, old: Option<&InstallRecord>, restore_store: RestoreStore) -> Vec<SystemError> {
     let mut failures = Vec::new();
-    if !was_there {
+    if old.is_none() {
         failures.extend(services::stop(&[SOCKETS, SERVICES].concat()).err());
     }
     failures.extend(done.take_back());
     failures.extend(services::reload().err());
-    if was_there {
-        failures.extend(restart(First::Helper).err());
-    } else {
+    let Some(old) = old else {
         failures.extend(remove_runtime());
-    }
+        return failures;
+    };
+    let restored = restore_store(&old.binary).map_err(io::Error::other);
+    failures.extend(restored.map_err(failed("give the old version its store back")).err());
+    failures.extend(restart(First::Helper).err());
     failures
 }
 
@@ -124,7 +141,7 @@ pub enum First {
 pub fn restart(first: First) -> Result<(), SystemError> {
     // One that failed too often is not started again unless that is forgotten.
     services::forget_failures(&[SOCKETS, SERVICES].concat());
-    services::start(&SOCKETS)?;
+    start_sockets()?;
     let [helper, daemon] = SERVICES;
     let order = if first == First::Daemon { [daemon, helper] } else { [helper, daemon] };
     order.iter().try_for_each(|service| services::restart(&[service]))
@@ -148,8 +165,25 @@ pub fn uninstall(record: &InstallRecord) -> Vec<SystemError> {
 /// Removes all data: VMs, images, kernels, caches, settings of the system. Everything is tried; what failed.
 pub fn purge() -> Vec<SystemError> {
     let removed =
-        purged().into_iter().map(|path| remove_tree(&path).map_err(failed(format!("remove {}", path.display()))));
+        purged().into_iter().map(|path| remove_data(&path).map_err(failed(format!("remove {}", path.display()))));
     removed.filter_map(Result::err).collect()
+}
+
+/// A filesystem that is mounted there is emptied, and so is what a link leads to: both are the administrator's.
+fn remove_data(path: &Path) -> io::Result<()> {
+    let is_link = path.is_symlink();
+    if !is_link && !is_mounted(path)? {
+        return remove_tree(path);
+    }
+    for entry in std::fs::read_dir(path)? {
+        remove_tree(&entry?.path())?;
+    }
+    if is_link { remove_file(path) } else { Ok(()) }
+}
+
+fn is_mounted(path: &Path) -> io::Result<bool> {
+    let above = path.parent().map(std::fs::metadata).transpose()?;
+    Ok(above.is_some_and(|above| std::fs::metadata(path).is_ok_and(|about| about.dev() != above.dev())))
 }
 
 /// All that [`purge`] removes, where it is there.
@@ -195,7 +229,7 @@ fn check(wish: &Wish, found: Option<&InstallRecord>) -> Result<(), SystemError> 
     }
     let paths = system_paths();
     for path in [paths.state, paths.cache] {
-        match path.symlink_metadata() {
+        match path.metadata() {
             Ok(about) if about.uid() != wish.owner.uid => {
                 return Err(SystemError::OthersData { path, uid: about.uid() });
             }
@@ -209,14 +243,20 @@ fn check(wish: &Wish, found: Option<&InstallRecord>) -> Result<(), SystemError> 
 
 /// A link or a unit in the place of one, that no installation has made. A binary may have been copied there by hand.
 fn in_the_way(deed: &Deed, found: Option<&InstallRecord>) -> Option<PathBuf> {
-    let is_right = match deed {
-        Deed::Folder(_) | Deed::Program(_) => true,
-        Deed::Link { at, target } => std::fs::read_link(at).is_ok_and(|there| there == *target),
-        Deed::File { path, text } => std::fs::read(path).is_ok_and(|there| there == text.as_bytes()),
-    };
+    let is_right = matches!(deed, Deed::Folder(_) | Deed::Program(_)) || is_left(deed);
     let is_made = found.is_some_and(|record| is_in(&record.made, deed.path()));
     let is_there = deed.path().symlink_metadata().is_ok() && deed.path() != Path::new(INSTALL_FILE);
     (is_there && !is_right && !is_made).then(|| deed.path().to_owned())
+}
+
+/// One of this or an earlier version, perhaps of an installation whose record is lost.
+fn is_our_unit(path: &Path) -> bool {
+    read_limited(path, MOST_UNIT).is_ok_and(|there| there.starts_with(units::HEADER.as_bytes()))
+}
+
+/// Whether units are there that an installation has written.
+pub fn has_left_units() -> bool {
+    units::names().any(|path| is_our_unit(&path))
 }
 
 /// What the installation consists of, in the order in which it is made.
@@ -238,8 +278,9 @@ fn plan_below(root: &Path, wish: &Wish, found: Option<&InstallRecord>) -> Vec<De
     rest.extend(units.into_iter().map(|unit| Deed::File { path: at(&unit.path), text: unit.text }));
     let mut made = found.map(|record| record.made.clone()).unwrap_or_default();
     let all = folder.iter().map(Deed::path).chain([record_file.as_path()]).chain(rest.iter().map(Deed::path));
-    let new: Vec<PathBuf> =
-        all.filter(|path| path.symlink_metadata().is_err() && !is_in(&made, path)).map(Path::to_owned).collect();
+    let own: Vec<&Path> = rest.iter().filter(|deed| is_left(deed)).map(Deed::path).collect();
+    let is_new = |path: &Path| path.symlink_metadata().is_err() || own.contains(&path);
+    let new: Vec<PathBuf> = all.filter(|path| is_new(path) && !is_in(&made, path)).map(Path::to_owned).collect();
     made.extend(new);
     let record = InstallRecord {
         version: wish.version.clone(),
@@ -252,6 +293,15 @@ fn plan_below(root: &Path, wish: &Wish, found: Option<&InstallRecord>) -> Vec<De
     // Written down before it is there.
     let record = Deed::File { path: record_file, text: record.text() };
     folder.into_iter().chain([record]).chain(rest).collect()
+}
+
+/// What only an installation can have left.
+fn is_left(deed: &Deed) -> bool {
+    match deed {
+        Deed::Link { at, target } => std::fs::read_link(at).is_ok_and(|there| there == *target),
+        Deed::File { path, .. } => is_our_unit(path),
+        Deed::Folder(_) | Deed::Program(_) => false,
+    }
 }
 
 fn is_in(paths: &[PathBuf], path: &Path) -> bool {
@@ -340,6 +390,36 @@ mod tests {
         let deeds = plan_below(root.path(), &wish(BINARY), None);
         let in_the_way: Vec<_> = deeds.iter().filter_map(|deed| in_the_way(deed, None)).collect();
         assert_eq!(in_the_way, [link, unit]);
+    }
+
+    #[test]
+    fn units_of_an_installation_whose_record_is_lost_are_taken_over() {
+        let root = root();
+        Done::default().make(&plan_below(root.path(), &wish(BINARY), None)).expect("made");
+        let first = record_of(root.path());
+        std::fs::remove_file(root.path().join("etc/banger/install.toml")).expect("lost");
+        let unit = root.path().join("etc/systemd/system/bangerd.service");
+        std::fs::write(&unit, format!("{}: of v0.0.9\n[Service]\n", units::HEADER)).expect("written");
+        let deeds = plan_below(root.path(), &wish(BINARY), None);
+        assert_eq!(deeds.iter().find_map(|deed| in_the_way(deed, None)), None);
+        Done::default().make(&deeds).expect("made");
+        let kept = ["etc/banger", "usr/local/bin/banger"].map(|name| root.path().join(name));
+        let expected: Vec<_> = first.made.into_iter().filter(|path| !kept.contains(path)).collect();
+        assert_eq!(record_of(root.path()).made, expected);
+    }
+
+    #[test]
+    fn what_an_administrator_has_put_in_the_place_of_data_is_emptied_and_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (real, link) = (folder.path().join("disk"), folder.path().join("banger"));
+        std::fs::create_dir_all(real.join("vms/deep")).expect("made");
+        std::fs::write(real.join("store"), "").expect("written");
+        std::os::unix::fs::symlink(&real, &link).expect("laid");
+        remove_data(&link).expect("removed");
+        assert!(!link.is_symlink() && std::fs::read_dir(&real).expect("listed").next().is_none());
+        remove_data(&real).expect("removed");
+        assert!(!real.exists());
+        assert!(is_mounted(Path::new("/proc")).expect("told"));
     }
 
     #[test]

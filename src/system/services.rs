@@ -1,10 +1,13 @@
 //! systemd, asked with its own systemctl(1), which knows its every version.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use super::SystemError;
+use super::{SystemError, failed};
 use crate::host::facts::find_program;
+use crate::os::clock;
 
 /// There when systemd runs this host (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
@@ -91,6 +94,20 @@ pub fn state(unit: &str) -> Result<UnitState, SystemError> {
     })
 }
 
+/// Whether a unit that runs was started before its file was written as it is now.
+pub fn is_older_than_its_file(unit: &str, file: &Path) -> Result<bool, SystemError> {
+    const WANTED: &str = "--property=ActiveState,ActiveEnterTimestampMonotonic";
+    let said = output("systemctl", &["show", WANTED, unit])?;
+    let value = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let since = value("ActiveEnterTimestampMonotonic").and_then(|text| text.parse().ok()).map(Duration::from_micros);
+    let (Some("active"), Some(since)) = (value("ActiveState"), since) else { return Ok(false) };
+    let written = file.metadata().and_then(|about| about.modified());
+    let written = written.map_err(failed(format!("look at {}", file.display())))?;
+    // How long ago is the same by either clock.
+    let up = clock::monotonic().saturating_sub(since);
+    Ok(written.elapsed().is_ok_and(|ago| ago < up))
+}
+
 /// How exposed a service is, 0.0 to 10.0 (systemd-analyze(1), "security"); `None` where that cannot be told.
 pub fn exposure(service: &str) -> Option<String> {
     let said = output("systemd-analyze", &["security", "--no-pager", service]).ok()?;
@@ -124,6 +141,8 @@ fn output(name: &str, words: &[&str]) -> Result<String, SystemError> {
         .env("LC_ALL", "C")
         .env("SYSTEMD_COLORS", "0")
         .stdin(Stdio::null())
+        // Ctrl-C is for whoever waits for it: half a restart is none.
+        .process_group(0)
         .output()
         .map_err(running)?;
     if output.status.success() {

@@ -13,6 +13,9 @@ pub const SERVICES: [&str; 2] = ["bangerd-root.service", "bangerd.service"];
 /// What listens for them.
 pub const SOCKETS: [&str; 2] = ["bangerd-root.socket", "bangerd.socket"];
 
+/// With this begins each of them.
+pub const HEADER: &str = "# Written by `banger system install`, and anew by each update";
+
 const TEMPLATES: [(&str, &str); 4] = [
     (SOCKETS[0], include_str!("../../units/bangerd-root.socket")),
     (SERVICES[0], include_str!("../../units/bangerd-root.service")),
@@ -40,6 +43,11 @@ pub fn rendered(binary: &Path, owner: &Account) -> Vec<Unit> {
     };
     let unit = |(name, template): &(&str, &str)| Unit { path: Path::new(FOLDER).join(name), text: text(template) };
     TEMPLATES.iter().map(unit).collect()
+}
+
+/// Where they lie.
+pub fn names() -> impl Iterator<Item = PathBuf> {
+    TEMPLATES.iter().map(|(name, _)| Path::new(FOLDER).join(name))
 }
 
 /// systemd takes a name only where it looks like one (systemd.exec(5), "User/Group Name Syntax"); a number always.
@@ -86,6 +94,11 @@ mod tests {
             assert!(all.contains("User=1000\n"), "{name:?}");
             assert!(!all.lines().any(|line| line == "User=root"), "{name:?}");
         }
+    }
+
+    #[test]
+    fn each_says_who_has_written_it() {
+        assert!(texts("alice").iter().all(|text| text.starts_with(HEADER)));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub use proof::{Proof, ProofError};
 pub use run::{Asked, Ground, Outcome, standing, update};
 pub use site::{Host, Installed, Site, Trouble};
 pub use stage::Origin;
-pub use swap::{Gate, RecoverError, Recovered, SwapError, Unrepaired, recover};
+pub use swap::{Gate, RecoverError, Recovered, SwapError, Unrepaired, abandon, recover};
 pub use version::{NoVersion, Version};
 
 /// Where this build looks for a manifest unless told otherwise; lines that begin with `#` say nothing.

@@ -251,6 +251,16 @@ pub fn recover(
     Swap { site: &site, host, gate, tell }.bring_to_an_end(&journal).map(Some)
 }
 
+/// Forgets an interrupted update whose end cannot be reached: everything that it touches was made anew, or is gone.
+pub fn abandon(journal_path: &Path) -> io::Result<()> {
+    match Journal::read(journal_path) {
+        Ok(Some(Journal { binary, .. })) => clear(&Site { binary, journal: journal_path.to_owned() }),
+        Ok(None) => Ok(()),
+        Err(JournalError::File(e)) => Err(e),
+        Err(JournalError::Malformed { .. }) => Journal::remove(journal_path),
+    }
+}
+
 fn installed_digest(site: &Site) -> Result<Digest, Trouble> {
     let digest = digest_of(&site.binary)?;
     digest.ok_or_else(|| Trouble(format!("{} is not a file", site.binary.display())))

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::super::client::{Client, unexpected};
+use super::super::interrupt::Interrupts;
 use super::super::render;
 use super::super::report::Failure;
 use super::leave;
@@ -15,6 +16,7 @@ use crate::protocol::{Fault, FaultKind};
 use crate::system::install::{self, First, Installed, Wish, system_paths};
 use crate::system::units::{SERVICES, SOCKETS};
 use crate::system::{SystemError, services};
+use crate::update::Host as _;
 
 /// Deleted programs are shown so by the kernel (proc(5), "/proc/pid/exe").
 const DELETED: &str = " (deleted)";
@@ -23,12 +25,16 @@ const DELETED: &str = " (deleted)";
 pub fn install(owner: Option<&str>) -> Result<(), Failure> {
     needs_root("system install")?;
     needs_systemd()?;
-    let _turn = super::update::settle()?;
+    let turn = super::update::settle()?;
     let owner = owner_of(owner, recorded()?.as_ref())?;
     nothing_else_runs(&owner)?;
     let wish = wish(owner)?;
     render::note(&format!("installing banger {BUILD} for {}", wish.owner.name));
-    let outcome = install::install(&wish).map_err(|(error, more)| with_more(fault(&error), &more))?;
+    // From here on it goes to its end, or all the way back.
+    let _noted = Interrupts::take_over().map_err(|e| Fault::failed("cannot watch for signals", &e))?;
+    let restore = |binary: &Path| super::update_host::SystemHost::new().restore_store(binary).map_err(|e| e.0);
+    let outcome = install::install(&wish, &restore).map_err(|(error, more)| with_more(fault(&error), &more))?;
+    turn.replaced()?;
     let paths = system_paths();
     if let Some(failure) = answers(&paths).err() {
         return Err(failure.hint("journalctl --unit bangerd --unit bangerd-root --lines 20"));
@@ -105,13 +111,19 @@ pub fn uninstall(purge: bool, force: bool) -> Result<(), Failure> {
     }
     if let Some(record) = &record {
         needs_systemd()?;
-        let _turn = super::update::settle()?;
+        let turn = super::update::settle()?;
         leave::vms(&system_paths(), force)?;
+        let _noted = Interrupts::take_over().map_err(|e| Fault::failed("cannot watch for signals", &e))?;
+        turn.replaced()?;
         let failures = install::uninstall(record);
         if let Some((first, rest)) = failures.split_first() {
             return Err(with_more(fault(first), rest).hint("sudo banger system uninstall      (tries again)"));
         }
         render::note("services, units, links and binary are removed");
+    } else if install::has_left_units() {
+        let fault =
+            Fault::new(FaultKind::NotFound, format!("units are installed, but their record {INSTALL_FILE} is lost"));
+        return Err(fault.hint("sudo banger system install --owner USER      (writes it anew; then uninstall)").into());
     } else {
         render::note("banger is not installed on this system");
     }

@@ -20,8 +20,8 @@ use crate::protocol::{Event, Fault, FaultKind};
 use crate::system::install::system_paths;
 use crate::update::journal::Turn;
 use crate::update::{
-    Asked, Fetcher, Ground, Host, JOURNAL, Key, MOST_KEY, Origin, Outcome, Place, Recovered, Told, UpdateError,
-    Version, Wish, embedded_url, standing,
+    Asked, Fetcher, Ground, Host, JOURNAL, Key, MOST_KEY, Origin, Outcome, Place, RecoverError, Recovered, Told,
+    UpdateError, Version, Wish, embedded_url, standing,
 };
 
 /// `banger update`.
@@ -40,21 +40,52 @@ pub fn update(asked: &Update) -> Result<(), Failure> {
     say(&outcome.map_err(|e| fault(&e))?)
 }
 
-/// Brings an interrupted update to an end, before something else changes the installation; whoever changes it holds the
-/// turn that comes back.
-pub fn settle() -> Result<Option<Turn>, Failure> {
+/// The turn of whoever changes the installation.
+#[must_use]
+pub struct Settled {
+    _turn: Option<Turn>,
+    /// An interrupted update that could not be brought to an end is still written down.
+    is_left: bool,
+}
+
+impl Settled {
+    /// Everything that an update touches was made anew, or is gone: one that was interrupted is forgotten.
+    pub fn replaced(self) -> Result<(), Failure> {
+        if self.is_left {
+            let journal = Path::new(JOURNAL);
+            crate::update::abandon(journal).map_err(|e| Fault::failed("cannot forget an interrupted update", &e))?;
+            render::note("the update that was interrupted is forgotten");
+        }
+        Ok(())
+    }
+}
+
+/// Brings an interrupted update to an end, before something else changes the installation. Where it has no end, that is
+/// said: what follows is the way out.
+pub fn settle() -> Result<Settled, Failure> {
     let turn = turn_of(&system_paths());
     if !turn.parent().is_some_and(Path::exists) {
-        return Ok(None);
+        return Ok(Settled { _turn: None, is_left: false });
     }
     let turn = Turn::attempt(&turn).map_err(|e| fault(&e.into()))?.ok_or_else(|| fault(&UpdateError::Busy))?;
-    with_ground(&SystemHost::new(), false, |ground| {
+    let ended = with_ground(&SystemHost::new(), false, |ground| {
         let recovered = crate::update::recover(ground.journal, ground.host, ground.gate, ground.tell)?;
         recovered.iter().for_each(|recovered| (ground.tell)(Told::Recovered(recovered)));
         Ok(())
-    })
-    .map_err(|e| fault(&e))?;
-    Ok(Some(turn))
+    });
+    let is_left = match ended {
+        Ok(()) => false,
+        Err(
+            error @ UpdateError::Recover(
+                RecoverError::Broken { .. } | RecoverError::Lost { .. } | RecoverError::Journal(_),
+            ),
+        ) => {
+            render::note(&fault(&error).line());
+            true
+        }
+        Err(error) => return Err(fault(&error)),
+    };
+    Ok(Settled { _turn: Some(turn), is_left })
 }
 
 /// In the helper's folder, which is closed to all but root.

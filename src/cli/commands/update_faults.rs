@@ -60,7 +60,7 @@ fn hint(error: &UpdateError) -> Option<String> {
         UpdateError::Packaged(_) => "sudo apt-get install --only-upgrade banger      (dnf upgrade banger)".to_owned(),
         UpdateError::Operations(_) => "wait for them, or: sudo banger update --force".to_owned(),
         UpdateError::Interrupted(_) => "sudo banger update".to_owned(),
-        UpdateError::Journal(_) => "sudo banger system install, after a look at that file and removing it".to_owned(),
+        UpdateError::Journal(_) => "sudo banger system install      (makes all of it anew)".to_owned(),
         _ => return None,
     })
 }

@@ -11,7 +11,7 @@ use crate::update::journal::Journal;
 use crate::update::stage::Staged;
 use crate::update::swap::Swap;
 use crate::update::{
-    Back, Digest, Host, Installed, RecoverError, Recovered, Site, Step, SwapError, Trouble, Version, recover,
+    Back, Digest, Host, Installed, RecoverError, Recovered, Site, Step, SwapError, Trouble, Version, abandon, recover,
 };
 
 const OLD: &[u8] = b"the old program";
@@ -338,6 +338,25 @@ fn the_way_back_goes_on_after_a_failure_and_what_is_left_is_said_with_commands()
     let recovered = world.recover().expect("not cut").expect("recovered");
     assert_eq!(recovered, Some(Recovered::TakenBack { installed: version("0.1.0"), wanted: version("0.2.0") }));
     assert_eq!(world.is_whole("later"), OLD);
+}
+
+#[test]
+fn one_without_an_end_is_forgotten_with_what_it_has_laid_down() {
+    for damage in [false, true] {
+        let world = World::with("doctor Before", Fate::Fails);
+        world.fates.borrow_mut().push(("host units".into(), 2, Fate::Fails));
+        world.update().expect("not cut").expect_err("broken");
+        if damage {
+            std::fs::write(&world.site.journal, "schema = ").expect("written");
+        }
+        abandon(&world.site.journal).expect("forgotten");
+        abandon(&world.site.journal).expect("once is enough");
+        let left: &[&str] = if damage { &["banger", "banger.previous"] } else { &["banger"] };
+        assert_eq!(
+            (world.names(), world.recover().expect("not cut").expect("nothing")),
+            (left.iter().map(|n| (*n).to_owned()).collect(), None)
+        );
+    }
 }
 
 #[test]
