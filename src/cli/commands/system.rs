@@ -298,7 +298,10 @@ fn listens(socket: &Path) -> bool {
 fn nothing_else_runs(owner: &Account) -> Result<(), Failure> {
     let environment = Environment { banger_home: None, installed: false, ..Environment::of_account(owner) };
     let (paths, system) = (Paths::new(&environment), system_paths());
-    if recorded()?.is_none() && (listens(&system.socket()) || listens(&system.root_socket())) {
+    if recorded()?.is_none()
+        && !install::has_left_units()
+        && (listens(&system.socket()) || listens(&system.root_socket()))
+    {
         let fault = Fault::new(FaultKind::InUse, "a daemon that root has started by hand runs, with its VMs");
         return Err(fault.hint("banger daemon stop      (as root)").into());
     }
