@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use super::manner;
 use super::render;
 use super::report::Failure;
 use crate::os::tty;
@@ -10,7 +11,8 @@ use crate::protocol::Fault;
 
 /// Whether somebody can be asked.
 pub fn can_be_asked() -> bool {
-    tty::is_terminal(io::stdin().as_fd()) && tty::is_terminal(io::stderr().as_fd())
+    let manner = manner::current();
+    !manner.json && !manner.no_input && tty::is_terminal(io::stdin().as_fd()) && tty::is_terminal(io::stderr().as_fd())
 }
 
 /// Whether the answer to `question` is yes.

@@ -12,16 +12,22 @@ mod commands;
 mod consent;
 mod dial;
 mod environment;
+mod failure_view;
 mod file_sync;
+mod format;
 mod interrupt;
+mod listing;
+mod manner;
 mod names;
 mod progress;
 mod remote;
 mod render;
 mod report;
 mod resolve;
+mod schema;
 mod secrets;
 mod spawn;
+mod table;
 mod views;
 
 use std::ffi::OsString;
@@ -34,6 +40,7 @@ use report::Failure;
 
 /// Runs the command line of a program called `name`.
 pub fn run(name: &str, arguments: Vec<OsString>) -> ExitCode {
+    manner::adopt(manner::Manner::of(&arguments));
     let code = match args::parse(name, arguments) {
         Ok(Parsed::Help { text, path }) => show_help(text, &path).map_or_else(|f| f.report(false), |()| 0),
         Ok(Parsed::Do(invocation, words)) => {
@@ -68,5 +75,14 @@ fn show_help(mut text: String, path: &[&str]) -> Result<(), Failure> {
     if path == ["vm", "run"] || path == ["vm", "create"] {
         text.push_str(&resolve::defaults_of_this_host());
     }
+    text.push_str(EVERYWHERE);
     render::text(&text)
 }
+
+/// What every page ends with.
+const EVERYWHERE: &str = "
+Everywhere:
+  --json            JSON on standard output, and failures as JSON on standard
+                    error: banger schema
+  --no-input        ask nothing: fail, and name the flag that answers
+";

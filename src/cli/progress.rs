@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::manner;
 use super::render;
 use crate::os::tty;
 use crate::protocol::Event;
@@ -23,7 +24,7 @@ pub struct Progress {
 impl Progress {
     /// For standard error as it is.
     pub fn new() -> Self {
-        let bar = tty::is_terminal(io::stderr().as_fd()).then(|| {
+        let bar = (tty::is_terminal(io::stderr().as_fd()) && !manner::current().json).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(style("{spinner} {msg}"));
             bar

@@ -3,9 +3,11 @@
 //! The only file that writes to the standard streams. A reader that went away ends the command
 //! quietly (`Failure::ReaderGone`); std's macros would panic.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
+use super::manner;
 use super::report::Failure;
 use crate::os::tty;
 use crate::protocol::FaultKind;
@@ -24,15 +26,55 @@ impl Style {
     #[cfg(test)]
     pub const COLOURED: Self = Self { colour: true };
 
-    /// What suits standard error: colour on a terminal, never under `NO_COLOR` (no-color.org).
+    /// What suits standard error.
     pub fn of_stderr() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        Self { colour: !refused && tty::is_terminal(io::stderr().as_fd()) }
+        Self::of(tty::is_terminal(io::stderr().as_fd()), |name| std::env::var_os(name))
     }
 
-    /// `text`, dimmed.
+    /// What suits standard output.
+    pub fn of_stdout() -> Self {
+        Self::of(tty::is_terminal(io::stdout().as_fd()), |name| std::env::var_os(name))
+    }
+
+    /// Colour on a terminal that has any; never under `NO_COLOR` (no-color.org), always under `CLICOLOR_FORCE`
+    /// (bixense.com/clicolors).
+    fn of(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty() && value != "0");
+        let refused = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_capable = is_terminal
+            && variable("TERM").is_none_or(|value| value != "dumb")
+            && variable("CLICOLOR").is_none_or(|value| value != "0");
+        Self { colour: !refused && (is_capable || is_set("CLICOLOR_FORCE")) }
+    }
+
+    /// `text`, dimmed: what is there for whoever looks for it.
     pub fn dim(self, text: &str) -> String {
-        if self.colour { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() }
+        self.painted("2", text)
+    }
+
+    /// `text` of what failed.
+    pub fn failed(self, text: &str) -> String {
+        self.painted("1;31", text)
+    }
+
+    /// `text` of what could be better, or is under way.
+    pub fn warned(self, text: &str) -> String {
+        self.painted("33", text)
+    }
+
+    /// `text` of what is well.
+    pub fn well(self, text: &str) -> String {
+        self.painted("32", text)
+    }
+
+    /// `text` that leads to what to type.
+    pub fn hint(self, text: &str) -> String {
+        self.painted("36", text)
+    }
+
+    /// A sequence of ECMA-48, "SGR", around `text`.
+    fn painted(self, sequence: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{sequence}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
@@ -55,10 +97,30 @@ pub fn bytes(content: &[u8]) -> Result<(), Failure> {
     })
 }
 
-/// Writes `text` and a newline to standard error.
+/// Writes `text` and a newline to standard error; as JSON, where that is asked for.
 pub fn note(text: &str) {
+    if manner::current().json {
+        return object("note", &text);
+    }
     // Where standard error is closed nobody is left to be told.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Writes an object with one member to standard error, on a line of its own.
+pub fn object<T: serde::Serialize>(name: &str, value: &T) {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    // Where standard error is closed nobody is left to be told.
+    let _ = writeln!(io::stderr(), "{}", serde_json::json!({ name: value }));
+}
+
+/// Writes `value` to standard output where JSON is asked for, else a line of text.
+pub fn either<T: serde::Serialize>(value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    if manner::current().json { json(value) } else { line(&text()) }
+}
+
+/// Writes a name to standard output: what a command was about, for the next one.
+pub fn name(name: &str) -> Result<(), Failure> {
+    if manner::current().json { json(&serde_json::json!({ "name": name })) } else { line(name) }
 }
 
 /// Writes `text` to standard error, where the answer will stand behind it.
@@ -87,23 +149,6 @@ pub fn plain(text: &str) -> String {
 /// The lines of `text`, each like [`plain`], those behind the first set off by `indent` blanks.
 pub fn plain_lines(text: &str, indent: usize) -> String {
     text.lines().map(plain).collect::<Vec<_>>().join(&format!("\n{:indent$}", ""))
-}
-
-/// Columns of text, each as wide as its widest cell, two blanks apart.
-pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|r| r.iter().map(|c| plain(c)).collect()).collect();
-    let width = |i: usize| {
-        let cells = rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count());
-        cells.chain([headers[i].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..headers.len()).map(width).collect();
-    let headers = headers.iter().map(|h| (*h).to_owned()).collect();
-    std::iter::once(&headers).chain(&rows).map(|row| aligned(row, &widths)).collect()
-}
-
-fn aligned(row: &[String], widths: &[usize]) -> String {
-    let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-    format!("{}\n", cells.join("  ").trim_end())
 }
 
 /// `name: value` lines, aligned. One without a name goes on with the value above it.
@@ -173,11 +218,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = vec![vec!["box".into(), "running".into()], vec!["a-long-name".into(), "ø\x1b[2J".into()]];
-        let expected = "NAME         STATE\nbox          running\na-long-name  ø\\u{1b}[2J\n";
-        assert_eq!(table(&["NAME", "STATE"], &rows), expected);
-        assert_eq!(table(&["NAME"], &[]), "NAME\n");
+    fn colour_is_for_terminals_and_for_whoever_insists() {
+        let style = |is_terminal, set: &[(&str, &str)]| {
+            let set: Vec<(String, String)> = set.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            Style::of(is_terminal, |name| set.iter().find(|(n, _)| n == name).map(|(_, v)| v.into())).colour
+        };
+        assert!(style(true, &[]) && style(true, &[("NO_COLOR", "")]) && style(false, &[("CLICOLOR_FORCE", "1")]));
+        assert!(!style(false, &[]) && !style(true, &[("TERM", "dumb")]) && !style(true, &[("CLICOLOR", "0")]));
+        assert!(
+            !style(true, &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]) && !style(false, &[("CLICOLOR_FORCE", "0")])
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! How a command ends when it does not end well: what is said, and the exit code.
 
 use super::args::Usage;
+use super::failure_view::FailureView;
+use super::manner;
 use super::render;
 use crate::model::OpId;
 use crate::protocol::{Fault, FaultKind};
@@ -83,12 +85,23 @@ impl Failure {
 
     /// Says it and gives the exit code.
     pub fn report(&self, for_guest: bool) -> u8 {
-        self.say();
-        self.exit_code(for_guest)
+        let code = self.exit_code(for_guest);
+        self.say_before(code);
+        code
     }
 
     /// Says it on standard error.
     pub fn say(&self) {
+        self.say_before(self.exit_code(false));
+    }
+
+    fn say_before(&self, exit_code: u8) {
+        if manner::current().json {
+            if let Some(error) = FailureView::of(self, exit_code) {
+                render::object("error", &error);
+            }
+            return;
+        }
         let text = self.text(render::Style::of_stderr());
         if !text.is_empty() {
             render::note(&text);
@@ -109,7 +122,15 @@ impl Failure {
 
     fn text(&self, style: render::Style) -> String {
         match self {
-            Self::Usage(usage) => format!("banger: {}\nhint: {}", render::plain(&usage.message), usage.hint),
+            Self::Usage(usage) => {
+                format!(
+                    "{} {}\n{} {}",
+                    style.failed("banger:"),
+                    render::plain(&usage.message),
+                    style.hint("hint:"),
+                    usage.hint
+                )
+            }
             Self::Fault { fault, op } => fault_text(fault, *op, style),
             Self::Signalled(_) | Self::ReaderGone | Self::Said(_) => String::new(),
         }
@@ -117,7 +138,7 @@ impl Failure {
 }
 
 fn fault_text(fault: &Fault, op: Option<OpId>, style: render::Style) -> String {
-    let mut text = format!("banger: {}", render::plain(&fault.message));
+    let mut text = format!("{} {}", style.failed("banger:"), render::plain(&fault.message));
     if let Some(op) = op {
         text.push(' ');
         text.push_str(&style.dim(&format!("({op})")));
@@ -126,7 +147,7 @@ fn fault_text(fault: &Fault, op: Option<OpId>, style: render::Style) -> String {
         text.push_str(&format!("\n  because: {}", render::plain_lines(cause, 4)));
     }
     for hint in &fault.hints {
-        text.push_str(&format!("\nhint: {}", render::plain(hint)));
+        text.push_str(&format!("\n{} {}", style.hint("hint:"), render::plain(hint)));
     }
     text
 }

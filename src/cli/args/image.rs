@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::super::format::Format;
+use super::super::listing::Form;
 use super::wish::PullSource;
 use crate::image::oci::Platform;
 use crate::model::{ImageName, KernelName, Mib, VmName};
@@ -28,7 +30,7 @@ pub enum ImageCommand {
     subcommand,
     name = "list",
     description = "list images, and what can be pulled (also: ls)",
-    usage = "[-q] [--json] [--available]",
+    usage = "[-q] [--json] [--format T] [--no-trunc] [--available]",
     help_triggers("-h", "--help"),
     example = "banger image list\nbanger image list --json\nbanger image list --available"
 )]
@@ -42,6 +44,19 @@ pub struct ImageList {
     /// only what the catalogue has and is not here
     #[argh(switch)]
     pub available: bool,
+    /// print cells in full, however narrow the terminal is
+    #[argh(switch)]
+    pub no_trunc: bool,
+    /// a line by this template: {{.name}}, any field of --json; or json
+    #[argh(option, arg_name = "template")]
+    pub format: Option<Format>,
+}
+
+impl ImageList {
+    /// How it is to be printed.
+    pub fn form(&self) -> Form {
+        Form { quiet: self.quiet, json: self.json, no_trunc: self.no_trunc, format: self.format.clone() }
+    }
 }
 
 /// `image show`.

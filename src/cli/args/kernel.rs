@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::super::format::Format;
+use super::super::listing::Form;
 use crate::model::KernelName;
 use crate::model::launch::KernelArgs;
 
@@ -24,7 +26,7 @@ pub enum KernelCommand {
     subcommand,
     name = "list",
     description = "list kernels, and what can be pulled (also: ls)",
-    usage = "[-q] [--json] [--available]",
+    usage = "[-q] [--json] [--format T] [--no-trunc] [--available]",
     help_triggers("-h", "--help"),
     example = "banger kernel list\nbanger kernel list --json\nbanger kernel list --available"
 )]
@@ -38,6 +40,19 @@ pub struct KernelList {
     /// only what the catalogue has and is not here
     #[argh(switch)]
     pub available: bool,
+    /// print cells in full, however narrow the terminal is
+    #[argh(switch)]
+    pub no_trunc: bool,
+    /// a line by this template: {{.name}}, any field of --json; or json
+    #[argh(option, arg_name = "template")]
+    pub format: Option<Format>,
+}
+
+impl KernelList {
+    /// How it is to be printed.
+    pub fn form(&self) -> Form {
+        Form { quiet: self.quiet, json: self.json, no_trunc: self.no_trunc, format: self.format.clone() }
+    }
 }
 
 /// `kernel show`.

@@ -24,6 +24,8 @@ mod workspace;
 
 use std::ffi::OsString;
 
+use super::format::Format;
+use super::listing::Form;
 use super::remote::Machine;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
@@ -38,7 +40,7 @@ pub use secret::{AskedSecret, Source};
 pub use ssh_config::SshConfig;
 pub use system::{SystemCommand, SystemGroup};
 pub use update::Update;
-pub use usage::Usage;
+pub use usage::{Usage, nearest};
 pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
 pub use wish::{ImageWish, PullSource};
 pub use workspace::{WorkspaceCommand, WorkspaceExport, WorkspacePrepare};
@@ -88,6 +90,13 @@ struct Top {
     /// another machine: ssh://[USER@]MACHINE[:PORT]
     #[argh(option, arg_name = "ssh")]
     host: Option<Machine>,
+    /// print JSON, failures included
+    #[argh(switch)]
+    json: bool,
+    /// ask nothing
+    #[argh(switch)]
+    #[allow(dead_code, reason = "of any command: `manner`")]
+    no_input: bool,
     #[argh(subcommand)]
     command: Option<Command>,
 }
@@ -106,6 +115,7 @@ pub enum Command {
     Update(Update),
     Doctor(Doctor),
     SshConfig(SshConfig),
+    Schema(Schema),
     Version(Version),
 }
 
@@ -132,7 +142,7 @@ pub struct VmGroup {
     subcommand,
     name = "ps",
     description = "list running VMs (-a: all)",
-    usage = "[-a] [-q] [--json]",
+    usage = "[-a] [-q] [--json] [--format TEMPLATE] [--no-trunc]",
     help_triggers("-h", "--help"),
     example = "banger ps\nbanger ps -a\nbanger vm stop $(banger ps -q)",
     note = "The same table as `banger vm list`, which shows all VMs."
@@ -147,6 +157,19 @@ pub struct Ps {
     /// print JSON
     #[argh(switch)]
     pub json: bool,
+    /// print cells in full, however narrow the terminal is
+    #[argh(switch)]
+    pub no_trunc: bool,
+    /// a line by this template: {{.name}}, any field of --json; or json
+    #[argh(option, arg_name = "template")]
+    pub format: Option<Format>,
+}
+
+impl Ps {
+    /// How it is to be printed.
+    pub fn form(&self) -> Form {
+        Form { quiet: self.quiet, json: self.json, no_trunc: self.no_trunc, format: self.format.clone() }
+    }
 }
 
 /// `banger doctor`.
@@ -242,6 +265,23 @@ pub struct Version {
     pub json: bool,
 }
 
+/// `banger schema`.
+#[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
+#[argh(
+    subcommand,
+    name = "schema",
+    description = "what --json prints, as JSON Schema",
+    usage = "[COMMAND...]",
+    help_triggers("-h", "--help"),
+    example = "banger schema\nbanger schema vm list\nbanger vm list --json",
+    note = "Of a command: a schema for what it prints. Of none: all of them, by command.\nFields are added now and then; when one goes or means something else, the\nversion is another: banger version --json."
+)]
+pub struct Schema {
+    /// the words of a command, such as `vm list`
+    #[argh(positional, arg_name = "command")]
+    pub command: Vec<String>,
+}
+
 /// Understands `arguments` of a program called `name`: `banger-vm-run` is `banger vm run`.
 pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Parsed, Usage> {
     let top = Top::get_args_info();
@@ -266,7 +306,7 @@ fn words_of_name(name: &str, top: &CommandInfoWithArgs) -> Vec<OsString> {
 
 fn chosen(top: Top, line: rewrite::Line) -> Result<Parsed, Usage> {
     let command = match (top.version, top.command) {
-        (true, _) => Command::Version(Version { json: false }),
+        (true, _) => Command::Version(Version { json: top.json }),
         (false, Some(command)) => command,
         (false, None) => return Err(rewrite::incomplete(&[])),
     };

@@ -2,11 +2,13 @@
 //!
 //! It walks the same table of commands and flags that argh parses by, so that both agree.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
+use super::super::manner;
 use super::usage::{Usage, nearest};
 use crate::ssh::quote;
 
@@ -55,6 +57,7 @@ pub fn read(top: &CommandInfoWithArgs, arguments: Vec<OsString>) -> Result<Line,
         for_guest_at: None,
         perhaps_at: None,
         has_unknown_letters: false,
+        manner: BTreeSet::new(),
     };
     let read = typed.into_iter().map(into_text).collect::<Result<Vec<_>, _>>().and_then(|words| reader.words(words));
     let (help, groups) = (reader.help, !reader.at.commands.is_empty());
@@ -168,10 +171,20 @@ struct Reader<'a, 'l> {
     perhaps_at: Option<usize>,
     /// `-la` and the like, which the command does not have.
     has_unknown_letters: bool,
+    /// What is asked of any command, wherever it stood.
+    manner: BTreeSet<String>,
 }
 
 impl Reader<'_, '_> {
     fn words(&mut self, words: Vec<String>) -> Result<(), Usage> {
+        self.all_words(words)?;
+        // A command that has it among its own flags is told, too.
+        let own: Vec<String> = self.manner.iter().filter(|word| self.find(word).is_some()).cloned().collect();
+        self.line.words.extend(own);
+        Ok(())
+    }
+
+    fn all_words(&mut self, words: Vec<String>) -> Result<(), Usage> {
         let count = words.len();
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
@@ -227,6 +240,10 @@ impl Reader<'_, '_> {
             Some((name, value)) if name.starts_with("--") => (name, Some(value)),
             _ => (word, None),
         };
+        if manner::is_word(word) {
+            self.manner.insert(word.to_owned());
+            return Ok(());
+        }
         let Some(flag) = self.find(name) else { return self.letters(word) };
         self.line.words.push(name.to_owned());
         match (&flag.kind, value) {
@@ -258,7 +275,8 @@ impl Reader<'_, '_> {
         }
         self.has_unknown_letters = !word.starts_with("--");
         let name = word.split('=').next().unwrap_or(word);
-        let known = self.at.flags.iter().filter(|f| !f.hidden).map(|f| f.long);
+        let own = self.at.flags.iter().filter(|f| !f.hidden).map(|f| f.long);
+        let known = own.chain([manner::JSON, manner::NO_INPUT]);
         let message = format!("`{}` has no option {name:?}", with_program(&self.line.path));
         Err(Usage::new(message, &self.line.path).suggest(nearest(name, known)))
     }

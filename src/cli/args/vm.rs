@@ -2,6 +2,8 @@
 
 use argh::{ArgsInfo, FromArgs};
 
+use super::super::format::Format;
+use super::super::listing::Form;
 use super::create::{VmCreate, VmRun};
 use super::egress::VmEgress;
 use super::lifecycle::{VmPrune, VmRestart, VmSet, VmStats, VmWait};
@@ -39,11 +41,10 @@ pub enum VmCommand {
 }
 
 /// Which VMs to list, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListFlags {
     pub all: bool,
-    pub quiet: bool,
-    pub json: bool,
+    pub form: Form,
 }
 
 /// A question to a guest.
@@ -59,9 +60,9 @@ pub struct VmQuestion {
     subcommand,
     name = "list",
     description = "list all VMs (also: ls; running ones: banger ps)",
-    usage = "[-a] [-q] [--json]",
+    usage = "[-a] [-q] [--json] [--format TEMPLATE] [--no-trunc]",
     help_triggers("-h", "--help"),
-    example = "banger vm list\nbanger vm list --json\nbanger ps"
+    example = "banger vm list\nbanger vm list --json\nbanger vm list --format '{{.name}} {{.state}}'\nbanger ps"
 )]
 pub struct VmList {
     /// all VMs: what it does anyway; `banger ps` needs it
@@ -73,6 +74,19 @@ pub struct VmList {
     /// print JSON
     #[argh(switch)]
     pub json: bool,
+    /// print cells in full, however narrow the terminal is
+    #[argh(switch)]
+    pub no_trunc: bool,
+    /// a line by this template: {{.name}}, any field of --json; or json
+    #[argh(option, arg_name = "template")]
+    pub format: Option<Format>,
+}
+
+impl VmList {
+    /// How it is to be printed.
+    pub fn form(&self) -> Form {
+        Form { quiet: self.quiet, json: self.json, no_trunc: self.no_trunc, format: self.format.clone() }
+    }
 }
 
 /// `vm show`.

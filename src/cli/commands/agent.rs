@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::super::args::VmQuestion;
 use super::super::client::unexpected;
 use super::super::report::Failure;
+use super::super::table::Table;
 use super::super::{autostart, render};
 use crate::host::paths::Paths;
 use crate::model::VmRecord;
@@ -112,7 +113,7 @@ fn ports_text(ports: &[PortView<'_>]) -> String {
         ]
     };
     let headers = ["PORT", "ADDRESS", "PROCESS", "PID", "URL", "PUBLISHED"];
-    render::table(&headers, &ports.iter().map(row).collect::<Vec<_>>())
+    Table::new(&headers, ports.iter().map(row)).text(false)
 }
 
 #[cfg(test)]

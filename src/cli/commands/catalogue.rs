@@ -4,9 +4,11 @@ use std::fmt::Display;
 
 use log::debug;
 
+use super::super::listing::Form;
 use super::super::progress::Progress;
 use super::super::render;
 use super::super::report::Failure;
+use super::super::table::Table;
 use super::super::views::OfferView;
 use crate::host::paths::Paths;
 use crate::image::catalogue::{Catalogue, Entry, Source};
@@ -80,17 +82,15 @@ fn is_of_the_source(failure: &Failure) -> bool {
 pub fn list<Name: Display>(
     entries: &[Entry<Name>],
     is_here: impl Fn(&Name) -> bool,
-    quiet: bool,
-    json: bool,
+    form: &Form,
 ) -> Result<(), Failure> {
     let offered = offered(entries, is_here);
-    if json {
-        return render::json(&offered.iter().map(|entry| OfferView::from(*entry)).collect::<Vec<_>>());
-    }
-    if quiet {
-        return render::text(&offered.iter().map(|entry| format!("{}\n", entry.name)).collect::<String>());
-    }
-    render::text(&table(&offered))
+    form.print(
+        &offered,
+        |entry| OfferView::from(*entry),
+        |entry| entry.name.to_string(),
+        |whole| table(&offered, whole),
+    )
 }
 
 /// The end of a list of what is here: what else can be pulled. A catalogue that is wrong is no reason to show nothing of
@@ -99,11 +99,12 @@ pub fn below<Name: Display>(
     paths: &Paths,
     entries: impl Fn(&Catalogue) -> &[Entry<Name>],
     is_here: impl Fn(&Name) -> bool,
+    whole: bool,
 ) -> String {
     match load(paths) {
         Ok(catalogue) => {
             let offered = offered(entries(&catalogue), is_here);
-            if offered.is_empty() { String::new() } else { format!("\n{}", table(&offered)) }
+            if offered.is_empty() { String::new() } else { format!("\n{}", table(&offered, whole)) }
         }
         Err(failure) => {
             render::note(&format!("banger: warning: {}", render::plain(&failure.line())));
@@ -116,10 +117,10 @@ fn offered<Name>(entries: &[Entry<Name>], is_here: impl Fn(&Name) -> bool) -> Ve
     entries.iter().filter(|entry| !entry.sources().is_empty() && !is_here(&entry.name)).collect()
 }
 
-fn table<Name: Display>(offered: &[&Entry<Name>]) -> String {
+fn table<Name: Display>(offered: &[&Entry<Name>], whole: bool) -> String {
     let row =
         |entry: &&Entry<Name>| vec![entry.name.to_string(), human(entry.approximate_bytes), entry.description.clone()];
-    render::table(&["TO PULL", "SIZE", "WHAT IT IS"], &offered.iter().map(row).collect::<Vec<_>>())
+    Table::new(&["TO PULL", "SIZE", "WHAT IT IS"], offered.iter().map(row)).text(whole)
 }
 
 #[cfg(test)]
@@ -203,7 +204,8 @@ mod tests {
         assert_eq!(offered(catalogue.images(), |_| false).len(), 1);
         assert_eq!(offered(catalogue.images(), |other| *other == name).len(), 0);
         assert!(
-            table(&offered(catalogue.images(), |_| false)).starts_with("TO PULL          SIZE     WHAT IT IS\ndebian")
+            table(&offered(catalogue.images(), |_| false), true)
+                .starts_with("TO PULL          SIZE     WHAT IT IS\ndebian")
         );
     }
 

@@ -190,5 +190,6 @@ fn facts(o: &Overview) -> String {
 
 /// `daemon socket`.
 pub fn socket() -> Result<(), Failure> {
-    render::line(&Paths::current().socket().display().to_string())
+    let socket = Paths::current().socket().display().to_string();
+    render::either(&serde_json::json!({ "socket": socket }), || socket.clone())
 }

@@ -8,6 +8,7 @@ use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::render;
 use super::super::report::Failure;
+use super::super::table::Table;
 use crate::host::paths::Paths;
 use crate::model::egress::{Cidr, Destination, Grant};
 use crate::model::traffic::Transport;
@@ -148,8 +149,8 @@ impl Shown {
         if self.secrets.is_empty() {
             return Ok(());
         }
-        let rows: Vec<Vec<String>> = self.secrets.iter().map(SecretLine::row).collect();
-        render::text(&format!("\n{}", render::table(&SECRET_HEADERS, &rows)))?;
+        let table = Table::new(&SECRET_HEADERS, self.secrets.iter().map(SecretLine::row));
+        render::text(&format!("\n{}", table.text(false)))?;
         let failures = self.secrets.iter().filter_map(|line| line.last_failure.as_ref());
         failures.map(|why| format!("last failure: {why}")).try_for_each(|line| render::line(&line))
     }
@@ -209,8 +210,8 @@ fn print_lines(title: &'static str, lines: &[Line], beyond: u64, with_cure: bool
     }
     let mut headers = vec![title, "ADDRESS", "PROTO", "PORT", "COUNT"];
     headers.extend(with_cure.then_some("TO ALLOW IT"));
-    let rows: Vec<Vec<String>> = lines.iter().map(|line| line.row(with_cure)).collect();
-    render::text(&format!("\n{}", render::table(&headers, &rows)))?;
+    let table = Table::new(&headers, lines.iter().map(|line| line.row(with_cure)));
+    render::text(&format!("\n{}", table.text(false)))?;
     match beyond {
         0 => Ok(()),
         beyond => render::line(&format!("and {beyond} more, to where there was no room to count apart")),

@@ -41,7 +41,8 @@ pub fn exec(asked: &VmExec, command: Option<Vec<OsString>>) -> Result<u8, Failur
     drop(client);
     if asked.detach {
         let job = left_behind(way, &command)?;
-        return render::line(&job).map(|()| 0);
+        let view = serde_json::json!({ "id": job.parse::<u64>().ok() });
+        return render::either(&view, || job).map(|()| 0);
     }
     let ended = session::carried(way, &command, asked.timeout)?;
     if place.is_some() {

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::super::args::Usage;
 use super::super::consent;
+use super::super::manner;
 use super::super::render;
 use super::super::report::Failure;
 use crate::host::facts::find_program;
@@ -64,6 +65,9 @@ fn run(cure: &Cure) -> Result<(), Failure> {
             return Err(fault.hint("banger doctor --fix      (as root)").into());
         };
         argv.insert(0, sudo.display().to_string());
+        if manner::current().no_input {
+            argv.insert(1, "--non-interactive".to_owned());
+        }
     }
     let (program, arguments) =
         argv.split_first().ok_or_else(|| Failure::new(FaultKind::OperationFailed, "nothing to run"))?;

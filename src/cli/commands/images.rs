@@ -8,6 +8,7 @@ use super::super::args::{ImageList, ImagePull, ImageRegister, ImageWish, PullSou
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
+use super::super::table::Table;
 use super::super::views::ImageView;
 use super::super::{autostart, remote, render, resolve};
 use super::oci::How;
@@ -46,22 +47,22 @@ pub fn list(asked: &ImageList) -> Result<(), Failure> {
     let images = all(&mut autostart::connect(&paths)?)?;
     let is_here = |name: &ImageName| images.iter().any(|image| image.name == *name);
     if asked.available {
-        return catalogue::list(catalogue::load(&paths)?.images(), is_here, asked.quiet, asked.json);
-    }
-    if asked.json {
-        return render::json(&images.iter().map(ImageView::from).collect::<Vec<_>>());
-    }
-    if asked.quiet {
-        return render::text(&images.iter().map(|i| format!("{}\n", i.name)).collect::<String>());
+        return catalogue::list(catalogue::load(&paths)?.images(), is_here, &asked.form());
     }
     let now = unix_seconds();
     let row = |i: &ImageRecord| {
         let (size, used) = (human(i.size.bytes()), human(i.used_bytes));
         vec![i.name.to_string(), size, used, render::age(now, i.created_at), i.source.clone()]
     };
-    let rows: Vec<_> = images.iter().map(row).collect();
-    let table = render::table(&["NAME", "SIZE", "USED", "AGE", "SOURCE"], &rows);
-    render::text(&(table + &catalogue::below(&paths, Catalogue::images, is_here)))
+    asked.form().print(
+        &images,
+        |one| ImageView::from(one),
+        |one| one.name.to_string(),
+        |whole| {
+            let table = Table::new(&["NAME", "SIZE", "USED", "AGE", "SOURCE"], images.iter().map(row)).text(whole);
+            table + &catalogue::below(&paths, Catalogue::images, is_here, whole)
+        },
+    )
 }
 
 /// `image show`.
@@ -197,7 +198,7 @@ pub fn register(asked: ImageRegister) -> Result<(), Failure> {
     let new = NewPlace { name: name.clone(), path: text.to_owned(), kernel: asked.kernel_ref };
     let mut client = autostart::connect(&Paths::current())?;
     client.call(OwnerRequest::RegisterImage(new), vec![file.into()], &mut |_| {})?;
-    render::line(name.as_str())
+    render::name(name.as_str())
 }
 
 /// `image promote`: prints the name.
@@ -215,7 +216,7 @@ fn make(name: &ImageName, request: OwnerRequest) -> Result<(), Failure> {
     let mut progress = Progress::new();
     client.call(request, Vec::new(), &mut |event| progress.show(event))?;
     progress.clear();
-    render::line(name.as_str())
+    render::name(name.as_str())
 }
 
 /// `image cache prune`.
@@ -223,11 +224,22 @@ pub fn prune_cache(dry_run: bool) -> Result<(), Failure> {
     let (begun, folder) = (Instant::now(), oci::cache(&Paths::current()));
     let pruned = Blobs::open(&folder).map_err(|e| Fault::failed("cannot open the cache", &e))?.prune(dry_run);
     let pruned = pruned.map_err(|e| oci::fault(&e))?;
-    let (bytes, blobs, took) = (human(pruned.bytes), pruned.blobs, begun.elapsed().as_secs_f64());
-    match dry_run {
-        true => render::line(&format!("would free {bytes} across {blobs} blobs")),
-        false => render::line(&format!("freed {bytes} across {blobs} blobs in {took:.1}s")),
-    }
+    let took = begun.elapsed().as_secs_f64();
+    let view = PrunedView { bytes: pruned.bytes, blobs: pruned.blobs as u64, dry_run };
+    render::either(&view, || {
+        let (bytes, blobs) = (human(pruned.bytes), pruned.blobs);
+        match dry_run {
+            true => format!("would free {bytes} across {blobs} blobs"),
+            false => format!("freed {bytes} across {blobs} blobs in {took:.1}s"),
+        }
+    })
+}
+
+#[derive(serde::Serialize)]
+struct PrunedView {
+    bytes: u64,
+    blobs: u64,
+    dry_run: bool,
 }
 
 fn show_one<'i>(images: &'i [ImageRecord], name: &ImageName) -> Result<&'i ImageRecord, Failure> {

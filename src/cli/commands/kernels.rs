@@ -4,6 +4,7 @@ use super::super::args::{KernelImport, KernelList};
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
+use super::super::table::Table;
 use super::super::views::KernelView;
 use super::super::{autostart, render, resolve};
 use super::{catalogue, for_each, pull};
@@ -34,22 +35,22 @@ pub fn list(asked: &KernelList) -> Result<(), Failure> {
     let kernels = all(&mut autostart::connect(&paths)?)?;
     let is_here = |name: &KernelName| kernels.iter().any(|kernel| kernel.name == *name);
     if asked.available {
-        return catalogue::list(catalogue::load(&paths)?.kernels(), is_here, asked.quiet, asked.json);
-    }
-    if asked.json {
-        return render::json(&kernels.iter().map(KernelView::from).collect::<Vec<_>>());
-    }
-    if asked.quiet {
-        return render::text(&kernels.iter().map(|k| format!("{}\n", k.name)).collect::<String>());
+        return catalogue::list(catalogue::load(&paths)?.kernels(), is_here, &asked.form());
     }
     let now = unix_seconds();
     let row = |k: &KernelRecord| {
         let used = human(k.used_bytes);
         vec![k.name.to_string(), release(k), used, render::age(now, k.created_at), source(k)]
     };
-    let rows: Vec<_> = kernels.iter().map(row).collect();
-    let table = render::table(&["NAME", "RELEASE", "USED", "AGE", "SOURCE"], &rows);
-    render::text(&(table + &catalogue::below(&paths, Catalogue::kernels, is_here)))
+    asked.form().print(
+        &kernels,
+        |one| KernelView::from(one),
+        |one| one.name.to_string(),
+        |whole| {
+            let table = Table::new(&["NAME", "RELEASE", "USED", "AGE", "SOURCE"], kernels.iter().map(row)).text(whole);
+            table + &catalogue::below(&paths, Catalogue::kernels, is_here, whole)
+        },
+    )
 }
 
 /// Where it comes from, and whether it is the one that boots fastest.
@@ -102,7 +103,7 @@ pub fn import(asked: KernelImport) -> Result<(), Failure> {
     let mut progress = Progress::new();
     pull::import_kernel(&mut client, &name, asked.boot_args.unwrap_or_default(), build, &mut progress)?;
     progress.clear();
-    render::line(name.as_str())
+    render::name(name.as_str())
 }
 
 /// `kernel delete`.

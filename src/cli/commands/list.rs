@@ -4,14 +4,18 @@ use super::super::args::{ListFlags, VmQuestion};
 use super::super::client::unexpected;
 use super::super::report::Failure;
 use super::super::resolve::{in_words, secrets_in_words};
+use super::super::table::Table;
 use super::super::views::VmView;
-use super::super::{autostart, render};
+use super::super::{autostart, manner, render};
 use crate::host::paths::Paths;
 use crate::model::size::human;
 use crate::model::{ObjectId, VmRecord, Workspace};
 use crate::os::clock::unix_seconds;
 use crate::os::logger::timestamp;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
+
+/// Which of them is in colour.
+const STATE: usize = 1;
 
 const HEADERS: [&str; 9] = ["NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "WORKSPACE", "AGE"];
 
@@ -28,22 +32,29 @@ fn fetch(request: OwnerRequest) -> Result<Vec<VmRecord>, Failure> {
 
 /// Prints a line of hosts(5) for each VM that runs.
 pub fn hosts() -> Result<(), Failure> {
-    let line = |vm: &VmRecord| vm.present_address().map(|address| format!("{address} {}.vm\n", vm.spec.name));
-    let lines: String = fetch(OwnerRequest::ListRunning)?.iter().filter_map(line).collect();
-    render::text(&lines)
+    let host = |vm: &VmRecord| vm.present_address().map(|address| (address, format!("{}.vm", vm.spec.name)));
+    let hosts: Vec<_> = fetch(OwnerRequest::ListRunning)?.iter().filter_map(host).collect();
+    if manner::current().json {
+        let view = |(address, name): &(_, String)| serde_json::json!({ "address": address, "name": name });
+        return render::json(&hosts.iter().map(view).collect::<Vec<_>>());
+    }
+    render::text(&hosts.iter().map(|(address, name)| format!("{address} {name}\n")).collect::<String>())
 }
 
 /// Prints VMs: running ones, or all.
-pub fn list(flags: ListFlags) -> Result<(), Failure> {
+pub fn list(flags: &ListFlags) -> Result<(), Failure> {
     let vms = fetch(if flags.all { OwnerRequest::ListVms } else { OwnerRequest::ListRunning })?;
-    if flags.json {
-        return render::json(&vms.iter().map(VmView::from).collect::<Vec<_>>());
-    }
-    if flags.quiet {
-        return render::text(&vms.iter().map(|vm| format!("{}\n", vm.spec.name)).collect::<String>());
-    }
     let now = unix_seconds();
-    render::text(&render::table(&HEADERS, &vms.iter().map(|vm| row(vm, now)).collect::<Vec<_>>()))
+    flags.form.print(&vms, |vm| VmView::from(vm), |vm| vm.spec.name.to_string(), |whole| table(&vms, now).text(whole))
+}
+
+fn table(vms: &[VmRecord], now: u64) -> Table<'static> {
+    Table::new(&HEADERS, vms.iter().map(|vm| row(vm, now))).paint(STATE, |style, state| match state {
+        "running" => style.well(state),
+        "error" => style.failed(state),
+        "stopped" | "created" => style.dim(state),
+        _ => style.warned(state),
+    })
 }
 
 fn row(vm: &VmRecord, now: u64) -> Vec<String> {
@@ -136,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_table_has_the_documented_columns() {
-        let text = render::table(&HEADERS, &[row(&record(), 1_000_060)]);
+        let text = table(&[record()], 1_000_060).text(true);
         let expected = "NAME  STATE    IMAGE            IP          VCPU  MEM    DISK   WORKSPACE  AGE\n\
                         box   running  debian-bookworm  172.30.7.2  2     2 GiB  8 GiB  -          1m\n";
         assert_eq!(text, expected);

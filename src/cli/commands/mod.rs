@@ -15,6 +15,7 @@ mod list;
 mod logs;
 mod oci;
 mod outcome;
+mod outcomes;
 mod patch;
 mod program;
 mod prune;
@@ -35,6 +36,8 @@ mod wait;
 pub mod way;
 mod workspace;
 
+use outcomes::Outcomes;
+
 use super::args::{CacheCommand, Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};
 use super::args::{ListFlags, SystemCommand, Usage, VmQuestion, WorkspaceCommand};
 use super::report::Failure;
@@ -45,7 +48,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
     let guest_command = invocation.guest_command;
     match invocation.command {
         Command::Vm(group) => return vm(group.command, guest_command),
-        Command::Ps(ps) => list::list(ListFlags { all: ps.all, quiet: ps.quiet, json: ps.json })?,
+        Command::Ps(ps) => list::list(&ListFlags { all: ps.all, form: ps.form() })?,
         Command::Image(group) => image(group.command)?,
         Command::Kernel(group) => kernel(group.command)?,
         Command::Daemon(group) => return daemon(group.command),
@@ -53,6 +56,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
         Command::Update(asked) => update::update(&asked)?,
         Command::Doctor(doctor) => return doctor::doctor(&doctor),
         Command::SshConfig(asked) => ssh_config::ssh_config(&asked)?,
+        Command::Schema(asked) => super::render::json(&super::schema::schema(&asked.command)?)?,
         Command::Version(version) => version::version(version.json)?,
     }
     Ok(0)
@@ -70,7 +74,7 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
             WorkspaceCommand::Export(asked) => patch::export(&asked)?,
         },
         VmCommand::Create(create) => vms::create(&create.flags(), !create.no_start)?,
-        VmCommand::List(list) => list::list(ListFlags { all: true, quiet: list.quiet, json: list.json })?,
+        VmCommand::List(list) => list::list(&ListFlags { all: true, form: list.form() })?,
         VmCommand::Show(show) => list::show(&VmQuestion { name: show.name, json: show.json })?,
         VmCommand::Logs(logs) => logs::logs(&logs.name, logs.follow)?,
         VmCommand::Start(start) => vms::start(start.names)?,
@@ -147,18 +151,11 @@ fn for_each<T: std::fmt::Display>(
     if names.is_empty() {
         return Err(no_names(what).into());
     }
-    let mut codes = Vec::new();
+    let mut done = Outcomes::default();
     for name in &names {
-        match each(name) {
-            Ok(()) => super::render::line(&name.to_string())?,
-            Err(Failure::ReaderGone) => return Err(Failure::ReaderGone),
-            Err(failure) => {
-                failure.say();
-                codes.push(failure.exit_code(false));
-            }
-        }
+        done.add(&name.to_string(), each(name))?;
     }
-    exit_of(&codes)
+    done.end()
 }
 
 /// `banger vm stop $(banger ps -q)` where nothing runs looks like a forgotten name.
@@ -170,14 +167,5 @@ fn no_names(what: &str) -> Usage {
         }
         "vm start" | "vm delete" => usage.hint("banger ps -a      (shows all VMs)"),
         _ => usage,
-    }
-}
-
-/// The end of a command whose failures, said already, had these exit codes.
-fn exit_of(codes: &[u8]) -> Result<(), Failure> {
-    match codes {
-        [] => Ok(()),
-        [first, rest @ ..] if rest.iter().all(|c| c == first) => Err(Failure::Said(*first)),
-        _ => Err(Failure::Said(1)),
     }
 }

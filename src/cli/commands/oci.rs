@@ -364,7 +364,7 @@ pub fn say(made: Made, image: &ImageRecord) -> Result<(), Failure> {
     if made == Made::Before {
         render::note(&format!("image '{}' is up to date: {}", image.name, image.digest));
     }
-    render::line(image.name.as_str())
+    render::name(image.name.as_str())
 }
 
 #[cfg(test)]

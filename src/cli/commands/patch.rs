@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::super::args::{Usage, WorkspaceExport};
 use super::super::client::Client;
 use super::super::report::Failure;
+use super::super::table::Table;
 use super::super::{autostart, render};
 use super::images;
 use super::way::{TIME_LIMIT, Way, failure, for_vm, too_slow};
@@ -219,11 +220,24 @@ fn apply(
     let applied = workspace::apply(top, &file, allow_git_config);
     render::note(&format!("the patch is saved in {}", file.display()));
     match applied {
-        Ok(0) => render::line(&format!("{}: nothing has changed", top.display())),
-        Ok(1) => render::line(&format!("{}: 1 file changed", top.display())),
-        Ok(count) => render::line(&format!("{}: {count} files changed", top.display())),
+        Ok(count) => {
+            let shown = |path: &Path| path.display().to_string();
+            let view = AppliedView { repository: shown(top), patch: shown(&file), files_changed: count as u64 };
+            render::either(&view, || match count {
+                0 => format!("{}: nothing has changed", top.display()),
+                1 => format!("{}: 1 file changed", top.display()),
+                _ => format!("{}: {count} files changed", top.display()),
+            })
+        }
         Err(e) => Err(failure(&e).hint(format!("git apply --stat {}      (then by hand)", file.display()))),
     }
+}
+
+#[derive(serde::Serialize)]
+struct AppliedView {
+    repository: String,
+    patch: String,
+    files_changed: u64,
 }
 
 /// A file in the repository's own folder, where it is in nobody's way.
@@ -254,5 +268,5 @@ fn show_summary(summary: &[Summary], json: bool) -> Result<(), Failure> {
         Some((added, removed)) => vec![quoted(&s.path), format!("+{added}"), format!("-{removed}")],
         None => vec![quoted(&s.path), "binary".to_owned(), String::new()],
     };
-    render::text(&render::table(&["FILE", "ADDED", "REMOVED"], &summary.iter().map(row).collect::<Vec<_>>()))
+    render::text(&Table::new(&["FILE", "ADDED", "REMOVED"], summary.iter().map(row)).text(false))
 }

@@ -6,6 +6,7 @@ use super::super::client::{Client, unexpected};
 use super::super::consent;
 use super::super::render;
 use super::super::report::Failure;
+use super::outcomes::Outcomes;
 use crate::host::paths::Paths;
 use crate::model::{VmName, VmState};
 use crate::protocol::FaultKind;
@@ -47,20 +48,17 @@ fn agreed(names: &[VmName]) -> Result<bool, Failure> {
 }
 
 fn delete_each(client: &mut Client, names: &[VmName]) -> Result<(), Failure> {
-    let mut failed = false;
+    let mut done = Outcomes::default();
     for name in names {
         match client.ask(OwnerRequest::DeleteIdleVm { name: name.clone() }) {
-            Ok(_) => render::line(name.as_str())?,
+            Ok(_) => done.add(name.as_str(), Ok(()))?,
             // Somebody else has deleted it.
             Err(failure) if failure.kind() == Some(FaultKind::NotFound) => {}
             Err(failure) if failure.kind() == Some(FaultKind::InUse) => {
                 render::note(&format!("vm '{name}' was started meanwhile: it is left alone"));
             }
-            Err(failure) => {
-                failure.say();
-                failed = true;
-            }
+            Err(failure) => done.add(name.as_str(), Err(failure))?,
         }
     }
-    if failed { Err(Failure::Said(FaultKind::OperationFailed.exit_code())) } else { Ok(()) }
+    done.end()
 }

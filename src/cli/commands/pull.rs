@@ -50,7 +50,7 @@ impl Made {
         if self == Self::Before {
             render::note(&format!("{what} '{name}' is there already; to make it anew: banger {what} delete {name}"));
         }
-        render::line(name)
+        render::name(name)
     }
 }
 

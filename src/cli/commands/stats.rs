@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::super::client::unexpected;
 use super::super::report::Failure;
+use super::super::table::Table;
 use super::super::{autostart, render};
 use crate::host::paths::Paths;
 use crate::model::VmName;
@@ -61,7 +62,7 @@ pub fn stats(names: Vec<VmName>, json: bool) -> Result<(), Failure> {
     if json {
         return render::json(&all.iter().map(StatsView::from).collect::<Vec<_>>());
     }
-    render::text(&render::table(&HEADERS, &all.iter().map(row).collect::<Vec<_>>()))?;
+    render::text(&Table::new(&HEADERS, all.iter().map(row)).text(false))?;
     all.iter().flat_map(remarks).for_each(|remark| render::note(&remark));
     Ok(())
 }

@@ -99,7 +99,8 @@ fn check(asked: &Update) -> Result<(), Failure> {
     let own = || Version::of_this_build().map_err(|e| Fault::of(FaultKind::OperationFailed, &e));
     let running = installed.map_or_else(own, |installed| Ok(installed.version))?;
     let manifest = origin(asked).and_then(|origin| origin.manifest()).map_err(|e| fault(&e))?;
-    render::line(&render::plain(&standing(&manifest, running)))
+    let said = render::plain(&standing(&manifest, running));
+    render::either(&serde_json::json!({ "running": running.to_string(), "standing": said }), || said.clone())
 }
 
 /// Whether the hidden flags are there, which the tests use.
@@ -179,7 +180,9 @@ fn say(outcome: &Outcome) -> Result<(), Failure> {
         Outcome::Would { from, to, will_migrate } => {
             let store = if *will_migrate { "; its first start brings the store up" } else { "" };
             let text = format!("v{from} would be replaced by v{to}, which is verified and runs here{store}");
-            return render::line(&text);
+            let view =
+                serde_json::json!({ "from": from.to_string(), "to": to.to_string(), "will_migrate": will_migrate });
+            return render::either(&view, || text);
         }
         Outcome::Updated { to, after, left } => {
             render::note(&format!("banger v{to} is installed; daemon and helper answer; VMs go on running"));

@@ -2,6 +2,7 @@
 
 use super::super::render;
 use super::super::report::Failure;
+use super::super::schema;
 use crate::protocol::hello::PROTOCOL;
 
 #[derive(serde::Serialize)]
@@ -10,6 +11,7 @@ struct VersionView {
     commit: &'static str,
     built: &'static str,
     protocol: u32,
+    schema: u32,
 }
 
 /// Prints the version.
@@ -19,6 +21,7 @@ pub fn version(json: bool) -> Result<(), Failure> {
         commit: env!("BANGER_COMMIT"),
         built: env!("BANGER_BUILT"),
         protocol: PROTOCOL,
+        schema: schema::VERSION,
     };
     if json {
         return render::json(&v);

@@ -7,7 +7,8 @@ use super::super::autostart;
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
-use super::super::{file_sync, render, resolve, secrets};
+use super::super::views::VmView;
+use super::super::{file_sync, manner, render, resolve, secrets};
 use super::{for_each, images, pull, workspace};
 use crate::host::paths::Paths;
 use crate::model::image::ImageRecord;
@@ -32,7 +33,10 @@ pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
         ready("vm create", begun);
         file_sync::copy(&mut client, &name, &resolve::config(&paths)?)?;
     }
-    render::line(name.as_str())
+    match manner::current().json {
+        true => render::json(&VmView::from(&workspace::show(&mut client, &name)?)),
+        false => render::line(name.as_str()),
+    }
 }
 
 fn ready(command: &str, begun: Instant) {
@@ -135,7 +139,7 @@ pub fn set(asked: &VmSet) -> Result<(), Failure> {
     }
     let mut client = autostart::connect(&paths)?;
     client.ask(OwnerRequest::SetVm { name: name.clone(), change })?;
-    render::line(name.as_str())
+    render::name(name.as_str())
 }
 
 /// `boots`: when it went well the VM runs.

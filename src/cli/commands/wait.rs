@@ -6,7 +6,7 @@ use super::super::args::Usage;
 use super::super::client::unexpected;
 use super::super::report::Failure;
 use super::super::{autostart, render};
-use super::exit_of;
+use super::outcomes::ended;
 use crate::host::paths::Paths;
 use crate::model::{VmName, VmRecord};
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
@@ -26,21 +26,23 @@ pub fn wait(names: Vec<VmName>, json: bool) -> Result<(), Failure> {
         return Err(Usage::new("NAME is missing", &["vm", "wait"]).into());
     }
     let ends = wait_for_each(names)?;
-    let (mut all, mut codes) = (Vec::new(), Vec::new());
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
     for end in ends {
         match end {
             Ok(end) if json => all.push(end),
             Ok(end) => render::line(&text(&end))?,
             Err(failure) => {
-                failure.say();
-                codes.push(failure.exit_code(false));
+                if !json {
+                    failure.say();
+                }
+                failed.push(failure);
             }
         }
     }
     if json {
         render::json(&all)?;
     }
-    exit_of(&codes)
+    ended(&failed)
 }
 
 /// The ends of all, as they come.

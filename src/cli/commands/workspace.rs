@@ -10,14 +10,15 @@ use super::super::args::WorkspacePrepare;
 use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
-use super::super::{autostart, render};
+use super::super::views::WorkspaceView;
+use super::super::{autostart, manner, render};
 use super::way::{TIME_LIMIT, Way, failure, for_vm, too_slow};
 use crate::host::paths::Paths;
 use crate::model::{TimeSpan, VmName, VmRecord, Workspace, workspace::Wanted};
 use crate::os::clock::unix_seconds;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 use crate::protocol::{Event, FaultKind};
-use crate::workspace::{self, Guest, Intake, Prepared, Why, Wishes, WorkspaceError, quoted};
+use crate::workspace::{self, Guest, Intake, Listed, Prepared, Why, Wishes, WorkspaceError, quoted};
 
 /// `vm workspace prepare`: prints the folder in the guest.
 pub fn prepare(asked: &WorkspacePrepare) -> Result<(), Failure> {
@@ -33,7 +34,7 @@ pub fn prepare(asked: &WorkspacePrepare) -> Result<(), Failure> {
     let how = How { force: asked.force, limit: asked.timeout.map_or(TIME_LIMIT, TimeSpan::duration) };
     let workspace = bring_in(&mut way, &asked.name, &intake, how, &mut progress)?;
     drop(progress);
-    render::line(workspace.folder.as_str())
+    render::either(&WorkspaceView::from(&workspace), || workspace.folder.to_string())
 }
 
 /// What of the repository at `path` would go in.
@@ -177,6 +178,12 @@ pub fn list(intake: &Intake) -> Result<(), Failure> {
         false => "tracked files",
     };
     render::note(&format!("{}: {what}, {base}", intake.repository.top().display()));
+    if intake.left_out > 0 {
+        render::note(&format!("{} untracked files would stay here (--include-untracked)", intake.left_out));
+    }
+    if manner::current().json {
+        return render::json(&listing.iter().map(FileView::from).collect::<Vec<_>>());
+    }
     let mut text = String::new();
     for listed in &listing {
         let why = match listed.why {
@@ -186,10 +193,26 @@ pub fn list(intake: &Intake) -> Result<(), Failure> {
         };
         text.push_str(&format!("{} {}{why}\n", listed.mode, quoted(&listed.path)));
     }
-    if intake.left_out > 0 {
-        render::note(&format!("{} untracked files would stay here (--include-untracked)", intake.left_out));
-    }
     render::text(&text)
+}
+
+/// A file that goes in, for programs.
+#[derive(serde::Serialize)]
+struct FileView {
+    mode: String,
+    path: String,
+    why: &'static str,
+}
+
+impl From<&Listed> for FileView {
+    fn from(listed: &Listed) -> Self {
+        let why = match listed.why {
+            Why::Tracked => "tracked",
+            Why::Untracked => "untracked",
+            Why::Included => "included",
+        };
+        Self { mode: listed.mode.clone(), path: quoted(&listed.path), why }
+    }
 }
 
 /// The record of a VM.

@@ -25,6 +25,7 @@ pub fn place(command: &Command) -> Place {
         Command::Kernel(group) => kernel(&group.command),
         Command::Daemon(_) | Command::System(_) | Command::Update(_) | Command::Doctor(_) => Place::There,
         Command::Version(_) => Place::Asked,
+        Command::Schema(_) => Place::Own("it is what this build prints"),
         Command::SshConfig(_) => Place::Own("it is about the ssh of this machine"),
     }
 }

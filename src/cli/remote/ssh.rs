@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::super::manner;
 use super::super::report::Failure;
 use super::machine::Machine;
 use crate::protocol::FaultKind;
@@ -32,6 +33,10 @@ pub fn program() -> Result<PathBuf, Failure> {
 pub fn arguments(machine: &Machine, terminal: bool, line: &str) -> Vec<OsString> {
     let mut words: Vec<String> = vec![if terminal { "-t" } else { "-T" }.to_owned()];
     words.extend(OPTIONS.iter().flat_map(|option| ["-o".to_owned(), (*option).to_owned()]));
+    if manner::current().no_input {
+        // No password, no unknown host key is asked for.
+        words.extend(["-o", "BatchMode=yes"].map(str::to_owned));
+    }
     words.extend(machine.words());
     words.push(line.to_owned());
     words.into_iter().map(OsString::from).collect()

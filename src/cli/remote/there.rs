@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 
+use super::super::manner;
 use super::super::report::Failure;
 use super::machine::Machine;
 use super::ssh;
@@ -37,7 +38,9 @@ fn command(machine: &Machine, words: &[String], terminal: bool) -> Result<Comman
 
 /// Whatever that machine's own environment says, it is meant itself.
 fn line(words: &[String]) -> Result<String, Failure> {
-    let quoted = quote_argv(words).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
+    let manner = manner::current().words().filter(|word| !words.iter().any(|known| known == word)).map(str::to_owned);
+    let words: Vec<String> = manner.chain(words.iter().cloned()).collect();
+    let quoted = quote_argv(&words).map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     Ok(format!("env BANGER_HOST= banger {quoted}"))
 }
 
