@@ -39,7 +39,7 @@ run_needs="qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap nft:nftables
     depmod:kmod mkfs.ext4:e2fsprogs ssh:openssh-client xz:xz-utils zstd:zstd newuidmap:uidmap ps:procps"
 smoke_needs="qemu-img:qemu-utils setpriv:util-linux nsenter:util-linux ldd:libc-bin sha256sum:coreutils sshd:openssh-server lz4:lz4
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap strace:strace iptables:iptables dig:bind9-dnsutils
-    dnsperf:dnsperf rsync:rsync skopeo:skopeo umoci:umoci docker-registry:docker-registry
+    dnsperf:dnsperf /usr/lib/python3/dist-packages/jsonschema:python3-jsonschema script:bsdutils rsync:rsync skopeo:skopeo umoci:umoci docker-registry:docker-registry
     /bin/busybox:busybox-static debugfs:e2fsprogs munged:munge slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client
     cpio:cpio lintian:lintian man:man-db zsh:zsh fish:fish"
 package_needs="dpkg-deb:dpkg rpmbuild:rpm gzip:gzip openssl:openssl curl:curl"

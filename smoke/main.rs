@@ -121,6 +121,7 @@ mod hostile_patches;
 /// Repositories on their way.
 mod interrupted;
 /// How fast a repository gets in.
+mod speaks;
 mod speed;
 /// What comes along with a repository.
 mod tools;
@@ -175,6 +176,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("main_job", 120, exec::main_job),
     Scenario::new("kvm", 60, exec::on_the_cpu_itself),
     Scenario::new("exit_codes", 180, exec::exit_codes),
+    Scenario::new("json", 240, speaks::json_is_as_its_schema_says),
+    Scenario::new("looks", 120, speaks::looks_as_agreed),
     Scenario::new("streams", 420, exec::streams),
     Scenario::new("carrier_exit_codes", 420, carriers::exit_codes),
     Scenario::new("carrier_agent", 240, carriers::agent),

@@ -124,7 +124,7 @@ pub struct WorkspaceExport {
     /// print which files, and how many lines
     #[argh(switch)]
     pub stat: bool,
-    /// print --stat as JSON
+    /// print JSON: with --stat and --apply
     #[argh(switch)]
     pub json: bool,
     /// apply it to the repository that was brought in
@@ -147,9 +147,6 @@ impl WorkspaceExport {
         let refused = |message: &str| Err(Usage::new(message, &["vm", "workspace", "export"]));
         if self.stat && (self.apply || self.output.is_some()) {
             return refused("--stat prints what a patch would change, and makes none");
-        }
-        if self.json && !self.stat {
-            return refused("--json needs --stat: a patch is a patch");
         }
         if self.apply && self.base.is_some() {
             return refused("--apply is for what was brought in: it has no other --base");

@@ -56,7 +56,7 @@ pub fn list(asked: &ImageList) -> Result<(), Failure> {
     };
     asked.form().print(
         &images,
-        |one| ImageView::from(one),
+        ImageView::from,
         |one| one.name.to_string(),
         |whole| {
             let table = Table::new(&["NAME", "SIZE", "USED", "AGE", "SOURCE"], images.iter().map(row)).text(whole);
@@ -225,7 +225,7 @@ pub fn prune_cache(dry_run: bool) -> Result<(), Failure> {
     let pruned = Blobs::open(&folder).map_err(|e| Fault::failed("cannot open the cache", &e))?.prune(dry_run);
     let pruned = pruned.map_err(|e| oci::fault(&e))?;
     let took = begun.elapsed().as_secs_f64();
-    let view = PrunedView { bytes: pruned.bytes, blobs: pruned.blobs as u64, dry_run };
+    let view = PrunedView { bytes: pruned.bytes, blobs: pruned.blobs, dry_run };
     render::either(&view, || {
         let (bytes, blobs) = (human(pruned.bytes), pruned.blobs);
         match dry_run {

@@ -44,7 +44,7 @@ pub fn list(asked: &KernelList) -> Result<(), Failure> {
     };
     asked.form().print(
         &kernels,
-        |one| KernelView::from(one),
+        KernelView::from,
         |one| one.name.to_string(),
         |whole| {
             let table = Table::new(&["NAME", "RELEASE", "USED", "AGE", "SOURCE"], kernels.iter().map(row)).text(whole);

@@ -45,7 +45,7 @@ pub fn hosts() -> Result<(), Failure> {
 pub fn list(flags: &ListFlags) -> Result<(), Failure> {
     let vms = fetch(if flags.all { OwnerRequest::ListVms } else { OwnerRequest::ListRunning })?;
     let now = unix_seconds();
-    flags.form.print(&vms, |vm| VmView::from(vm), |vm| vm.spec.name.to_string(), |whole| table(&vms, now).text(whole))
+    flags.form.print(&vms, VmView::from, |vm| vm.spec.name.to_string(), |whole| table(&vms, now).text(whole))
 }
 
 fn table(vms: &[VmRecord], now: u64) -> Table<'static> {
