@@ -17,6 +17,8 @@ pub mod os;
 
 /// Image building blocks: catalogue, tar to ext4, kernels, initramfs.
 pub mod image;
+/// The server's side of the Model Context Protocol.
+pub mod mcp;
 /// What needs no privilege of the network: address plan and rules as text.
 pub mod net;
 /// Another machine's daemon: its connections and their descriptors over one stream.

@@ -71,6 +71,8 @@ pub fn paragraphs(text: &str) -> String {
 
 /// An example of a help page: its title, if it has one, and lines to type.
 pub fn example(text: &str) -> String {
+    // Written for format!, as argh takes it.
+    let text = &text.replace("{{", "{").replace("}}", "}");
     match text.split_once(":\n  ") {
         Some((title, typed)) if !title.contains('\n') => {
             format!("{}:\n{}", prose(title), to_type(&typed.replace("\n  ", "\n")))

@@ -182,6 +182,11 @@ impl Client {
         self.channel.interrupts = Some(interrupts);
     }
 
+    /// Another handle of its connection: shut down by another thread, it ends a call.
+    pub fn handle(&self) -> io::Result<UnixStream> {
+        self.channel.socket.try_clone()
+    }
+
     /// Asks without showing events.
     pub fn ask(&mut self, request: OwnerRequest) -> Result<OwnerReply, Failure> {
         self.call(request, Vec::new(), &mut |_| {}).map(|(reply, _)| reply)

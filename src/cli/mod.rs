@@ -18,6 +18,7 @@ mod format;
 mod interrupt;
 mod listing;
 mod manner;
+mod mcp;
 mod names;
 mod progress;
 mod remote;

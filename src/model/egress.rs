@@ -72,6 +72,11 @@ impl Cidr {
         address.to_bits() & mask(self.prefix) == self.network.to_bits()
     }
 
+    /// Whether there is an address that lies in both.
+    pub const fn meets(self, other: Self) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+
     /// Whether it is one address and no more.
     pub const fn is_host(self) -> bool {
         self.prefix == 32

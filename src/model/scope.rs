@@ -40,6 +40,11 @@ pub fn is_public(address: Ipv4Addr) -> bool {
     !KEPT_BACK.iter().any(|net| net.contains(address))
 }
 
+/// Whether all of `net` is the internet's.
+pub fn is_all_public(net: Cidr) -> bool {
+    !KEPT_BACK.iter().any(|kept| kept.meets(net))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +71,11 @@ mod tests {
         {
             assert!(is_public(far.parse().expect("an address")), "{far}");
         }
+    }
+    #[test]
+    fn a_network_is_the_internets_when_all_of_it_is() {
+        let is = |text: &str| is_all_public(text.parse().expect(text));
+        assert!(is("1.1.1.0/24") && is("8.0.0.0/8") && is("168.63.129.17"));
+        assert!(!is("0.0.0.0/0") && !is("168.0.0.0/8") && !is("10.1.0.0/16") && !is("168.63.129.16"));
     }
 }

@@ -27,6 +27,8 @@ pub struct TimeSpan(u32);
 impl TimeSpan {
     /// 3600 seconds.
     pub const HOUR: Self = Self(3600);
+    /// 7200 seconds.
+    pub const TWO_HOURS: Self = Self(7200);
 
     /// In seconds.
     pub fn seconds(self) -> u64 {

@@ -13,6 +13,9 @@ use crate::model::{GuestFolder, ObjectId};
 /// Where repositories go in a guest: the home of who runs commands there.
 const HOME: &str = "/root";
 
+/// Most folders that one is made of.
+const MAX_PARTS: usize = 64;
+
 /// The folder of one whose own name is no plain text.
 const NAMELESS: &str = "workspace";
 
@@ -91,6 +94,29 @@ impl Repository {
         Ok(PathBuf::from(std::ffi::OsString::from_vec(found)))
     }
 
+    /// All folders that it is made of, wherever they are: its top, where this working tree and where all of them keep
+    /// what is git's, and other repositories whose objects it has.
+    pub fn parts(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let absolute = |words: &[&str]| -> Result<PathBuf, WorkspaceError> {
+            let found = line(&self.git, &[&["rev-parse", "--path-format=absolute"], words].concat())?;
+            Ok(PathBuf::from(std::ffi::OsString::from_vec(found)))
+        };
+        let common = absolute(&["--git-common-dir"])?;
+        let mut parts = vec![self.top().to_owned(), self.git_folder()?, common];
+        let mut stores = vec![absolute(&["--git-path", "objects"])?];
+        // Each may name more; git itself follows five deep.
+        while let Some(store) = stores.pop() {
+            if parts.len() > MAX_PARTS {
+                return Err(WorkspaceError::Elsewhere(store));
+            }
+            stores.extend(alternates(&store)?);
+            let packs = store.join("pack");
+            parts.extend(packs.symlink_metadata().is_ok().then_some(packs));
+            parts.push(store);
+        }
+        Ok(parts)
+    }
+
     /// Its folder in a guest.
     pub fn guest_folder(&self) -> Result<GuestFolder, WorkspaceError> {
         let own = self.top().file_name().and_then(OsStr::to_str).unwrap_or(NAMELESS);
@@ -162,6 +188,18 @@ impl Repository {
             [("remote.origin.url".to_owned(), url), ("remote.origin.fetch".to_owned(), fetch)]
         });
         shared.chain(origin).collect()
+    }
+}
+
+/// The object stores that `store` names (gitrepository-layout(5), `info/alternates`).
+fn alternates(store: &Path) -> Result<Vec<PathBuf>, WorkspaceError> {
+    let list = store.join("info/alternates");
+    match std::fs::read(&list) {
+        Ok(text) => {
+            Ok(text.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| store.join(super::git::path(l))).collect())
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(WorkspaceError::Path { path: list, source: e }),
     }
 }
 

@@ -11,6 +11,7 @@ mod egress;
 mod image;
 mod kernel;
 mod lifecycle;
+mod mcp;
 mod pages;
 mod rewrite;
 mod secret;
@@ -35,6 +36,7 @@ pub use egress::{Allow, EgressFlags};
 pub use image::{CacheCommand, ImageCommand, ImageList, ImagePull, ImageRegister};
 pub use kernel::{KernelCommand, KernelImport, KernelList};
 pub use lifecycle::VmSet;
+pub use mcp::Mcp;
 pub use pages::{Page, pages};
 pub use secret::{AskedSecret, Source};
 pub use ssh_config::SshConfig;
@@ -116,6 +118,7 @@ pub enum Command {
     Doctor(Doctor),
     SshConfig(SshConfig),
     Schema(Schema),
+    Mcp(Mcp),
     Version(Version),
 }
 

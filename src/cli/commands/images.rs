@@ -173,7 +173,7 @@ pub fn ensure(
 }
 
 /// Whether nothing has to be pulled for `wish`.
-fn is_here(known: &[ImageRecord], wish: &ImageWish) -> bool {
+pub fn is_here(known: &[ImageRecord], wish: &ImageWish) -> bool {
     match wish {
         ImageWish::Name(name) => known.iter().any(|image| image.name == *name),
         ImageWish::Pinned(name, digest) => known.iter().any(|i| i.name == *name && oci::is_pin(i, digest)),

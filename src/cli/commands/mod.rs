@@ -8,7 +8,7 @@ mod doctor;
 mod egress;
 mod exec;
 mod fix;
-mod images;
+pub mod images;
 mod kernels;
 mod leave;
 mod list;
@@ -17,24 +17,24 @@ mod oci;
 mod outcome;
 mod outcomes;
 mod patch;
-mod program;
+pub mod program;
 mod prune;
 mod pull;
 mod run;
-mod session;
+pub mod session;
 mod sources;
 pub mod ssh_config;
 mod stats;
 mod system;
-mod toolbox;
+pub mod toolbox;
 mod update;
 mod update_faults;
 mod update_host;
 mod version;
-mod vms;
+pub mod vms;
 mod wait;
 pub mod way;
-mod workspace;
+pub mod workspace;
 
 use outcomes::Outcomes;
 
@@ -55,6 +55,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
         Command::System(group) => return system(group.command),
         Command::Update(asked) => update::update(&asked)?,
         Command::Doctor(doctor) => return doctor::doctor(&doctor),
+        Command::Mcp(asked) => return super::mcp::serve(&asked),
         Command::SshConfig(asked) => ssh_config::ssh_config(&asked)?,
         Command::Schema(asked) => super::render::json(&super::schema::schema(&asked.command)?)?,
         Command::Version(version) => version::version(version.json)?,

@@ -20,7 +20,7 @@ pub enum Place {
 pub fn place(command: &Command) -> Place {
     match command {
         Command::Vm(group) => vm(&group.command),
-        Command::Ps(_) => Place::Here,
+        Command::Ps(_) | Command::Mcp(_) => Place::Here,
         Command::Image(group) => image(&group.command),
         Command::Kernel(group) => kernel(&group.command),
         Command::Daemon(_) | Command::System(_) | Command::Update(_) | Command::Doctor(_) => Place::There,
