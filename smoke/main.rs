@@ -73,6 +73,8 @@ mod kills;
 mod leaks;
 /// Restart, set, wait, stats, prune, limits, lifetimes.
 mod lifecycle;
+/// Language models' tools.
+mod mcp;
 /// Who a monitor is and what it may.
 mod monitor;
 /// Names of VMs.
@@ -204,6 +206,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("workspace_dead_daemon", 400, interrupted::by_a_dead_daemon),
     Scenario::measurement("workspace_speed", 600, speed::beside_rsync_and_tar),
     Scenario::new("ssh_config", 300, ssh_config::has_ssh_find_vms),
+    Scenario::new("mcp", 900, mcp::serves_models),
     Scenario::new("remote", 400, remote::does_what_is_done_here),
     Scenario::new("image_registered", 120, images::registered_and_promoted),
     Scenario::new("image_committed", 300, commit::of_a_running_and_a_stopped_vm),

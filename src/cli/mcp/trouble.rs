@@ -1,7 +1,8 @@
-//! What goes wrong, as a model is told: the same fields as everywhere, in JSON.
+//! What goes wrong, as a model is told: as under `--json`.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::super::failure_view::FailureView;
 use super::super::report::Failure;
 use crate::model::VmName;
 use crate::protocol::FaultKind;
@@ -9,22 +10,19 @@ use crate::workspace::WorkspaceError;
 
 /// `failure` as an object.
 pub fn trouble(failure: &Failure) -> Value {
-    match failure {
-        Failure::Fault { fault, op } => json!({
-            "code": fault.kind,
-            "message": fault.message,
-            "causes": fault.causes,
-            "hints": fault.hints,
-            "operation": op.map(|op| op.to_string()),
-        }),
-        Failure::Usage(usage) => told(FaultKind::BadRequest, &usage.message, &[&usage.hint]),
-        Failure::Signalled(_) | Failure::ReaderGone => told(FaultKind::Cancelled, "it was ended from outside", &[]),
-        Failure::Said(_) => told(FaultKind::OperationFailed, "it failed; why stands in this server's log", &[]),
+    let view = FailureView::of(failure, failure.exit_code(false)).map(serde_json::to_value);
+    let mut view = match view {
+        Some(Ok(view)) => view,
+        // What was said already stands in the log.
+        Some(Err(_)) | None => {
+            serde_json::json!({"code": "operation_failed", "message": "it failed; why stands in this server's log", "causes": [], "hints": []})
+        }
+    };
+    if let Some(fields) = view.as_object_mut() {
+        // Of a command in the guest a model expects one, and this would be another.
+        fields.remove("exit_code");
     }
-}
-
-fn told(kind: FaultKind, message: &str, hints: &[&str]) -> Value {
-    json!({"code": kind, "message": message, "causes": [], "hints": hints, "operation": null})
+    view
 }
 
 /// A wrong argument.
