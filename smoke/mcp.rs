@@ -1,4 +1,4 @@
-//! `banger mcp`, driven by the protocol's official SDK for Python (`mcp.py`).
+//! `banger mcp`, driven by the protocol's official SDK for Python (`mcp_client.py`).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::runner::skip;
 use crate::world::World;
 
 /// What the SDK does with it.
-const DRIVER: &str = include_str!("mcp.py");
+const DRIVER: &str = include_str!("mcp_client.py");
 
 /// The SDK.
 const SDK: &str = "mcp>=2.3,<3";
@@ -31,7 +31,7 @@ const LONG: u64 = 400;
 pub fn serves_models(world: &World) {
     let python = python(world);
     world.tool("sh", &["-c", SOURCES]).output().ok();
-    let driver = world.person().join("mcp.py");
+    let driver = world.person().join("mcp_client.py");
     std::fs::write(&driver, DRIVER).expect("the driver can be written");
     world.start();
     world.banger(&["vm", "create", "--name", "mine", "--no-start"]).output().ok();

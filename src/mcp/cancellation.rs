@@ -1,6 +1,6 @@
 //! Whether a call is still wanted, for whoever waits: as a descriptor to poll, and by ending connections.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -20,16 +20,19 @@ impl Cancellation {
     /// One that nobody has asked for.
     pub fn new() -> io::Result<Self> {
         let (near, far) = UnixStream::pair()?;
+        near.set_nonblocking(true)?;
         Ok(Self { asked: AtomicBool::new(false), near, far, leashed: Mutex::default() })
     }
 
     /// Asks for the end.
     pub fn ask(&self) {
         let mut leashed = self.leashed.lock().unwrap_or_else(PoisonError::into_inner);
-        self.asked.store(true, Ordering::Release);
-        // What is closed already needs no closing.
-        let _ = self.far.shutdown(Shutdown::Both);
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            // One byte always fits, and both ends live as long as this.
+            let _ = (&self.far).write_all(&[0]);
+        }
         for socket in leashed.drain(..) {
+            // What is closed already needs no closing.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
@@ -39,7 +42,13 @@ impl Cancellation {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// Readable from then on.
+    /// Whether the end was asked for, told once: from then on the descriptor is silent.
+    pub fn is_asked_anew(&self) -> bool {
+        // It does not block.
+        matches!((&self.near).read(&mut [0]), Ok(1))
+    }
+
+    /// Readable once the end was asked for.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.near.as_fd()
     }
@@ -58,7 +67,6 @@ impl Cancellation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
 
     #[test]
     fn connections_end_with_the_call_whenever_they_were_made() {
@@ -73,6 +81,7 @@ mod tests {
         for end in [&mut early_end, &mut late_end] {
             assert_eq!(end.read(&mut [0]).expect("an end"), 0);
         }
-        assert_eq!((&cancellation.near).read(&mut [0]).expect("readable"), 0);
+        cancellation.ask();
+        assert!(cancellation.is_asked_anew() && !cancellation.is_asked_anew() && cancellation.is_asked());
     }
 }

@@ -12,7 +12,7 @@ use crate::model::{Mib, TimeSpan};
     subcommand,
     name = "mcp",
     description = "let a language model use VMs of its own (MCP, over stdin and stdout)",
-    usage = "[--workspace DIR]... [--max-vms N] [--max-memory SIZE] [--max-lifetime TIME] [--no-network] [--keep]",
+    usage = "[--workspace DIR]... [flags]",
     help_triggers("-h", "--help"),
     example = "In the configuration of a client, Claude and others:\n  {{\"mcpServers\": {{\"banger\": {{\"command\": \"banger\",\n    \"args\": [\"mcp\", \"--workspace\", \"/home/me/src\"]}}}}}}",
     example = "By hand, one request a line:\n  echo '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}}' | banger mcp",

@@ -18,7 +18,8 @@ use crate::protocol::{Fault, FaultKind};
 use crate::shell::{Command, Control, ControlEvent, GuestShell, Io, Outcome, TimeLimit};
 use crate::workspace::Guest;
 
-/// The end of a call as what may happen beside a command: it is killed.
+/// The end of a call as what may happen beside a command: it is killed. Told once, as every event: what asks for the next
+/// one is a loop.
 pub struct Leash<'c>(&'c Cancellation);
 
 impl Control for Leash<'_> {
@@ -27,7 +28,7 @@ impl Control for Leash<'_> {
     }
 
     fn next(&mut self) -> Option<ControlEvent> {
-        self.0.is_asked().then_some(ControlEvent::Abandon(SIGKILL))
+        self.0.is_asked_anew().then_some(ControlEvent::Abandon(SIGKILL))
     }
 
     fn end_asked_for(&mut self) -> Option<i32> {

@@ -1,4 +1,4 @@
-"""Drives `banger mcp` with the official SDK: mcp.py BANGER HOME SOURCES, HOME is BANGER_HOME, SOURCES may be read."""
+"""Drives `banger mcp` with the official SDK: mcp_client.py BANGER HOME SOURCES, HOME is BANGER_HOME, SOURCES may be read."""
 
 import base64
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import anyio
 import jsonschema
@@ -14,6 +15,9 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 
 BANGER, HOME, SOURCES = sys.argv[1:]
+# What the newest protocol has no more, the older ones have.
+warnings.simplefilter("ignore")
+
 BOUNDS = ["--max-vms", "2", "--max-memory", "1G", "--max-lifetime", "10m", "--workspace", SOURCES]
 
 
@@ -125,7 +129,7 @@ async def files(client, vm):
     read = await good(client, "vm_read_file", vm=vm, path="/etc/os-release")
     assert "Debian" in read["content"] and not read["truncated"], read
     read = await good(client, "vm_read_file", vm=vm, path="file", offset=2, max_bytes=3)
-    assert (read["content"], read["size"], read["truncated"]) == ("e\nt", 8, True), read
+    assert (read["content"], read["size"], read["truncated"]) == ("e\nt", 15, True), read
     data = bytes(range(256)) * 100
     sent = base64.b64encode(data).decode()
     await good(client, "vm_write_file", vm=vm, path="a/new folder/data", content=sent, encoding="base64")
@@ -167,6 +171,9 @@ async def crowded(client, vm):
     listed = await good(client, "vm_list")
     assert {shown["vm"] for shown in listed["vms"]} == {vm, other["vm"]}, listed
     await good(client, "vm_delete", vm=other["vm"])
+    with anyio.move_on_after(1.5) as scope:
+        await client.call_tool("vm_create", {"memory": "512M"})
+    assert scope.cancelled_caught
     await refused(client, "not_found", "no VM", "vm_delete", vm=other["vm"])
     assert [shown["vm"] for shown in (await good(client, "vm_list"))["vms"]] == [vm]
     row("a third VM", "refused, and there is room again after vm_delete")
@@ -218,21 +225,30 @@ def child():
     return own[0]
 
 
-async def killed():
+async def killed_by(number):
     async with Client(server(*BOUNDS), mode="legacy") as client:
-        made = await good(client, "vm_create", memory="256M")
-        os.kill(child(), signal.SIGKILL)
-        row("kill -9 of the server", made["vm"])
+        await good(client, "vm_create", memory="256M")
+        os.kill(child(), number)
+
+
+def only_the_owners():
+    words = [BANGER, "--as", "banger", "vm", "list", "-q"]
+    own = {"BANGER_HOME": HOME, "PATH": os.environ["PATH"]}
+    shown = subprocess.run(words, env=own, capture_output=True, text=True, check=True)
+    assert shown.stdout == "mine\n", shown.stdout
 
 
 async def main():
     begun = []
     await whole(begun)
     row("after stdin was closed the server has ended within", f"{time.monotonic() - begun[0]:.1f} s")
-    shown = subprocess.run([BANGER, "--as", "banger", "vm", "list", "-q"], env={"BANGER_HOME": HOME, "PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True)
-    assert shown.stdout == "mine\n", shown.stdout
+    only_the_owners()
     await stateless()
-    await killed()
+    await killed_by(signal.SIGTERM)
+    only_the_owners()
+    row("SIGTERM", "no VM is left when the server has ended")
+    # The daemon has to notice: whoever runs this waits for it.
+    await killed_by(signal.SIGKILL)
 
 
 anyio.run(main)
