@@ -234,12 +234,12 @@ impl<T: Toolbox> Server<T> {
         let (spare, own) = (reply.clone(), id.clone());
         let started = std::thread::Builder::new().name(tool.name.to_owned()).spawn(move || {
             let done = toolbox.call(tool, &arguments, &call);
-            if call.cancellation.is_asked() {
-                log::info!("{}: cancelled", tool.name);
-            } else {
-                reply.result(completed(said(done), is_stateless));
-            }
+            // Before the answer: whoever has it may use the id, and the place, again.
             running.end(&id);
+            match call.cancellation.is_asked() {
+                true => log::info!("{}: cancelled", tool.name),
+                false => reply.result(completed(said(done), is_stateless)),
+            }
         });
         if let Err(e) = started {
             self.running.end(&own);
