@@ -41,7 +41,7 @@ smoke_needs="qemu-img:qemu-utils setpriv:util-linux nsenter:util-linux ldd:libc-
     systemd-nspawn:systemd-container mmdebstrap:mmdebstrap strace:strace iptables:iptables dig:bind9-dnsutils
     dnsperf:dnsperf /usr/lib/python3/dist-packages/jsonschema:python3-jsonschema script:bsdutils rsync:rsync skopeo:skopeo umoci:umoci docker-registry:docker-registry
     /bin/busybox:busybox-static debugfs:e2fsprogs munged:munge slurmctld:slurmctld slurmd:slurmd sbatch:slurm-client
-    cpio:cpio lintian:lintian man:man-db zsh:zsh fish:fish /usr/bin/python3:python3 /usr/share/python-wheels:python3-venv"
+    cpio:cpio lintian:lintian man:man-db zsh:zsh fish:fish /usr/bin/python3:python3 /usr/share/python-wheels:python3-venv /usr/share/bash-completion/bash_completion:bash-completion"
 package_needs="dpkg-deb:dpkg rpmbuild:rpm gzip:gzip openssl:openssl curl:curl"
 
 # missing NEED...: the packages of those programs and files that are not there.

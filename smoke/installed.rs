@@ -42,6 +42,7 @@ pub fn from_install_to_purge(world: &World) {
     let first = host.of_alice(&["vm", "run", "--name", "box", "--", "cat", BOOT_ID]).limit(120).output().ok().text();
     restarts(&host, &first);
     second_installation(&host, &first);
+    completes(&host);
     looked_at(&host);
     uninstalled(&host, &before);
     host.banger(&["system", "install", "--owner", "alice"]).limit(60).output().ok();
@@ -143,6 +144,22 @@ fn lost_and_damaged(host: &Host<'_>) {
     println!(
         "| installed | `system install` without the record, after half an update | both are written anew or forgotten |"
     );
+}
+
+/// Where shells look lie the scripts; what they ask does not wake a daemon for whom systemd listens.
+fn completes(host: &Host<'_>) {
+    let scripts = "/usr/local/share/bash-completion/completions/banger /usr/local/share/zsh/site-functions/_banger \
+        /etc/fish/completions/banger.fish";
+    let asking = host.sh(&format!("grep -l banger-complete {scripts} | wc -l")).output().ok().text();
+    assert_eq!(asking, "3", "not all scripts are there");
+    let names =
+        || host.of_alice(&["--as", "banger-complete", "bash", "banger vm delete ", "", "9", "80"]).output().ok();
+    assert_eq!(names().text(), "\nbox");
+    host.sh("systemctl stop bangerd.service").output().ok();
+    assert_eq!(names().stdout, b"\n", "names without a daemon");
+    host.sh("systemctl is-active bangerd.service").output().ends(3);
+    host.banger(&["system", "restart"]).limit(60).output().ok();
+    println!("| installed | Tab while the daemon is stopped | no names, and it stays stopped |");
 }
 
 fn looked_at(host: &Host<'_>) {

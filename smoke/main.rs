@@ -31,8 +31,12 @@ mod world;
 
 /// A second network namespace with servers.
 mod internet;
+/// Shells that complete.
+mod shells;
 /// A site with a certificate.
 mod site;
+/// A terminal and what is typed into it.
+mod terminal;
 
 /// What a guest can reach.
 mod apart;
@@ -43,6 +47,8 @@ mod imports;
 
 /// Images made of VMs' disks.
 mod commit;
+/// What shells complete.
+mod completion;
 /// Starting, finding and losing daemon and helper.
 mod daemons;
 /// What is wrong with a host.
@@ -163,6 +169,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::bare("one_peer_among_others", 60, sockets::one_peer_does_not_starve_another),
     Scenario::bare("helper_fuzzed", 1200, fuzz::helper_fuzzed),
     Scenario::new("fake_vmm_fast", 180, fake::life_and_failures),
+    Scenario::new("completion", 240, completion::in_real_shells),
     Scenario::new("silent_guest", 60, fake::silent_guest_is_kept),
     Scenario::new("lifecycle", 240, lifecycle::walk),
     Scenario::new("no_room", 60, lifecycle::without_room),

@@ -25,6 +25,8 @@ pub enum Personality {
     Console,
     /// `banger-dial`: between the user's ssh and a VM's.
     Dial,
+    /// `banger-complete`: what fits in a shell's line.
+    Complete,
     /// `banger-relay`: another machine's way to this one's daemon.
     Relay,
     /// `banger-leash`: before a program that is to end with its parent.
@@ -33,7 +35,7 @@ pub enum Personality {
     FakeVmm,
 }
 
-const TABLE: [(&str, Personality); 11] = [
+const TABLE: [(&str, Personality); 12] = [
     ("banger", Personality::Cli),
     ("bangerd", Personality::Daemon),
     ("bangerd-root", Personality::Helper),
@@ -42,6 +44,7 @@ const TABLE: [(&str, Personality); 11] = [
     ("banger-stage", Personality::Stage),
     ("banger-console", Personality::Console),
     ("banger-dial", Personality::Dial),
+    ("banger-complete", Personality::Complete),
     ("banger-relay", Personality::Relay),
     ("banger-leash", Personality::Leash),
     ("banger-fake-vmm", Personality::FakeVmm),
@@ -83,6 +86,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
         Personality::Stage => crate::helper::run_stage(arguments),
         Personality::Console => crate::helper::run_console(arguments),
         Personality::Dial => crate::cli::run_dial(arguments),
+        Personality::Complete => crate::cli::run_complete(arguments),
         Personality::Relay => crate::cli::run_relay(),
         Personality::Leash => crate::cli::run_leash(&arguments),
         Personality::FakeVmm => crate::guest::run_fake_vmm(arguments),

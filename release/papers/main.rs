@@ -19,8 +19,6 @@ mod notices;
 mod releases;
 /// Text for troff.
 mod roff;
-/// What may stand behind a flag.
-mod values;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use argh::{FlagInfo, FlagInfoKind, Optionality, PositionalInfo};
 use banger::cli::{self, Page};
 
 use crate::roff::{argument, example, paragraphs, prose, typed};
-use crate::{Outcome, values, write_file};
+use crate::{Outcome, write_file};
 
 /// Pages of the processes in the background, which have no commands.
 const DAEMONS: [(&str, &str); 2] =
@@ -99,12 +99,17 @@ fn positional(about: &PositionalInfo) -> String {
 }
 
 fn flag(about: &FlagInfo) -> String {
-    let short = values::short(about).map(|letter| format!("\\fB\\-{letter}\\fR, ")).unwrap_or_default();
+    let short = short(about).map(|letter| format!("\\fB\\-{letter}\\fR, ")).unwrap_or_default();
     let value = match about.kind {
         FlagInfoKind::Switch => String::new(),
         FlagInfoKind::Option { arg_name } => format!(" \\fI{}\\fR", typed(&arg_name.to_uppercase())),
     };
     item(&format!("{short}\\fB{}\\fR{value}", typed(about.long)), about.description)
+}
+
+/// The letter of a flag. argh tells that of `--help`, which each command has, to nobody.
+fn short(flag: &FlagInfo) -> Option<char> {
+    flag.short.or_else(|| (flag.long == "--help").then_some('h'))
 }
 
 fn command(group: &Page, word: &str, text: &str) -> String {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::aliases::{Alias, AliasName};
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::egress::Grant;
 use crate::model::{ImageName, KernelName, Limits, Mib, Subnet};
@@ -85,6 +86,8 @@ pub struct Config {
     pub registries: RegistriesSetting,
     /// Where banger's own releases come from.
     pub update: UpdateSetting,
+    /// Names of the user's own for commands.
+    pub aliases: BTreeMap<AliasName, Alias>,
 }
 
 /// `[update]`.
@@ -326,20 +329,25 @@ fn with_nearest(message: &str) -> String {
     }
 }
 
-/// Levenshtein distance.
+/// How many letters must be put in, left out, replaced, or swapped with their neighbour to make `b` of `a` (the distance of
+/// optimal string alignment).
 pub fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substitution = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substitution.min(row[j] + 1).min(diagonal + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before_last = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(before_last[j - 2] + 1);
+            }
+            row.push(least);
         }
+        before_last = std::mem::replace(&mut last, row);
     }
-    row[b.len()]
+    last[b.len()]
 }
 
 #[cfg(test)]
@@ -390,6 +398,31 @@ mod tests {
     fn an_unknown_key_names_the_nearest_and_its_line() {
         let error = parse("vmm = \"qemu\"\n[vm_defaults]\nmemroy = \"2G\"\n").expect_err("refused");
         assert_eq!(error, "config.toml:3: unknown key `memroy`; did you mean `memory`?");
+    }
+
+    #[test]
+    fn swapped_letters_are_one_step() {
+        for (a, b, steps) in [("rnu", "run", 1), ("run", "rm", 2), ("", "abc", 3), ("abc", "abc", 0), ("ca", "abc", 3)]
+        {
+            assert_eq!((distance(a, b), distance(b, a)), (steps, steps), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn aliases_are_words_of_commands_and_wrong_ones_have_their_line() {
+        let config = parse("[aliases]\nt = \"vm run --rm --image 'python:3.12'\"\n").expect("parses");
+        assert_eq!(config.aliases["t"].words(), ["vm", "run", "--rm", "--image", "python:3.12"]);
+        for (bad, said) in [
+            ("t = \"\"", "stands for the words"),
+            ("t = 7", "invalid type"),
+            ("\"a b\" = \"ps\"", "no name for an alias"),
+            ("t = \"vm run 'x\"", "ends within quotes"),
+        ] {
+            let error = parse(&format!("[aliases]\n{bad}\n")).expect_err("refused");
+            assert!(error.starts_with("config.toml:2: ") && error.contains(said), "{error}");
+        }
+        let error = parse("[aliases]\n[alias]\nt = \"ps\"\n").expect_err("refused");
+        assert_eq!(error, "config.toml:2: unknown key `alias`; did you mean `aliases`?");
     }
 
     #[test]

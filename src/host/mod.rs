@@ -3,6 +3,8 @@
 //! Reads files and the environment; changes nothing. Which monitor is chosen and why is decided
 //! here, so that everybody gives the same answer.
 
+/// Names of the user's own for commands.
+pub mod aliases;
 /// Which monitor runs new VMs, and what they get by default.
 pub mod choose;
 /// `config.toml`.

@@ -50,6 +50,8 @@ pub mod traffic;
 pub mod usage;
 /// What is known of a VM.
 pub mod vm;
+/// The words of a line.
+pub mod words;
 /// A repository of the host's in a VM.
 pub mod workspace;
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Adds verb and path to an error: `cannot open /x/y: permission denied`.
@@ -117,6 +117,18 @@ impl Lock {
     }
 }
 
+/// Whether somebody holds the [`Lock`] at `path`, by what the kernel tells of all locks (proc_locks(5)): nothing is opened,
+/// and nobody who wants the lock meanwhile is in the way.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    let inode = fs::metadata(path).map_err(named("look at", path))?.ino().to_string();
+    // `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`. A filesystem may show another device number than it has here.
+    let is_held = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        words.get(1) == Some(&"FLOCK") && words.get(5).and_then(|file| file.rsplit(':').next()) == Some(&inode)
+    };
+    Ok(fs::read_to_string("/proc/locks").map_err(named("read", Path::new("/proc/locks")))?.lines().any(is_held))
+}
+
 fn lock_file(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -131,6 +143,18 @@ fn lock_file(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_seen_without_being_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        assert!(is_locked(&path).is_err());
+        let lock = Lock::wait(&path).expect("taken");
+        assert!(is_locked(&path).expect("looked at"));
+        drop(lock);
+        assert!(!is_locked(&path).expect("looked at"));
+        assert!(Lock::attempt(&path).expect("attempted").is_some());
+    }
 
     #[test]
     fn an_atomic_write_leaves_nothing_beside_it() {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::completions::Shell;
 use super::deeds::{self, Deed, Done};
 use super::units::{self, SERVICES, SOCKETS};
 use super::{SystemError, failed, services};
@@ -22,8 +23,8 @@ const PACKAGED: &str = "/usr/bin/banger";
 /// Names beside the binary, of its services.
 const LINKS: [&str; 2] = ["bangerd", "bangerd-root"];
 
-/// Longest unit that is looked at, in bytes.
-const MOST_UNIT: u64 = 1 << 16;
+/// Longest unit or script that is looked at, in bytes.
+const MOST_FILE: u64 = 1 << 16;
 
 /// What the helper tells udev, while udev runs.
 const UDEV_RULE: &str = "/run/udev/rules.d/60-banger-blocks.rules";
@@ -251,7 +252,11 @@ fn in_the_way(deed: &Deed, found: Option<&InstallRecord>) -> Option<PathBuf> {
 
 /// One of this or an earlier version, perhaps of an installation whose record is lost.
 fn is_our_unit(path: &Path) -> bool {
-    read_limited(path, MOST_UNIT).is_ok_and(|there| there.starts_with(units::HEADER.as_bytes()))
+    begins_with(path, units::HEADER)
+}
+
+fn begins_with(path: &Path, header: &str) -> bool {
+    read_limited(path, MOST_FILE).is_ok_and(|there| there.starts_with(header.as_bytes()))
 }
 
 /// Whether units are there that an installation has written.
@@ -273,6 +278,7 @@ fn plan_below(root: &Path, wish: &Wish, found: Option<&InstallRecord>) -> Vec<De
         rest.push(Deed::Program(at(&wish.binary)));
         let link = |name: &&str| Deed::Link { at: at(&wish.binary.with_file_name(name)), target: "banger".into() };
         rest.extend(LINKS.iter().map(link));
+        rest.extend(completions(at));
     }
     let units = units::rendered(&wish.binary, &wish.owner);
     rest.extend(units.into_iter().map(|unit| Deed::File { path: at(&unit.path), text: unit.text }));
@@ -295,11 +301,23 @@ fn plan_below(root: &Path, wish: &Wish, found: Option<&InstallRecord>) -> Vec<De
     folder.into_iter().chain([record]).chain(rest).collect()
 }
 
+/// What has shells complete, each behind the folders that may be missing. A package brings its own.
+fn completions(at: impl Fn(&Path) -> PathBuf) -> Vec<Deed> {
+    let mut deeds: Vec<Deed> = Vec::new();
+    for shell in Shell::ALL {
+        let folders = shell.folders().into_iter().map(|folder| Deed::Folder(at(&folder)));
+        let file = Deed::File { path: at(&shell.folder().join(shell.file())), text: shell.script("banger") };
+        let missing: Vec<Deed> = folders.chain([file]).filter(|deed| !deeds.contains(deed)).collect();
+        deeds.extend(missing);
+    }
+    deeds
+}
+
 /// What only an installation can have left.
 fn is_left(deed: &Deed) -> bool {
     match deed {
         Deed::Link { at, target } => std::fs::read_link(at).is_ok_and(|there| there == *target),
-        Deed::File { path, .. } => is_our_unit(path),
+        Deed::File { path, text } => is_our_unit(path) || begins_with(path, text.lines().next().unwrap_or_default()),
         Deed::Folder(_) | Deed::Program(_) => false,
     }
 }
@@ -337,14 +355,16 @@ mod tests {
         Done::default().make(&deeds).expect("made");
         let record = record_of(root.path());
         assert_eq!((record.owner.as_str(), record.uid, record.binary.as_path()), ("alice", 1000, Path::new(BINARY)));
-        assert_eq!(record.made.len(), 2 + 3 + 4, "{:?}", record.made);
+        assert_eq!(record.made.len(), 2 + 3 + 4 + 10, "{:?}", record.made);
         for path in record.made.iter().rev() {
             deeds::remove(path).expect("removed");
         }
         for folder in ["etc/systemd/system", "usr/local/bin"] {
             assert_eq!(std::fs::read_dir(root.path().join(folder)).expect("listed").count(), 0, "{folder}");
         }
-        assert!(!root.path().join("etc/banger").exists());
+        for folder in ["etc/banger", "etc/fish", "usr/local/share"] {
+            assert!(!root.path().join(folder).exists(), "{folder}");
+        }
     }
 
     #[test]
@@ -403,8 +423,9 @@ mod tests {
         let deeds = plan_below(root.path(), &wish(BINARY), None);
         assert_eq!(deeds.iter().find_map(|deed| in_the_way(deed, None)), None);
         Done::default().make(&deeds).expect("made");
-        let kept = ["etc/banger", "usr/local/bin/banger"].map(|name| root.path().join(name));
-        let expected: Vec<_> = first.made.into_iter().filter(|path| !kept.contains(path)).collect();
+        // A binary and a folder may be somebody else's by now.
+        let may_be_anothers = |path: &PathBuf| path.is_dir() || path.ends_with("usr/local/bin/banger");
+        let expected: Vec<_> = first.made.into_iter().filter(|path| !may_be_anothers(path)).collect();
         assert_eq!(record_of(root.path()).made, expected);
     }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+/// What has shells complete.
+pub mod completions;
 /// Making and taking back files, so that a failure leaves what was there.
 mod deeds;
 /// What is wrong with this host.

@@ -5,6 +5,8 @@
 //! argh lists a command's whole description in its group's help, so descriptions are one line and
 //! the rest of a page stands in notes and examples.
 
+mod aliases;
+mod completion;
 mod create;
 mod daemon;
 mod egress;
@@ -30,6 +32,8 @@ use super::listing::Form;
 use super::remote::Machine;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 
+pub use aliases::{Aliases, Inserted, expand, is_built_in, may_be_meant};
+pub use completion::Completion;
 pub use create::{VmFlags, VmRun};
 pub use daemon::DaemonCommand;
 pub use egress::{Allow, EgressFlags};
@@ -38,6 +42,7 @@ pub use kernel::{KernelCommand, KernelImport, KernelList};
 pub use lifecycle::VmSet;
 pub use mcp::Mcp;
 pub use pages::{Page, pages};
+pub use rewrite::{ALIASES, HELP, takes_guest_command};
 pub use secret::{AskedSecret, Source};
 pub use ssh_config::SshConfig;
 pub use system::{SystemCommand, SystemGroup};
@@ -117,6 +122,7 @@ pub enum Command {
     Update(Update),
     Doctor(Doctor),
     SshConfig(SshConfig),
+    Completion(Completion),
     Schema(Schema),
     Mcp(Mcp),
     Version(Version),
@@ -285,12 +291,51 @@ pub struct Schema {
     pub command: Vec<String>,
 }
 
-/// Understands `arguments` of a program called `name`: `banger-vm-run` is `banger vm run`.
-pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Parsed, Usage> {
-    let top = Top::get_args_info();
-    let mut words = words_of_name(name, &top);
-    words.extend(arguments);
-    let line = rewrite::read(&top, words)?;
+/// All commands and flags, as data.
+pub fn table() -> CommandInfoWithArgs {
+    Top::get_args_info()
+}
+
+/// What was typed, with what an alias stands for in its place.
+pub struct Typed {
+    /// The words, those of the program's name among them: `banger-vm-run` is `banger vm run`.
+    pub words: Vec<OsString>,
+    aliases: Result<Aliases, String>,
+}
+
+impl Typed {
+    /// `arguments` of a program called `name`. `load` is asked for the aliases where one may be meant.
+    pub fn read<E: std::fmt::Display>(
+        name: &str,
+        arguments: Vec<OsString>,
+        load: impl FnOnce() -> Result<Aliases, E>,
+    ) -> Self {
+        let top = table();
+        let mut words = words_of_name(name, &top);
+        words.extend(arguments);
+        if !may_be_meant(&top, name, &words) {
+            return Self { words, aliases: Ok(Aliases::new()) };
+        }
+        let aliases = load().map_err(|reason| reason.to_string());
+        if let Ok(known) = &aliases {
+            expand(&top, name, &mut words, known);
+        }
+        Self { words, aliases }
+    }
+
+    /// Understands it. Why the aliases cannot be had is said only when nothing else is meant.
+    pub fn parse(self) -> Result<Parsed, Usage> {
+        let for_guest = self.words.iter().any(|word| word == "--");
+        match self.aliases {
+            Ok(aliases) => understand(&table(), self.words, &aliases),
+            Err(reason) => understand(&table(), self.words, &Aliases::new())
+                .map_err(|_| Usage::new(reason, &[]).before_guest_command(for_guest)),
+        }
+    }
+}
+
+fn understand(top: &CommandInfoWithArgs, words: Vec<OsString>, aliases: &Aliases) -> Result<Parsed, Usage> {
+    let line = rewrite::read(top, words, aliases)?;
     let borrowed: Vec<&str> = line.words.iter().map(String::as_str).collect();
     match Top::from_args(&["banger"], &borrowed) {
         Ok(top) => chosen(top, line),
@@ -299,9 +344,14 @@ pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Parsed, Usage> {
     }
 }
 
+/// The same where there are no aliases.
+pub fn parse(name: &str, arguments: Vec<OsString>) -> Result<Parsed, Usage> {
+    Typed::read(name, arguments, || Ok::<_, std::convert::Infallible>(Aliases::new())).parse()
+}
+
 /// The command that the program's name is. `banger-0.1.0` and `banger-x86_64` are files of a release,
 /// so only a name that begins with a command counts.
-fn words_of_name(name: &str, top: &CommandInfoWithArgs) -> Vec<OsString> {
+pub fn words_of_name(name: &str, top: &CommandInfoWithArgs) -> Vec<OsString> {
     let words: Vec<&str> = name.strip_prefix("banger-").map(|command| command.split('-').collect()).unwrap_or_default();
     let is_command = words.first().is_some_and(|first| top.commands.iter().any(|c| c.name == *first));
     if is_command { words.into_iter().map(OsString::from).collect() } else { Vec::new() }

@@ -1,5 +1,5 @@
-//! All pages of help as data, for what is written of them beside the binary: man pages and
-//! completions (`release/papers`). The binary itself calls nothing here.
+//! All pages of help as data, for what is written of them beside the binary: man pages
+//! (`release/papers`). The binary itself calls nothing here.
 
 use std::ffi::OsString;
 

@@ -9,11 +9,15 @@ use std::os::unix::ffi::OsStrExt;
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
 use super::super::manner;
+use super::aliases::Aliases;
 use super::usage::{Usage, nearest};
 use crate::ssh::quote;
 
 /// Other words for a command.
 pub const ALIASES: [(&str, &str); 2] = [("ls", "list"), ("rm", "delete")];
+
+/// Before the words of a command, or in the place of a group's: the page.
+pub const HELP: &str = "help";
 
 /// Commands that take `-- CMD` for the guest.
 const WITH_GUEST_COMMAND: [&[&str]; 3] = [&["vm", "run"], &["vm", "ssh"], &["vm", "exec"]];
@@ -44,12 +48,19 @@ impl Line {
     }
 }
 
-/// Makes `arguments` plain.
-pub fn read(top: &CommandInfoWithArgs, arguments: Vec<OsString>) -> Result<Line, Usage> {
+/// Whether the command takes `-- CMD` for the guest.
+pub fn takes_guest_command(path: &[&str]) -> bool {
+    WITH_GUEST_COMMAND.contains(&path)
+}
+
+/// Makes `arguments` plain; `aliases` may be meant where nothing is.
+pub fn read(top: &CommandInfoWithArgs, arguments: Vec<OsString>, aliases: &Aliases) -> Result<Line, Usage> {
     let (typed, rest) = split(arguments);
     let mut line = Line::default();
     let whole = (rest.is_none()).then(|| typed.clone());
     let mut reader = Reader {
+        top,
+        aliases,
         at: top,
         line: &mut line,
         help: false,
@@ -67,7 +78,7 @@ pub fn read(top: &CommandInfoWithArgs, arguments: Vec<OsString>) -> Result<Line,
         (Some(at), None) if reader.has_unknown_letters && whole.is_some() => Some(at),
         (_, at) => at,
     };
-    let for_guest = WITH_GUEST_COMMAND.contains(&line.path.as_slice());
+    let for_guest = takes_guest_command(&line.path);
     if let (Some(whole), Some(at), true, false) = (whole, for_guest_at, for_guest, help) {
         return Err(without_dashes(&line.path, &whole, at));
     }
@@ -160,6 +171,8 @@ fn looks_like_path(word: &str) -> bool {
 }
 
 struct Reader<'a, 'l> {
+    top: &'a CommandInfoWithArgs,
+    aliases: &'a Aliases,
     at: &'a CommandInfoWithArgs,
     line: &'l mut Line,
     help: bool,
@@ -188,7 +201,7 @@ impl Reader<'_, '_> {
         let count = words.len();
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
-            let before_commands = self.line.path.is_empty() && word == "help";
+            let before_commands = !self.at.commands.is_empty() && word == HELP;
             if before_commands || word == "-h" || word == "--help" {
                 self.help = true;
             } else if word.len() > 1 && word.starts_with('-') {
@@ -227,12 +240,20 @@ impl Reader<'_, '_> {
                 Ok(())
             }
             None => {
-                let known = at.commands.iter().map(|c| c.name).chain(ALIASES.iter().map(|(alias, _)| *alias));
                 let message = format!("`{}` has no command {word:?}", with_program(&self.line.path));
-                let meant = deeper(at, canonical).or_else(|| nearest(word, known).map(str::to_owned));
-                Err(Usage::new(message, &self.line.path).suggest(meant.as_deref()))
+                Err(Usage::new(message, &self.line.path).suggest(self.meant(word, canonical).as_deref()))
             }
         }
+    }
+
+    /// What was probably meant by a word that is no command here.
+    fn meant(&self, word: &str, canonical: &str) -> Option<String> {
+        let known = self.at.commands.iter().map(|c| c.name).chain(ALIASES.iter().map(|(alias, _)| *alias));
+        if !self.line.path.is_empty() {
+            return nearest(word, known).map(str::to_owned).or_else(|| deeper(self.top, canonical));
+        }
+        let own = self.aliases.keys().map(|name| name.as_str());
+        deeper(self.top, canonical).or_else(|| nearest(word, known.chain(own)).map(str::to_owned))
     }
 
     fn flag(&mut self, word: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), Usage> {

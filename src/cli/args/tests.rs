@@ -107,6 +107,14 @@ fn a_name_that_is_no_command_is_plain_banger() {
 fn a_slip_is_answered_with_the_nearest_word() {
     for (words, meant) in [
         (&["vm", "lst"][..], "`list`"),
+        (&["vm", "rnu"], "`run`"),
+        (&["vm", "shh"], "`ssh`"),
+        (&["vm", "pull"], "`image pull`"),
+        (&["vm", "workspace", "exprot"], "`export`"),
+        (&["image", "cache", "prnue"], "`prune`"),
+        (&["help", "doctro"], "`doctor`"),
+        (&["kernel", "import", "--hsot"], "`--host`"),
+        (&["ps", "--josn"], "`--json`"),
         (&["vn", "run"], "`vm`"),
         (&["vm", "run", "--nmae", "x"], "`--name`"),
         (&["vm", "run", "--disk", "1G"], "`--disk-size`"),
@@ -169,11 +177,43 @@ fn a_forgotten_double_dash_is_put_where_it_belongs() {
 
 #[test]
 fn help_before_a_command_is_its_page() {
-    for words in [&["vm", "run"][..], &["vm"], &["kernel", "import"], &[]] {
-        let page = parse_words(&[words, &["--help"]].concat()).expect("a page");
-        assert_eq!(parse_words(&[&["help"], words].concat()).expect("a page"), page, "{words:?}");
+    for Page { path, .. } in pages() {
+        let page = parse_words(&[path.as_slice(), &["--help"]].concat()).expect("a page");
+        assert_eq!(parse_words(&[&["help"], path.as_slice()].concat()).expect("a page"), page, "{path:?}");
+        let Some((own, group)) = path.split_last() else { continue };
+        assert_eq!(parse_words(&[group, &["help", *own]].concat()).expect("a page"), page, "{path:?}");
     }
     assert!(refused(&["help", "vm", "lst"]).message.contains("`list`"));
+}
+
+fn with_aliases(name: &str, words: &[&str], aliases: Result<&[(&str, &str)], &str>) -> Result<Parsed, Usage> {
+    let one = |(name, text): &(&str, &str)| {
+        (name.to_string().try_into().expect("a name"), text.to_string().try_into().expect("an alias"))
+    };
+    let known = aliases.map(|all| all.iter().map(one).collect::<Aliases>()).map_err(str::to_owned);
+    Typed::read(name, words.iter().map(OsString::from).collect(), || known).parse()
+}
+
+#[test]
+fn an_alias_is_what_it_stands_for() {
+    let known = Ok(&[("t", "vm run --rm"), ("ps", "vm delete"), ("stat", "vm stats")][..]);
+    let plain = parse_words(&["vm", "run", "--rm", "--", "true"]);
+    assert_eq!(with_aliases("banger", &["t", "--", "true"], known), plain);
+    assert_eq!(with_aliases("t", &["--", "true"], known), plain);
+    assert_eq!(with_aliases("banger", &["ps"], known), parse_words(&["ps"]));
+    assert_eq!(with_aliases("banger", &["help", "t"], known), parse_words(&["vm", "run", "--help"]));
+    assert!(with_aliases("banger", &["stta"], known).expect_err("unknown").message.contains("did you mean `stat`"));
+}
+
+#[test]
+fn a_wrong_configuration_is_in_nobodys_way_but_an_aliass() {
+    let broken = Err("config.toml:1: no");
+    for words in [&["ps"][..], &["--help"], &["--version"], &["vm", "run", "--", "t"]] {
+        assert_eq!(with_aliases("banger", words, broken), parse_words(words), "{words:?}");
+        assert_eq!(with_aliases("banger-x86_64", words, broken), parse_words(words), "{words:?}");
+    }
+    let refused = with_aliases("banger", &["t", "--", "true"], broken).expect_err("unknown");
+    assert_eq!((refused.message.as_str(), refused.guest_command), ("config.toml:1: no", true));
 }
 
 #[test]

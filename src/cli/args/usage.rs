@@ -43,8 +43,7 @@ impl Usage {
 /// The nearest of `known` that could be a slip of `typed`, or be its beginning.
 pub fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let begins = |name: &str| typed.trim_start_matches('-').len() > 1 && name.starts_with(typed);
-    // Swapped letters are the commonest slip and count two steps: of two that are as near, the one
-    // with the same letters is meant.
+    // Of two that are as near, the one with the same letters is meant.
     let rank = |name: &'a str| (!begins(name), distance(typed, name), letters(typed) != letters(name), name);
     let (unlike, steps, _, name) = known.map(rank).min()?;
     (!unlike || steps <= (typed.chars().count() / 3).max(1)).then_some(name)

@@ -2,6 +2,7 @@
 
 mod agent;
 mod catalogue;
+mod completion;
 mod copy;
 mod daemon;
 mod doctor;
@@ -57,6 +58,7 @@ pub fn run(invocation: Invocation) -> Result<u8, Failure> {
         Command::Doctor(doctor) => return doctor::doctor(&doctor),
         Command::Mcp(asked) => return super::mcp::serve(&asked),
         Command::SshConfig(asked) => ssh_config::ssh_config(&asked)?,
+        Command::Completion(asked) => completion::completion(asked.shell)?,
         Command::Schema(asked) => super::render::json(&super::schema::schema(&asked.command)?)?,
         Command::Version(version) => version::version(version.json)?,
     }

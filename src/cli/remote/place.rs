@@ -27,6 +27,7 @@ pub fn place(command: &Command) -> Place {
         Command::Version(_) => Place::Asked,
         Command::Schema(_) => Place::Own("it is what this build prints"),
         Command::SshConfig(_) => Place::Own("it is about the ssh of this machine"),
+        Command::Completion(_) => Place::Own("it is about the shell of this machine"),
     }
 }
 
