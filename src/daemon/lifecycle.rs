@@ -48,6 +48,25 @@ pub(super) async fn restart(daemon: &Arc<Daemon>, op: &Op, name: &VmName) -> Res
     reach_in_turn(daemon, &op.to_its_end(), &vm.id, &[Wanted::Stopped, Wanted::Running]).await
 }
 
+/// Shuts the VM down for a `reason` of banger's own, unless `still` does not hold any more when its turn has come.
+/// Whether that was done.
+pub(super) async fn stop_because(
+    daemon: &Arc<Daemon>,
+    id: &VmId,
+    reason: String,
+    still: impl FnOnce(&VmRecord) -> bool,
+) -> Result<bool, Fault> {
+    let (machine, op) = (daemon.machine(id), Op::background());
+    let _come = machine.come(Wanted::Stopped, op.cancel.clone());
+    let _turn = machine.turn.lock().await;
+    let Some(vm) = look(daemon, id).await?.filter(still) else { return Ok(false) };
+    machine.set_stop_reason(Some(reason));
+    let stopped = reach_locked(daemon, &op, &vm.id, Wanted::Stopped).await;
+    // Of a stop that failed.
+    machine.set_stop_reason(None);
+    stopped.map(|_| true)
+}
+
 /// Deletes the VM unless it runs, boots, or is being made: what was true when somebody looked need
 /// not be true any more.
 pub(super) async fn delete_idle(daemon: &Arc<Daemon>, op: &Op, name: &VmName) -> Result<(), Fault> {

@@ -41,7 +41,7 @@ pub use ssh_config::SshConfig;
 pub use system::{SystemCommand, SystemGroup};
 pub use update::Update;
 pub use usage::{Usage, nearest};
-pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
+pub use vm::{ListFlags, Tail, VmAttach, VmCommand, VmExec, VmLogs, VmQuestion};
 pub use wish::{ImageWish, PullSource};
 pub use workspace::{WorkspaceCommand, WorkspaceExport, WorkspacePrepare};
 

@@ -76,7 +76,7 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Create(create) => vms::create(&create.flags(), !create.no_start)?,
         VmCommand::List(list) => list::list(&ListFlags { all: true, form: list.form() })?,
         VmCommand::Show(show) => list::show(&VmQuestion { name: show.name, json: show.json })?,
-        VmCommand::Logs(logs) => logs::logs(&logs.name, logs.follow)?,
+        VmCommand::Logs(logs) => logs::logs(&logs)?,
         VmCommand::Start(start) => vms::start(start.names)?,
         VmCommand::Stop(stop) => vms::stop(stop.names, false)?,
         VmCommand::Restart(restart) => vms::restart(restart.names)?,
