@@ -28,6 +28,12 @@ pub(super) async fn reach_in_turn(
     let of = |goal: &Wanted| (*goal, if goal.is_making() { op.clone() } else { op.to_its_end() });
     let goals: Vec<(Wanted, Op)> = goals.iter().map(of).collect();
     let _come: Vec<_> = goals.iter().map(|(goal, op)| machine.come(*goal, op.cancel.clone())).collect();
+    if machine.turn.try_lock().is_none()
+        && let Some((_, op)) = goals.first()
+    {
+        op.stage("waiting for another command");
+        op.waits_for("it is at work on the same VM");
+    }
     let turn = machine.turn.lock();
     let _turn = match goals.first() {
         Some((Wanted::Running, op)) => op.unless_cancelled(turn).await.ok_or_else(Op::cancelled)?,

@@ -4,7 +4,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::create::vcpus;
 use super::egress::{Allow, on_or_off};
-use crate::model::{IdleStop, Lifetime, Mib, Reach, VmChange, VmName};
+use crate::model::{IdleStop, Lifetime, Mib, Reach, TimeSpan, VmChange, VmName};
 
 /// `vm restart`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -29,15 +29,18 @@ pub struct VmRestart {
     subcommand,
     name = "wait",
     description = "wait until VMs do not run any more",
-    usage = "NAME... [--json]",
+    usage = "NAME... [--timeout TIME] [--json]",
     help_triggers("-h", "--help"),
-    example = "banger vm wait box && banger vm delete box",
-    note = "Prints each as it ends: its state and why. It ends at once for a VM that does\nnot run."
+    example = "banger vm wait box && banger vm delete box\nbanger vm wait --timeout 10m box || echo still there",
+    note = "Prints each as it ends: its state and why. It ends at once for a VM that does\nnot run. Exits with 0 when all have ended, however; 124 when the time is over\nbefore that. One that boots is waited for: `vm create` and `vm start` return\nwhen it answers."
 )]
 pub struct VmWait {
     /// the VMs
     #[argh(positional, arg_name = "name")]
     pub names: Vec<VmName>,
+    /// wait no longer than this: 90s, 10m, 2h
+    #[argh(option, arg_name = "time")]
+    pub timeout: Option<TimeSpan>,
     /// print JSON
     #[argh(switch)]
     pub json: bool,

@@ -34,7 +34,7 @@ pub use daemon::DaemonCommand;
 pub use egress::{Allow, EgressFlags};
 pub use image::{CacheCommand, ImageCommand, ImageList, ImagePull, ImageRegister};
 pub use kernel::{KernelCommand, KernelImport, KernelList};
-pub use lifecycle::VmSet;
+pub use lifecycle::{VmSet, VmWait};
 pub use pages::{Page, pages};
 pub use secret::{AskedSecret, Source};
 pub use ssh_config::SshConfig;

@@ -84,7 +84,7 @@ fn vm(command: VmCommand, guest_command: Option<Vec<std::ffi::OsString>>) -> Res
         VmCommand::Hosts(_) => list::hosts()?,
         VmCommand::Egress(asked) => egress::egress(&asked.name, asked.json)?,
         VmCommand::Kill(kill) => vms::stop(kill.names, true)?,
-        VmCommand::Wait(wait) => wait::wait(wait.names, wait.json)?,
+        VmCommand::Wait(wait) => wait::wait(wait)?,
         VmCommand::Prune(prune) => prune::prune(prune.force)?,
         VmCommand::Delete(delete) => vms::delete(delete.names)?,
         VmCommand::Ping(q) => agent::ask(&VmQuestion { name: q.name, json: q.json }, AgentQuestion::Ping)?,
