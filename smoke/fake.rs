@@ -77,6 +77,7 @@ fn ask(world: &World, name: &str, fail: FakeFailure) -> Result<(), banger::proto
         ports: Vec::new(),
         secrets: Vec::new(),
         environment: Vec::new(),
+        idle_stop: None,
     };
     let request =
         OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, values: vec![], fail: Some(fail) };

@@ -1,5 +1,7 @@
 //! What happens inside guests.
 
+use std::time::Duration;
+
 use crate::exec::BOOT;
 use crate::world::World;
 
@@ -102,4 +104,42 @@ pub fn serial_log_is_bounded(world: &World) {
     assert!((1..=BOUND).contains(&size), "the serial log has {size} bytes");
     let shown = world.banger(&["vm", "logs", "box"]).output().ok();
     assert!(shown.text().contains("the-last-line"), "the newest lines are lost");
+    its_lines_have_times(world);
+}
+
+/// Since a time, by its length and as such; the last lines; and both while it grows.
+fn its_lines_have_times(world: &World) {
+    let logs = |flags: &[&str]| world.banger(&[&["vm", "logs", "box"], flags].concat()).limit(30).output().ok().text();
+    let say = |text: &str| {
+        world.guest("box", &["sh", "-c", &format!("echo {text} >/dev/console")]).output().ok();
+    };
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock").as_secs();
+    // Marks are a second apart.
+    std::thread::sleep(Duration::from_secs(3));
+    let later = now();
+    say("said-later");
+    let since = banger_timestamp(world, later);
+    for flags in [["--since", &since], ["--since", &later.to_string()], ["--since", "2s"]] {
+        let shown = logs(&flags);
+        assert!(shown.contains("said-later") && !shown.contains("the-last-line"), "{flags:?}: {shown}");
+    }
+    let shown = logs(&["--since", "10m"]);
+    assert!(shown.contains("the-last-line") && shown.contains("said-later"), "{} bytes", shown.len());
+    assert_eq!(logs(&["--since", "2100-01-01T00:00:00Z"]), "");
+    assert_eq!(logs(&["-n", "1"]).trim(), "said-later");
+    assert_eq!(logs(&["--tail", "1", "--since", "10m"]).trim(), "said-later");
+    assert_eq!(logs(&["-n", "0"]), "");
+    let following = world.banger(&["vm", "logs", "-f", "--since", &since, "-n", "5", "box"]).spawn();
+    following.wait_for_output("said-later");
+    say("said-last");
+    following.wait_for_output("said-last");
+    following.signal(rustix::process::Signal::INT);
+    let seen = following.wait().ends(130).text();
+    assert!(!seen.contains("the-last-line"), "{seen}");
+    world.banger(&["vm", "logs", "--since", "yesterday", "box"]).output().ends(2).refuses(&["is no time", "10m"]);
+}
+
+/// As `date` writes it.
+fn banger_timestamp(world: &World, seconds: u64) -> String {
+    world.tool("date", &["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%SZ"]).output().ok().text()
 }

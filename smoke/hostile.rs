@@ -101,6 +101,7 @@ fn spec() -> VmSpec {
         ports: Vec::new(),
         secrets: Vec::new(),
         environment: Vec::new(),
+        idle_stop: None,
     }
 }
 

@@ -213,6 +213,7 @@ pub fn without_room(world: &World) {
         ports: Vec::new(),
         secrets: Vec::new(),
         environment: Vec::new(),
+        idle_stop: None,
     };
     let request =
         OwnerRequest::CreateVm { spec, start: false, ephemeral: false, ttl: None, values: vec![], fail: None };

@@ -69,6 +69,8 @@ mod fuzz;
 mod guests;
 /// What hostile and mistaken callers are told.
 mod hostile;
+/// VMs that nobody uses.
+mod idle;
 /// Kernels and images.
 mod images;
 /// A system install.
@@ -99,6 +101,8 @@ mod publishing;
 mod reboot;
 /// A kernel and an image of our own.
 mod recipes;
+/// Paths of the caller's folder.
+mod relative;
 /// Another machine's daemon.
 mod remote;
 /// A host whose names systemd-resolved resolves.
@@ -229,6 +233,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::new("image_of_one_program", 180, small_images::one_program_only),
     Scenario::new("grows_for_real", 300, lifecycle::grows_for_real),
     Scenario::new("logs_bounded", 240, guests::serial_log_is_bounded),
+    Scenario::new("idle_stop", 180, idle::is_stopped),
+    Scenario::new("relative_paths", 180, relative::paths_are_of_the_callers_folder),
     Scenario::new("guest_floods", 400, floods::are_bounded),
     Scenario::new("survives_daemon_restart", 240, daemons::vms_survive_a_killed_daemon),
     Scenario::new("survives_host_reboot", 240, reboot::vms_survive_a_reboot),

@@ -468,7 +468,7 @@ pub fn judges_rightly() {
         r#"2 mount("tmpfs", "/sys", "tmpfs", MS_NOSUID, "mode=0755,size=1m") = 0"#,
         r#"2 mkdir("/sys/proc", 0777) = 0"#,
         r#"2 pivot_root(".", ".") = 0"#,
-        r#"2 execve("/proc/self/fd/3", ["banger-console", "21", "23"], 0x7f /* 0 vars */) = 0"#,
+        r#"2 execve("/proc/self/fd/3", ["banger-console", "20", "21", "23"], 0x7f /* 0 vars */) = 0"#,
     ];
     assert_eq!(judged(&[&helper[..], &stage, &becomes].concat()), [""; 0]);
     let jail = [

@@ -99,6 +99,7 @@ fn row(number: u64) -> VmRecord {
         ports: Vec::new(),
         secrets: Vec::new(),
         environment: Vec::new(),
+        idle_stop: None,
     };
     let now = banger::os::clock::unix_seconds();
     let new = VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Qemu, Accel::Tcg, now);

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use super::interrupt::{Interrupts, Waited, wait_readable};
 use super::remote;
+use super::render;
 use super::report::Failure;
+use super::slow::SILENCE;
 use crate::host::install::restart_command;
 use crate::model::OpId;
 use crate::os::{random, socket};
@@ -76,7 +78,16 @@ impl Channel {
     /// Says hello and hears it, whatever is spoken there.
     pub fn meet(&mut self) -> Result<Hello, Failure> {
         self.send(&Hello::ours(), &[])?;
-        self.receive(Some(if self.lost.is_some() { FAR_HELLO_LIMIT } else { HELLO_LIMIT }))
+        let limit = if self.lost.is_some() { FAR_HELLO_LIMIT } else { HELLO_LIMIT };
+        match wait_readable(self.socket.as_fd(), self.interrupts.as_deref(), Some(SILENCE)) {
+            Ok(Waited::TimedOut) => {
+                render::note(&format!("still waiting for the {}: it may be being restarted", self.peer));
+            }
+            Ok(Waited::Signal(signal)) => return Err(Failure::Signalled(signal)),
+            // What is wrong with the socket is said by whoever reads it.
+            Ok(Waited::Readable) | Err(_) => {}
+        }
+        self.receive(Some(limit.saturating_sub(SILENCE)))
     }
 
     /// Says hello and hears it; refuses another protocol.

@@ -28,6 +28,7 @@ mod report;
 mod resolve;
 mod schema;
 mod secrets;
+mod slow;
 mod spawn;
 mod table;
 mod views;

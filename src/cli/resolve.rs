@@ -9,7 +9,7 @@ use crate::host::facts::Facts;
 use crate::host::paths::Paths;
 use crate::model::choice::VmmChoice;
 use crate::model::egress::Grant;
-use crate::model::{Egress, ImageName, KernelName, Limits, Mib, Reach, Secret, VmName, VmSpec};
+use crate::model::{Egress, IdleStop, ImageName, KernelName, Limits, Mib, Reach, Secret, VmName, VmSpec};
 use crate::os::random;
 use crate::protocol::owner::VmDefaults;
 use crate::protocol::{Fault, FaultKind};
@@ -83,6 +83,7 @@ pub fn spec(flags: &VmFlags, defaults: &VmDefaults, config: &Config) -> Result<V
         ports: flags.ports.clone(),
         secrets: secrets::named(&flags.secrets),
         environment: environment::variables(&flags.environment)?,
+        idle_stop: flags.idle_stop.map_or(config.vm_defaults.idle_stop, IdleStop::span),
     };
     spec.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     Ok(spec)
@@ -217,6 +218,7 @@ mod tests {
             ports: Vec::new(),
             secrets: Vec::new(),
             environment: Vec::new(),
+            idle_stop: None,
         };
         let vmm = VmmChoice { kind: VmmKind::Qemu, accel: Accel::Tcg, reason: String::new() };
         assert_eq!(spec_line(&spec, &vmm), "spec: 2 vcpu | 2048 MiB | 8G disk | qemu/tcg");

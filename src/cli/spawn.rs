@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::interrupt::{Waited, wait_readable};
 use super::report::Failure;
+use crate::host::paths::Environment;
 use crate::os::accounts::Account;
 use crate::os::child::{Credentials, spawn_as};
 use crate::protocol::{Fault, FaultKind};
@@ -48,6 +49,7 @@ pub fn start_daemon(name: &str, arguments: &[String], log: &Log) -> Result<(), F
         .arg0(name)
         .args(arguments)
         .current_dir("/")
+        .envs(Environment::current().variables())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log_file)
@@ -107,6 +109,7 @@ pub fn run_as(account: &Account, words: &[&str]) -> Result<u8, Failure> {
     let failed = |e: io::Error| Failure::from(Fault::failed(format!("cannot run as {}", account.name), &e));
     let mut command = Command::new(SELF);
     command.arg0("banger").args(words).current_dir("/").env_clear().envs(environment_of(account));
+    command.envs(Environment::current().variables());
     let status = spawn_as(&mut command, &Credentials::of(account)).and_then(|mut child| child.wait());
     let status = status.map_err(failed)?;
     Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(FaultKind::OperationFailed.exit_code()))

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::image::catalogue::Entry;
 use crate::model::image::{ImageRecord, KernelRecord};
-use crate::model::{InitMode, KernelName, ObjectId, Reach, Secret, VmRecord, VmState, Workspace};
+use crate::model::{InitMode, KernelName, ObjectId, Reach, Secret, TimeSpan, VmRecord, VmState, Workspace};
 use crate::os::logger::timestamp;
 use crate::protocol::owner::Overview;
 
@@ -38,6 +38,7 @@ pub struct VmView<'a> {
     created_at: String,
     started_at: Option<String>,
     expires_at: Option<String>,
+    idle_stop_seconds: Option<u64>,
 }
 
 impl<'a> From<&'a VmRecord> for VmView<'a> {
@@ -67,6 +68,7 @@ impl<'a> From<&'a VmRecord> for VmView<'a> {
             created_at: timestamp(vm.created_at),
             started_at: vm.started_at.map(timestamp),
             expires_at: vm.expires_at.map(timestamp),
+            idle_stop_seconds: vm.spec.idle_stop.map(TimeSpan::seconds),
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::host::choose::{DEFAULT_IMAGE, DEFAULT_KERNEL, choose_vmm, default_siz
 use crate::host::facts::Facts;
 use crate::model::choice::{Accel, VmmChoice, VmmKind};
 use crate::model::plan::Wanted;
-use crate::model::{VmName, VmRecord, VmState, Workspace};
+use crate::model::{Since, VmName, VmRecord, VmState, Workspace};
+use crate::os::clock::unix_nanos;
 use crate::os::socket::Peer;
 use crate::protocol::guest::GuestRequest;
 use crate::protocol::hello::BUILD;
@@ -70,7 +71,7 @@ pub(super) async fn answer(
         OwnerRequest::Egress { name } => plain(OwnerReply::Egress(Box::new(egress::report(d, &op, &name).await?))),
         OwnerRequest::ShowVm { name } => plain(OwnerReply::Vm(Box::new(d.vm(&name).await?))),
         OwnerRequest::OpenShell { name, carriers } => shells::open(d, &op, &name, &carriers).await,
-        OwnerRequest::OpenConsole { name } => open_console(d, &name).await,
+        OwnerRequest::OpenConsole { name, since } => open_console(d, &name, since).await,
         OwnerRequest::AskAgent { name, question } => ask_agent(d, &op, &name, question).await,
         OwnerRequest::ListImages => plain(OwnerReply::Images(d.stored(|s| s.images()).await?)),
         OwnerRequest::DeleteImage { name } => done(catalogue::delete_image(d, &op, name).await),
@@ -216,17 +217,39 @@ pub(super) async fn running(daemon: &Daemon, name: &VmName) -> Result<VmRecord, 
     Err(fault.cause(format!("it is {}", vm.state)).hint(format!("banger vm start {name}")))
 }
 
-async fn open_console(daemon: &Arc<Daemon>, name: &VmName) -> Outcome {
+async fn open_console(daemon: &Arc<Daemon>, name: &VmName, since: Option<Since>) -> Outcome {
     let vm = daemon.vm(name).await?;
-    let path = VmFiles::new(&daemon.paths.vms(), &vm.id).console();
-    match unblock(move || File::open(path)).await {
-        Ok(file) => Ok((OwnerReply::Console, vec![file.into()])),
+    let files = VmFiles::new(&daemon.paths.vms(), &vm.id);
+    let path = files.console();
+    let file = match unblock(move || File::open(path)).await {
+        Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Err(Fault::new(FaultKind::NotFound, format!("VM '{name}' has no console log yet"))
-                .hint(format!("banger vm start {name}")))
+            return Err(Fault::new(FaultKind::NotFound, format!("VM '{name}' has no console log yet"))
+                .hint(format!("banger vm start {name}")));
         }
-        Err(e) => Err(Fault::failed("cannot open the console's log", &e)),
-    }
+        Err(e) => return Err(Fault::failed("cannot open the console's log", &e)),
+    };
+    let start = match since {
+        Some(since) => start_of(files, &file, since.unix_ms(unix_nanos() / 1_000_000), name).await?,
+        None => 0,
+    };
+    Ok((OwnerReply::Console { start }, vec![file.into()]))
+}
+
+/// Where in the console's log that begins which has come since then.
+async fn start_of(files: VmFiles, log: &File, since_ms: u64, name: &VmName) -> Result<u64, Fault> {
+    let failed = |e: std::io::Error| Fault::failed("cannot tell when the console's log was written", &e);
+    let no_times = || {
+        let fault = Fault::new(FaultKind::OperationFailed, format!("the console of VM '{name}' has no times"));
+        fault.cause("an older banger has started it").hint(format!("banger vm restart {name}"))
+    };
+    let marks = match unblock(move || files.read_console_marks()).await {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(no_times()),
+        other => other.map_err(failed)?,
+    };
+    // After the marks: what has come since then stands behind them.
+    let size = log.metadata().map_err(failed)?.len();
+    if marks.is_empty() && size > 0 { Err(no_times()) } else { Ok(marks.start(since_ms, size)) }
 }
 
 async fn ask_agent(daemon: &Arc<Daemon>, op: &Op, name: &VmName, question: AgentQuestion) -> Outcome {

@@ -220,6 +220,11 @@ pub(super) async fn delete_kernel(daemon: &Arc<Daemon>, op: &Op, name: KernelNam
 /// The lock of one image or kernel; whoever waits for it can give up.
 pub(super) async fn take_turn(daemon: &Daemon, op: &Op, what: &str, name: &str) -> Result<MutexGuardArc<()>, Fault> {
     let lock = daemon.making(format!("{what} {name}"));
+    if let Some(turn) = lock.try_lock_arc() {
+        return Ok(turn);
+    }
+    op.stage("waiting for another command");
+    op.waits_for(format!("it makes or removes the same {what}"));
     op.unless_cancelled(lock.lock_arc()).await.ok_or_else(Op::cancelled)
 }
 

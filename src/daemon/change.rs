@@ -5,10 +5,10 @@ use std::sync::Arc;
 use log::info;
 
 use super::operation::Op;
-use super::{Daemon, disks, egress, expiry, lifecycle, reconcile};
+use super::{Daemon, disks, egress, expiry, idle, lifecycle, reconcile};
 use crate::model::{VmChange, VmName, VmRecord};
 use crate::os::clock::unix_seconds;
-use crate::protocol::{Fault, FaultKind};
+use crate::protocol::{Event, Fault, FaultKind};
 
 /// Changes the VM `name`.
 pub(super) async fn set(daemon: &Arc<Daemon>, op: &Op, name: &VmName, change: VmChange) -> Result<VmRecord, Fault> {
@@ -21,6 +21,7 @@ pub(super) async fn set(daemon: &Arc<Daemon>, op: &Op, name: &VmName, change: Vm
         let fault = Fault::new(FaultKind::NotFound, format!("'{grant}' is not granted to VM '{name}'"));
         return Err(fault.hint(format!("banger vm egress {name}")));
     }
+    change.applied_to(&vm.spec).check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     if !change.touches_machine() {
         return write_live(daemon, op, &vm, change).await;
     }
@@ -38,8 +39,6 @@ async fn write_live(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, change: VmChan
     if !change.touches_egress() {
         return write(daemon, op, vm, change).await;
     }
-    let wanted = change.applied_to(&vm.spec);
-    wanted.check().map_err(|e| Fault::of(FaultKind::BadRequest, &e))?;
     let machine = daemon.machine(&vm.id);
     let _turn = op.unless_cancelled(machine.turn.lock()).await.ok_or_else(Op::cancelled)?;
     let vm = write(daemon, op, vm, change).await?;
@@ -58,11 +57,26 @@ async fn grow_disk(daemon: &Arc<Daemon>, vm: &VmRecord, change: &VmChange) -> Re
 }
 
 async fn write(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord, change: VmChange) -> Result<VmRecord, Fault> {
-    let (id, limits, timed) = (vm.id.clone(), daemon.limits(), change.lifetime.is_some());
+    let (id, limits) = (vm.id.clone(), daemon.limits());
+    let (timed, idles) = (change.lifetime.is_some(), change.idle_stop.is_some());
     let vm = daemon.stored(move |s| s.change_vm(&id, &limits, &change, unix_seconds())).await?;
     if timed {
         expiry::watch(daemon, &vm.id, vm.expires_at);
     }
+    if idles {
+        idle::watch(daemon, &vm);
+        warn_of_old_agent(daemon, op, &vm).await;
+    }
     info!("[{}] VM {} ({}) was changed", op.id, vm.spec.name, vm.id);
     Ok(vm)
+}
+
+async fn warn_of_old_agent(daemon: &Arc<Daemon>, op: &Op, vm: &VmRecord) {
+    if vm.spec.idle_stop.is_some() && idle::has_silent_agent(daemon, &vm.id).await {
+        let name = &vm.spec.name;
+        let text = format!(
+            "the agent in VM '{name}' does not say whether it is used: it is not stopped before its next start"
+        );
+        op.tell(Event::Warning { text });
+    }
 }

@@ -18,6 +18,7 @@ pub(super) fn cut_to_size(reply: GuestReply) -> GuestReply {
         GuestReply::Stats(stats) => GuestReply::Stats(stats),
         GuestReply::Shell { channel } => GuestReply::Shell { channel },
         GuestReply::ShellPort { port } => GuestReply::ShellPort { port },
+        GuestReply::Activity(activity) => GuestReply::Activity(activity),
     }
 }
 

@@ -134,6 +134,7 @@ fn asked_for(original: Original, peer: Peer) -> Result<Asked, Fault> {
         ports: Vec::new(),
         secrets: Vec::new(),
         environment: Vec::new(),
+        idle_stop: None,
         ..of.clone()
     };
     let copy_of = Some(Box::new(original));

@@ -28,6 +28,12 @@ pub(super) async fn reach_in_turn(
     let of = |goal: &Wanted| (*goal, if goal.is_making() { op.clone() } else { op.to_its_end() });
     let goals: Vec<(Wanted, Op)> = goals.iter().map(of).collect();
     let _come: Vec<_> = goals.iter().map(|(goal, op)| machine.come(*goal, op.cancel.clone())).collect();
+    if machine.turn.try_lock().is_none()
+        && let Some((_, op)) = goals.first()
+    {
+        op.stage("waiting for another command");
+        op.waits_for("it is at work on the same VM");
+    }
     let turn = machine.turn.lock();
     let _turn = match goals.first() {
         Some((Wanted::Running, op)) => op.unless_cancelled(turn).await.ok_or_else(Op::cancelled)?,
@@ -46,6 +52,25 @@ pub(super) async fn reach_in_turn(
 pub(super) async fn restart(daemon: &Arc<Daemon>, op: &Op, name: &VmName) -> Result<Option<VmRecord>, Fault> {
     let vm = daemon.vm(name).await?;
     reach_in_turn(daemon, &op.to_its_end(), &vm.id, &[Wanted::Stopped, Wanted::Running]).await
+}
+
+/// Shuts the VM down for a `reason` of banger's own, unless `still` does not hold any more when its turn has come.
+/// Whether that was done.
+pub(super) async fn stop_because(
+    daemon: &Arc<Daemon>,
+    id: &VmId,
+    reason: String,
+    still: impl FnOnce(&VmRecord) -> bool,
+) -> Result<bool, Fault> {
+    let (machine, op) = (daemon.machine(id), Op::background());
+    let _come = machine.come(Wanted::Stopped, op.cancel.clone());
+    let _turn = machine.turn.lock().await;
+    let Some(vm) = look(daemon, id).await?.filter(still) else { return Ok(false) };
+    machine.set_stop_reason(Some(reason));
+    let stopped = reach_locked(daemon, &op, &vm.id, Wanted::Stopped).await;
+    // Of a stop that failed.
+    machine.set_stop_reason(None);
+    stopped.map(|_| true)
 }
 
 /// Deletes the VM unless it runs, boots, or is being made: what was true when somebody looked need

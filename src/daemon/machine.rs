@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,12 @@ pub struct Machine {
     fail: Mutex<Option<FakeFailure>>,
     /// Waits for the end of its lifetime; dropped with what is known of the VM.
     alarm: Mutex<Option<Task<()>>>,
+    /// Looks whether it is idle, while it runs and is to be stopped then.
+    idle_watch: Mutex<Option<Task<()>>>,
+    /// How often somebody was let into it since this daemon's start.
+    entries: AtomicU64,
+    /// What will be the reason when it has stopped.
+    stop_reason: Mutex<Option<String>>,
     outward: Mutex<Outward>,
     /// Values of its secrets, from when it was asked for until its files are made.
     values: Mutex<Vec<SecretValue>>,
@@ -78,6 +85,9 @@ impl Machine {
             live: Mutex::new(None),
             fail: Mutex::new(None),
             alarm: Mutex::new(None),
+            idle_watch: Mutex::new(None),
+            entries: AtomicU64::new(0),
+            stop_reason: Mutex::new(None),
             outward: Mutex::new(Outward::new()),
             values: Mutex::default(),
             copy_of: Mutex::default(),
@@ -110,6 +120,31 @@ impl Machine {
     /// Sets who waits for the end of its lifetime; who did before waits no longer.
     pub fn set_alarm(&self, alarm: Option<Task<()>>) {
         *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = alarm;
+    }
+
+    /// Sets who looks whether it is idle; who did before looks no longer.
+    pub fn set_idle_watch(&self, watch: Option<Task<()>>) {
+        *self.idle_watch.lock().unwrap_or_else(PoisonError::into_inner) = watch;
+    }
+
+    /// Somebody is let into it.
+    pub fn enter(&self) {
+        self.entries.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often somebody was.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Acquire)
+    }
+
+    /// Sets what will be the reason when it has stopped.
+    pub fn set_stop_reason(&self, reason: Option<String>) {
+        *self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Why it has stopped, where banger itself wanted that; once.
+    pub fn take_stop_reason(&self) -> Option<String> {
+        self.stop_reason.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What is remembered of its guest's way out. Never held while anything is waited for.

@@ -34,6 +34,8 @@ mod ending;
 mod expiry;
 /// The conversation with the root helper.
 mod helper;
+/// VMs that are stopped when nobody uses them.
+mod idle;
 /// VMs that end with the process that asked for them.
 mod keeper;
 /// Carrying out plans.

@@ -127,6 +127,11 @@ impl Op {
         self.tell(Event::Stage { name: name.to_owned() });
     }
 
+    /// Tells what the present stage waits for, should it take long.
+    pub fn waits_for(&self, what: impl Into<String>) {
+        self.tell(Event::Waiting { what: what.into() });
+    }
+
     /// Tells something. Whoever does not listen fast enough misses it: nothing waits for a reader.
     pub fn tell(&self, event: Event) {
         if let Some(events) = &self.events {

@@ -30,6 +30,8 @@ pub(super) async fn await_ready(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Res
         return Err(Fault::new(FaultKind::OperationFailed, "the monitor is gone"));
     };
     let limit = monitor_of(&vm).patience(vm.accel).ready;
+    let name = &vm.spec.name;
+    op.waits_for(format!("its agent has not answered yet; its console: banger vm logs -f {name}"));
     let ready = async {
         match live.agent.wait_ready().await {
             Ok(ready) => Waited::Ready(ready),

@@ -12,7 +12,7 @@ use super::blocking::unblock;
 use super::helper::unexpected;
 use super::operation::Op;
 use super::vm_files::VmFiles;
-use super::{Daemon, disks, egress, expiry, keeper, lifecycle, steps};
+use super::{Daemon, disks, egress, expiry, idle, keeper, lifecycle, steps};
 use crate::model::choice::VmmKind;
 use crate::model::plan::{Step, Wanted};
 use crate::model::{VmId, VmRecord, VmState};
@@ -56,6 +56,7 @@ async fn ensure_telling(daemon: &Arc<Daemon>, settled: Option<Sender<()>>) -> Re
             drop(turn);
             if vm.state != VmState::Creating {
                 expiry::watch(&daemon, &vm.id, vm.expires_at);
+                idle::watch(&daemon, &vm);
             }
             if let Some(process) = vm.keeper {
                 // After the turn: it may want to delete the VM at once.

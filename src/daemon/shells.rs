@@ -40,6 +40,7 @@ const MAX_CARRIERS: usize = 2;
 pub(super) async fn open(daemon: &Arc<Daemon>, op: &Op, name: &VmName, carriers: &[Carrier]) -> Outcome {
     reconcile::ensure(daemon).await?;
     let vm = running(daemon, name).await?;
+    daemon.machine(&vm.id).enter();
     let mut failed: Option<Fault> = None;
     for carrier in carriers.iter().take(MAX_CARRIERS) {
         let opened = match carrier {

@@ -65,7 +65,8 @@ async fn ask_guest(daemon: &Daemon, op: &Op, vm: &VmRecord) -> Result<GuestStats
         | GuestReply::Health(_)
         | GuestReply::Ports(_)
         | GuestReply::Shell { .. }
-        | GuestReply::ShellPort { .. } => {
+        | GuestReply::ShellPort { .. }
+        | GuestReply::Activity(_) => {
             Err(Fault::new(FaultKind::OperationFailed, "the guest's agent answered something else"))
         }
     }

@@ -15,7 +15,7 @@ use super::operation::Op;
 use super::outward::Outward;
 use super::secrets::Vault;
 use super::vm_files::VmFiles;
-use super::{Daemon, disks, dns, lifecycle, readiness, reconcile, register, secrets, shutdown, vsock};
+use super::{Daemon, disks, dns, idle, lifecycle, readiness, reconcile, register, secrets, shutdown, vsock};
 use crate::host::config::FirecrackerSetting;
 use crate::model::identity::{Identity, IdentityV1, IdentityV2, IdentityV3, IdentityV4};
 use crate::model::image::ImageRecord;
@@ -98,8 +98,13 @@ pub(super) async fn keep(daemon: &Daemon, id: &VmId, reason: String) -> Result<(
     update(daemon, id, change).await
 }
 
-async fn mark(daemon: &Daemon, id: &VmId, state: VmState) -> Result<(), Fault> {
-    settle(daemon, id, state, None).await
+async fn mark(daemon: &Arc<Daemon>, id: &VmId, state: VmState) -> Result<(), Fault> {
+    let reason = if state == VmState::Stopped { daemon.machine(id).take_stop_reason() } else { None };
+    settle(daemon, id, state, reason).await?;
+    if state == VmState::Running {
+        idle::watch(daemon, &load(daemon, id).await?);
+    }
+    Ok(())
 }
 
 /// The VM `id`, which must be there.
@@ -224,6 +229,7 @@ async fn prepare(daemon: &Daemon, vm: &VmRecord, subnet: Subnet) -> Result<Prepa
             image: paths.image(&image.name),
             disk: files.disk(),
             console: files.new_console()?.into(),
+            marks: files.new_console_marks()?.into(),
         };
         let (spec, accel, boot_args) = (&vm.spec, vm.accel, &kernel.boot_args);
         monitor.prepare(Boot { spec, accel, boot_args, mac: MacAddr::of(place(&vm)?.0), devices, files: boot, fail })
@@ -363,6 +369,7 @@ async fn release(daemon: &Arc<Daemon>, op: &Op, id: &VmId) -> Result<(), Fault> 
     let machine = daemon.machine(id);
     let live = machine.live();
     machine.set_live(None);
+    machine.set_idle_watch(None);
     let outcome = daemon.helper.call_again(op.id, RootRequest::ReleaseVm { id: id.clone() }).await;
     if let (Err(_), Some(process)) = (&outcome, ended)
         && !matches!(process::open(process), Ok(None))

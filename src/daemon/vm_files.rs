@@ -7,13 +7,14 @@
 //! | `secrets` | values of its secrets, and the certificate its guest trusts; only with secrets |
 //! | `root.disk` | the copy-on-write disk |
 //! | `console.log` | the serial console of the last boot, bounded |
+//! | `console.marks` | when what stands in it has come |
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::model::VmId;
+use crate::model::{ConsoleMarks, VmId};
 use crate::os::files::{ensure_dir, named, read_limited, remove_tree, write_all_atomic};
 
 /// Most bytes of a key file.
@@ -24,6 +25,9 @@ const TAIL_LINES: usize = 8;
 
 /// Most bytes read of a console for its last lines.
 const TAIL_BYTES: u64 = 8 << 10;
+
+/// How often marks are read at most until they are read twice alike.
+const MARKS_READ: usize = 8;
 
 /// The folder of one VM.
 #[derive(Debug, Clone)]
@@ -57,6 +61,10 @@ impl VmFiles {
     /// The console's log.
     pub(super) fn console(&self) -> PathBuf {
         self.folder.join("console.log")
+    }
+
+    fn console_marks(&self) -> PathBuf {
+        self.folder.join("console.marks")
     }
 
     /// The key that may log in.
@@ -117,15 +125,27 @@ impl VmFiles {
 
     /// Opens the console's log for a new boot, empty.
     pub(super) fn new_console(&self) -> io::Result<File> {
-        let path = self.console();
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(named("open", &path))
+        open_empty(&self.console())
+    }
+
+    /// Opens the list of when what stands in it has come, empty.
+    pub(super) fn new_console_marks(&self) -> io::Result<File> {
+        open_empty(&self.console_marks())
+    }
+
+    /// When what stands in the console's log has come; nothing where its keeper is of an older banger. It may write
+    /// meanwhile: what is read twice alike, but for marks behind it, is whole.
+    pub(super) fn read_console_marks(&self) -> io::Result<ConsoleMarks> {
+        let most = (ConsoleMarks::MAX * ConsoleMarks::MARK) as u64;
+        let mut before = read_limited(&self.console_marks(), most)?;
+        for _ in 0..MARKS_READ {
+            let now = read_limited(&self.console_marks(), most)?;
+            if now.starts_with(&before) {
+                return Ok(ConsoleMarks::from_bytes(&now));
+            }
+            before = now;
+        }
+        Ok(ConsoleMarks::from_bytes(&before))
     }
 
     /// The console's last lines, for a failure's causes; empty when there is nothing to say.
@@ -146,4 +166,10 @@ impl VmFiles {
         let lines: Vec<String> = text.lines().map(clean).filter(|l| !l.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(TAIL_LINES)..].to_vec()
     }
+}
+
+fn open_empty(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).map_err(named("open", path))
 }

@@ -1,8 +1,8 @@
 //! `banger-console`: keeps what a monitor writes, bounded, so that a guest that floods its serial
 //! port fills no disk and needs no daemon to be read.
 //!
-//! Standard input is the serial port, standard output its log; a second pair of descriptors is the
-//! monitor's own standard error. It runs as the VM's uid behind the stage and ends with the monitor.
+//! Standard input is the serial port, standard output its log; beside that log another file says when what stands in it
+//! has come (`model::console_marks`). A second pair of descriptors is the monitor's own standard error. It runs as the VM's uid behind the stage and ends with the monitor.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,6 +15,8 @@ use rustix::fs::OFlags;
 
 use super::error::{Doing, HelperError, Result};
 use super::sys;
+use crate::model::console_marks::{Change, ConsoleMarks, Shortening};
+use crate::os::clock::unix_nanos;
 
 /// What a log keeps.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,27 @@ struct Log {
     dropped: u64,
     /// Length of the line that says so.
     marker: u64,
+    times: Option<Times>,
+}
+
+/// When what stands in a log has come.
+struct Times {
+    file: File,
+    marks: ConsoleMarks,
+}
+
+impl Times {
+    fn write(&self, change: Change) -> io::Result<()> {
+        match (change, self.marks.last_bytes()) {
+            (Change::None, _) => Ok(()),
+            (Change::Last, Some((at, bytes))) => self.file.write_all_at(&bytes, at),
+            (Change::All, _) | (Change::Last, None) => {
+                let bytes = self.marks.to_bytes();
+                self.file.write_all_at(&bytes, 0)?;
+                self.file.set_len(bytes.len() as u64)
+            }
+        }
+    }
 }
 
 impl Log {
@@ -47,7 +70,7 @@ impl Log {
         let flags = rustix::fs::fcntl_getfl(&file)?;
         rustix::fs::fcntl_setfl(&file, flags.difference(OFlags::APPEND))?;
         let size = file.metadata()?.len();
-        Ok(Self { file, bounds, size, dropped: 0, marker: 0 })
+        Ok(Self { file, bounds, size, dropped: 0, marker: 0, times: None })
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -55,8 +78,15 @@ impl Log {
             self.shorten()?;
         }
         self.file.write_all_at(bytes, self.size)?;
+        let place = self.size;
         self.size += bytes.len() as u64;
-        Ok(())
+        self.note(|marks| marks.note(unix_nanos() / 1_000_000, place))
+    }
+
+    fn note(&mut self, noted: impl FnOnce(&mut ConsoleMarks) -> Change) -> io::Result<()> {
+        let Some(times) = &mut self.times else { return Ok(()) };
+        let change = noted(&mut times.marks);
+        times.write(change)
     }
 
     /// Keeps the beginning and the end, and says between them how much is left out.
@@ -69,12 +99,18 @@ impl Log {
         let mut end = vec![0; tail as usize];
         self.file.read_exact_at(&mut end, self.size - tail)?;
         self.dropped += left_out;
+        let how = Shortening { head, left_out: self.size - head - tail, put_in: 0 };
         let marker = format!("\n[banger: {} bytes left out]\n", self.dropped);
         self.marker = marker.len() as u64;
         self.file.write_all_at(marker.as_bytes(), head)?;
         self.file.write_all_at(&end, head + self.marker)?;
         self.size = head + self.marker + tail;
-        self.file.set_len(self.size)
+        self.file.set_len(self.size)?;
+        let how = Shortening { put_in: self.marker, ..how };
+        self.note(|marks| {
+            marks.shorten(how);
+            Change::All
+        })
     }
 }
 
@@ -107,13 +143,14 @@ impl Lane {
 /// Copies until both sources have ended.
 pub fn keep(arguments: &[OsString]) -> Result<()> {
     let numbers: Vec<i32> = arguments.iter().filter_map(|a| a.to_str()?.parse().ok()).collect();
-    let [from, to] = numbers[..] else {
+    let [times, from, to] = numbers[..] else {
         return Err(HelperError::Usage("it is started by bangerd-root and by nobody else".into()));
     };
     let own = |fd: io::Result<OwnedFd>| fd.doing("take over a descriptor");
     let serial = (own(io::stdin().as_fd().try_clone_to_owned())?, own(io::stdout().as_fd().try_clone_to_owned())?);
     let mut lanes =
         [Lane::new(serial.0, serial.1, SERIAL)?, Lane::new(own(sys::adopt(from))?, own(sys::adopt(to))?, ERRORS)?];
+    lanes[0].to.times = Some(Times { file: File::from(own(sys::adopt(times))?), marks: ConsoleMarks::default() });
     while lanes.iter().any(|lane| lane.from.is_some()) {
         for at in ready(&lanes).doing("wait for output")? {
             lanes[at].carry();
@@ -160,6 +197,24 @@ mod tests {
         let dropped: u64 = text.split(' ').nth(1).expect("a number").parse().expect("a number");
         let marker = text.lines().nth(2).expect("a marker").len() + 2;
         assert_eq!(dropped as usize + text.len() - marker, 10 + 1000 * 10);
+    }
+
+    #[test]
+    fn times_stay_with_what_they_are_the_times_of_and_are_bounded() {
+        let mut log = Log::new(tempfile::tempfile().expect("a file"), SMALL).expect("opens");
+        log.times = Some(Times { file: tempfile::tempfile().expect("a file"), marks: ConsoleMarks::default() });
+        let begun = unix_nanos() / 1_000_000;
+        for number in 0..1000 {
+            log.add(format!("line {number:04}\n").as_bytes()).expect("added");
+        }
+        let Some(times) = &log.times else { panic!("it has times") };
+        let mut bytes = vec![0; times.file.metadata().expect("there").len() as usize];
+        times.file.read_exact_at(&mut bytes, 0).expect("read");
+        let marks = ConsoleMarks::from_bytes(&bytes);
+        assert_eq!(marks, times.marks);
+        assert!(!marks.is_empty() && bytes.len() <= ConsoleMarks::MAX * ConsoleMarks::MARK);
+        assert_eq!(marks.start(begun, log.size), 0);
+        assert_eq!(marks.start(begun + 3_600_000, log.size), log.size);
     }
 
     #[test]

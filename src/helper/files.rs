@@ -37,6 +37,7 @@ pub fn check(what: LaunchFile, file: OwnedFd) -> Result<OwnedFd> {
         LaunchFile::Kernel
         | LaunchFile::Initramfs
         | LaunchFile::Console
+        | LaunchFile::ConsoleMarks
         | LaunchFile::Disk
         | LaunchFile::Image
         | LaunchFile::Modules => Ok(file),
@@ -51,7 +52,7 @@ fn opened_for(what: LaunchFile, flags: OFlags) -> bool {
     }
     match what {
         LaunchFile::Kernel | LaunchFile::Initramfs => access == OFlags::RDONLY || access == OFlags::RDWR,
-        LaunchFile::Console | LaunchFile::Disk => access == OFlags::RDWR,
+        LaunchFile::Console | LaunchFile::ConsoleMarks | LaunchFile::Disk => access == OFlags::RDWR,
         LaunchFile::Image | LaunchFile::Modules => access == OFlags::RDONLY,
     }
 }

@@ -282,8 +282,9 @@ impl<'a> Launching<'a> {
         };
         let kept = open_errors(&self.site)?;
         let log = self.share(LaunchFile::Console)?;
-        let arguments = vec![errors.as_raw_fd().to_string(), kept.as_raw_fd().to_string()];
-        let order = self.order(View::Bare, &[&errors, &kept], Program::Own("banger-console"), arguments);
+        let marks = self.share(LaunchFile::ConsoleMarks)?;
+        let arguments = [&marks, &errors, &kept].map(|file| file.as_raw_fd().to_string()).to_vec();
+        let order = self.order(View::Bare, &[&marks, &errors, &kept], Program::Own("banger-console"), arguments);
         let streams = Streams { input: serial.into(), output: log.into(), errors: Stdio::null() };
         let child = spawn::start(self.site.root, &order, streams)?;
         self.console = self.site.monitors.adopt(&self.site.id, Role::Console, child)?.ok();

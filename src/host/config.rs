@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::aliases::{Alias, AliasName};
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::egress::Grant;
-use crate::model::{ImageName, KernelName, Limits, Mib, Subnet};
+use crate::model::{IdleStop, ImageName, KernelName, Limits, Mib, Subnet, TimeSpan};
 
 /// Most bytes of a configuration file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -213,6 +213,9 @@ pub struct VmDefaultsSetting {
     pub disk_size: Option<Mib>,
     /// Whether its guest may go everywhere.
     pub nat: bool,
+    /// After how long without use it is stopped; absent or `off`: it is not.
+    #[serde(deserialize_with = "idle_stop")]
+    pub idle_stop: Option<TimeSpan>,
 }
 
 /// `[network]`.
@@ -274,6 +277,16 @@ fn mode<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>
     let text = String::deserialize(deserializer)?;
     let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.map(Some).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no mode: write \"0600\"")))
+}
+
+fn idle_stop<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<TimeSpan>, D::Error> {
+    let asked: IdleStop = String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)?;
+    match asked.span() {
+        Some(short) if short < IdleStop::LEAST => {
+            Err(serde::de::Error::custom(format!("{short}: at least {} is possible", IdleStop::LEAST)))
+        }
+        span => Ok(span),
+    }
 }
 
 fn subnet<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Subnet>, D::Error> {
@@ -367,6 +380,15 @@ mod tests {
         assert_eq!(config.vm_defaults.memory, Some(Mib(2048)));
         assert_eq!(config.vm_defaults.disk_size, Some(Mib(8192)));
         assert!(config.network.subnet.is_some());
+    }
+
+    #[test]
+    fn an_idle_vm_is_stopped_after_a_time_or_not() {
+        let of =
+            |text: &str| parse(&format!("[vm_defaults]\nidle_stop = \"{text}\"\n")).map(|c| c.vm_defaults.idle_stop);
+        assert_eq!((of("30m"), of("off")), (Ok("1800".parse().ok()), Ok(None)));
+        assert_eq!(of("5s"), Err("config.toml:2: 5s: at least 10s is possible".into()));
+        assert!(of("never").is_err());
     }
 
     #[test]

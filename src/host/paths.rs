@@ -59,10 +59,13 @@ impl Environment {
     /// This process's.
     pub fn current() -> Self {
         let path = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        // banger's own are paths like any other that somebody types; relative ones of XDG are to be ignored
+        // (XDG Base Directory Specification).
+        let own = |name: &str| std::env::var_os(name).and_then(|path| std::path::absolute(path).ok());
         let uid = rustix::process::geteuid().as_raw();
         Self {
-            banger_home: path("BANGER_HOME"),
-            banger_config: path("BANGER_CONFIG"),
+            banger_home: own("BANGER_HOME"),
+            banger_config: own("BANGER_CONFIG"),
             home: path("HOME").or_else(|| crate::os::accounts::of_uid(uid).map(|a| a.home)),
             xdg_state: path("XDG_STATE_HOME"),
             xdg_cache: path("XDG_CACHE_HOME"),
@@ -71,6 +74,13 @@ impl Environment {
             uid,
             installed: Path::new(INSTALL_FILE).exists(),
         }
+    }
+
+    /// banger's own variables, for a process that begins in another folder.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        [("BANGER_HOME", &self.banger_home), ("BANGER_CONFIG", &self.banger_config)]
+            .into_iter()
+            .filter_map(|(name, path)| Some((name, path.as_deref()?)))
     }
 
     /// Whether what it leads to is the system's installation.

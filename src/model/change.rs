@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::egress::{Egress, Grant, Reach};
 use super::time_span::TimeSpanError;
-use super::{Mib, TimeSpan, VmSpec};
+use super::{IdleStop, Mib, TimeSpan, VmSpec};
 
 /// What shall change; `None`: stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -23,6 +23,8 @@ pub struct VmChange {
     pub allow: Vec<Grant>,
     /// What is granted no more.
     pub disallow: Vec<Grant>,
+    /// After how long without use it is stopped.
+    pub idle_stop: Option<IdleStop>,
 }
 
 /// How long a VM exists, counted from now.
@@ -69,6 +71,7 @@ impl VmChange {
             memory: self.memory.unwrap_or(spec.memory),
             disk: self.disk.unwrap_or(spec.disk),
             egress: self.applied_to_egress(&spec.egress),
+            idle_stop: self.idle_stop.map_or(spec.idle_stop, IdleStop::span),
             ..spec.clone()
         }
     }

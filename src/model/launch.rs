@@ -82,12 +82,12 @@ impl Launch {
 
     /// The descriptors that travel with it, in their order.
     pub fn files(&self) -> Vec<LaunchFile> {
-        use LaunchFile::{Console, Disk, Image, Initramfs, Kernel, Modules};
+        use LaunchFile::{Console, ConsoleMarks, Disk, Image, Initramfs, Kernel, Modules};
         let (mut files, modules_drive) = match self {
-            Self::Qemu(q) => (vec![Kernel, Initramfs, Console, Disk, Image], q.modules_drive),
-            Self::Fake(FakeLaunch { jail: None, .. }) => (vec![Console], false),
+            Self::Qemu(q) => (vec![Kernel, Initramfs, Console, ConsoleMarks, Disk, Image], q.modules_drive),
+            Self::Fake(FakeLaunch { jail: None, .. }) => (vec![Console, ConsoleMarks], false),
             Self::Firecracker(jail) | Self::Fake(FakeLaunch { jail: Some(jail), .. }) => {
-                (vec![Kernel, Initramfs, Console, jail.disk.file()], jail.modules_drive)
+                (vec![Kernel, Initramfs, Console, ConsoleMarks, jail.disk.file()], jail.modules_drive)
             }
         };
         files.extend(modules_drive.then_some(Modules));
@@ -131,6 +131,8 @@ pub enum LaunchFile {
     Initramfs,
     /// The serial console's log, read and write, owned by the VM's owner.
     Console,
+    /// When what stands in that log has come, read and write, owned by the VM's owner.
+    ConsoleMarks,
     /// The VM's own disk (a qcow2 overlay, or a whole raw disk), read and write.
     Disk,
     /// The image under the VM's disk, read only.

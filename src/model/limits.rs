@@ -141,6 +141,7 @@ mod tests {
             ports: Vec::new(),
             secrets: Vec::new(),
             environment: Vec::new(),
+            idle_stop: None,
         }
     }
 

@@ -10,6 +10,8 @@ pub mod address;
 pub mod change;
 /// Which machine monitor runs a VM and how.
 pub mod choice;
+/// When what stands in a console's log has come.
+pub mod console_marks;
 /// Where a guest may go.
 pub mod egress;
 /// What a guest's environment holds.
@@ -18,6 +20,8 @@ pub mod environment;
 pub mod id;
 /// What is particular to a VM, as read by `init`.
 pub mod identity;
+/// When a VM counts as idle.
+pub mod idle;
 /// What is known of images and kernels.
 pub mod image;
 /// What a monitor in a jail finds there.
@@ -38,6 +42,8 @@ pub mod publish;
 pub mod scope;
 /// Secrets that stay out of a guest.
 pub mod secret;
+/// Since when, as people write it.
+pub mod since;
 /// Sizes with units.
 pub mod size;
 /// What a user asked for.
@@ -57,14 +63,17 @@ pub mod workspace;
 
 pub use address::{MacAddr, Subnet, TapName};
 pub use change::{Lifetime, VmChange};
+pub use console_marks::ConsoleMarks;
 pub use egress::{Egress, Reach};
 pub use environment::Variable;
 pub use id::{OpId, Slot, VmId};
+pub use idle::IdleStop;
 pub use limits::{LimitError, Limits};
 pub use name::{ImageName, KernelName, NameError, VmName};
 pub use process::ProcessRef;
 pub use publish::PublishedPort;
 pub use secret::{Secret, SecretValue};
+pub use since::Since;
 pub use size::{Mib, SizeError};
 pub use spec::{InitMode, VmSpec};
 pub use time_span::TimeSpan;

@@ -4,7 +4,7 @@ use super::egress::{Egress, GrantError, Passage};
 use super::environment::{Variable, VariableError};
 use super::publish::{PublishError, PublishedPort};
 use super::secret::{Secret, SecretError};
-use super::{ImageName, KernelName, Mib, VmName};
+use super::{IdleStop, ImageName, KernelName, Mib, TimeSpan, VmName};
 
 /// Who is pid 1 in the guest once the root disk is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode, serde::Serialize, serde::Deserialize)]
@@ -52,6 +52,8 @@ pub struct VmSpec {
     pub secrets: Vec<Secret>,
     /// Variables of everything that is run in it, at most [`Variable::MAX_BYTES`] together.
     pub environment: Vec<Variable>,
+    /// It is stopped once it was idle for so long, at least [`IdleStop::LEAST`].
+    pub idle_stop: Option<TimeSpan>,
 }
 
 /// Why a specification was refused.
@@ -78,6 +80,9 @@ pub enum SpecError {
     /// Variables that cannot be together.
     #[error(transparent)]
     Environment(#[from] VariableError),
+    /// Too short to tell idleness from a pause.
+    #[error("an idle stop after {0}: at least {least} is possible", least = IdleStop::LEAST)]
+    IdleStop(TimeSpan),
     /// Smaller than it is.
     #[error("disk of {disk}: it has {has}, and a disk only grows")]
     DiskShrinks {
@@ -120,6 +125,9 @@ impl VmSpec {
         }
         if !(Self::MIN_DISK..=Self::MAX_DISK).contains(&self.disk) {
             return Err(SpecError::Disk(self.disk));
+        }
+        if let Some(short) = self.idle_stop.filter(|span| *span < IdleStop::LEAST) {
+            return Err(SpecError::IdleStop(short));
         }
         self.egress.check()?;
         Secret::check_all(&self.secrets)?;
@@ -171,6 +179,7 @@ mod tests {
             ports: Vec::new(),
             secrets: Vec::new(),
             environment: Vec::new(),
+            idle_stop: None,
         }
     }
 
@@ -180,6 +189,13 @@ mod tests {
         assert_eq!(VmSpec { vcpus: 0, ..spec() }.check(), Err(SpecError::Vcpus(0)));
         assert_eq!(VmSpec { memory: Mib(1), ..spec() }.check(), Err(SpecError::Memory(Mib(1))));
         assert_eq!(VmSpec { disk: Mib(1), ..spec() }.check(), Err(SpecError::Disk(Mib(1))));
+    }
+
+    #[test]
+    fn idleness_takes_a_while() {
+        let after = |text: &str| VmSpec { idle_stop: text.parse().ok(), ..spec() }.check();
+        assert_eq!((after("10s"), after("30m")), (Ok(()), Ok(())));
+        assert_eq!(after("9s").expect_err("refused").to_string(), "an idle stop after 9s: at least 10s is possible");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum TimeSpanError {
 pub struct TimeSpan(u32);
 
 impl TimeSpan {
+    /// 10 seconds.
+    pub const TEN_SECONDS: Self = Self(10);
     /// 3600 seconds.
     pub const HOUR: Self = Self(3600);
     /// 7200 seconds.

@@ -23,6 +23,8 @@ pub mod content;
 pub mod fault_point;
 /// Files that are whole or not there.
 pub mod files;
+/// What is counted on network links.
+pub mod link_counters;
 /// Where log lines go.
 pub mod logger;
 /// Memory that is a file.

@@ -25,4 +25,9 @@ pub enum Event {
         /// Its text.
         text: String,
     },
+    /// What the present stage waits for, should it take long.
+    Waiting {
+        /// For people.
+        what: String,
+    },
 }

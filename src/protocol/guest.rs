@@ -15,13 +15,16 @@ pub const PREAMBLE: &[u8; 16] = b"\0banger-guest-1\n";
 pub const PROTOCOL_MIN: u32 = 1;
 
 /// Newest guest protocol this build speaks.
-pub const PROTOCOL_MAX: u32 = 3;
+pub const PROTOCOL_MAX: u32 = 4;
 
 /// The first protocol with [`GuestRequest::OpenShell`].
 pub const PROTOCOL_SHELL: u32 = 2;
 
 /// The first protocol with [`GuestRequest::Sync`].
 pub const PROTOCOL_SYNC: u32 = 3;
+
+/// The first protocol with [`GuestRequest::Activity`].
+pub const PROTOCOL_ACTIVITY: u32 = 4;
 
 /// Name of the virtio-serial port (`/dev/virtio-ports/NAME` under udev;
 /// `/sys/class/virtio-ports/*/name` without).
@@ -131,6 +134,8 @@ pub enum GuestRequest {
     },
     /// Write everything to the disks (sync(2)). Since [`PROTOCOL_SYNC`].
     Sync,
+    /// Who uses you? Since [`PROTOCOL_ACTIVITY`].
+    Activity,
 }
 
 /// What an agent answers.
@@ -154,6 +159,19 @@ pub enum GuestReply {
         /// The port that waits for one connection.
         port: u32,
     },
+    /// To `Activity`.
+    Activity(GuestActivity),
+}
+
+/// Who uses a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct GuestActivity {
+    /// Commands that somebody is connected to, through the agent.
+    pub commands: u32,
+    /// Commands that run on without anybody.
+    pub jobs: u32,
+    /// TCP connections from elsewhere to somebody who listens in the guest: its ssh server, a web server.
+    pub connections: u32,
 }
 
 /// How a guest is.

@@ -3,7 +3,7 @@
 use super::fault::{Fault, FaultKind};
 
 /// Version of the owner and root languages. Raised with any change to either.
-pub const PROTOCOL: u32 = 10;
+pub const PROTOCOL: u32 = 11;
 
 /// The build that is running: version and commit.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BANGER_COMMIT"), ")");

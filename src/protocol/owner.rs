@@ -18,8 +18,8 @@ use crate::model::secret::SecretHost;
 use crate::model::traffic::Flow;
 use crate::model::usage::HostUsage;
 use crate::model::{
-    Egress, ImageName, InitMode, KernelName, Mib, OpId, Secret, SecretValue, TimeSpan, VmChange, VmName, VmRecord,
-    VmSpec, Workspace,
+    Egress, ImageName, InitMode, KernelName, Mib, OpId, Secret, SecretValue, Since, TimeSpan, VmChange, VmName,
+    VmRecord, VmSpec, Workspace,
 };
 
 /// One request.
@@ -103,6 +103,8 @@ pub enum OwnerRequest {
     OpenConsole {
         /// Which.
         name: VmName,
+        /// Say where in it that begins which has come since then.
+        since: Option<Since>,
     },
     /// Ask the guest's agent.
     AskAgent {
@@ -363,7 +365,10 @@ pub enum OwnerReply {
     /// To [`OwnerRequest::OpenShell`] over ssh; one descriptor: a socket connected to the guest's ssh.
     Shell(ShellAccess),
     /// To [`OwnerRequest::OpenConsole`]; one descriptor: the log, read only.
-    Console,
+    Console {
+        /// The first byte that was asked for.
+        start: u64,
+    },
     /// To [`OwnerRequest::AskAgent`].
     Agent(super::guest::GuestReply),
     /// Several images.

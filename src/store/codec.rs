@@ -8,8 +8,8 @@ use super::StoreError;
 use crate::model::choice::{Accel, VmmKind};
 use crate::model::image::{ImageConfig, ImageRecord, KernelRecord};
 use crate::model::{
-    Egress, ImageName, InitMode, KernelName, Mib, ProcessRef, PublishedPort, Secret, Slot, VmId, VmName, VmRecord,
-    VmSpec, VmState,
+    Egress, ImageName, InitMode, KernelName, Mib, ProcessRef, PublishedPort, Secret, Slot, Variable, VmId, VmName,
+    VmRecord, VmSpec, VmState, Workspace,
 };
 
 /// Most bytes of a row.
@@ -28,7 +28,34 @@ pub(super) enum VmRow {
     V2(VmRecordV2),
     V3(VmRecordV3),
     V4(VmRecordV4),
-    V5(Box<VmRecord>),
+    V5(Box<VmRecordV5>),
+    V6(Box<VmRecord>),
+}
+
+/// What was asked for before `0007-vm-idle-stop`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmSpecV4 {
+    pub third: VmSpecV3,
+    pub environment: Vec<Variable>,
+}
+
+/// A VM's row before `0007-vm-idle-stop`. Never changed.
+#[derive(Encode, Decode)]
+pub(super) struct VmRecordV5 {
+    pub id: VmId,
+    pub spec: VmSpecV4,
+    pub slot: Option<Slot>,
+    pub address: Option<Ipv4Addr>,
+    pub state: VmState,
+    pub reason: Option<String>,
+    pub vmm: VmmKind,
+    pub accel: Accel,
+    pub process: Option<ProcessRef>,
+    pub keeper: Option<ProcessRef>,
+    pub created_at: u64,
+    pub started_at: Option<u64>,
+    pub expires_at: Option<u64>,
+    pub workspace: Option<Workspace>,
 }
 
 /// What was asked for before `0005-vm-workspace`. Never changed.
@@ -121,7 +148,23 @@ pub(super) struct VmRecordV1 {
 impl From<VmRow> for VmRecord {
     fn from(row: VmRow) -> Self {
         match row {
-            VmRow::V5(vm) => *vm,
+            VmRow::V6(vm) => *vm,
+            VmRow::V5(old) => Self {
+                id: old.id,
+                spec: old.spec.into(),
+                slot: old.slot,
+                address: old.address,
+                state: old.state,
+                reason: old.reason,
+                vmm: old.vmm,
+                accel: old.accel,
+                process: old.process,
+                keeper: old.keeper,
+                created_at: old.created_at,
+                started_at: old.started_at,
+                expires_at: old.expires_at,
+                workspace: old.workspace,
+            },
             VmRow::V4(old) => Self {
                 id: old.id,
                 spec: old.spec.into(),
@@ -175,6 +218,12 @@ impl From<VmRow> for VmRecord {
     }
 }
 
+impl From<VmSpecV4> for VmSpec {
+    fn from(old: VmSpecV4) -> Self {
+        Self { environment: old.environment, ..old.third.into() }
+    }
+}
+
 impl From<VmSpecV3> for VmSpec {
     fn from(old: VmSpecV3) -> Self {
         Self { secrets: old.secrets, ..old.second.into() }
@@ -191,7 +240,8 @@ impl From<VmSpecV1> for VmSpec {
     fn from(old: VmSpecV1) -> Self {
         let VmSpecV1 { name, image, kernel, vcpus, memory, disk, init } = old;
         let (egress, ports, secrets, environment) = (Egress::default(), Vec::new(), Vec::new(), Vec::new());
-        Self { name, image, kernel, vcpus, memory, disk, init, egress, ports, secrets, environment }
+        let idle_stop = None;
+        Self { name, image, kernel, vcpus, memory, disk, init, egress, ports, secrets, environment, idle_stop }
     }
 }
 
@@ -260,7 +310,6 @@ pub(super) fn decode<T: Decode<()>>(table: &'static str, key: &str, bytes: &[u8]
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::Workspace;
     use crate::model::secret::Placeholder;
     use crate::model::workspace::Wanted;
 
@@ -387,11 +436,9 @@ pub(super) mod tests {
         assert_eq!(VmRecord::from(row_of_version_four()).spec.secrets.len(), 1);
     }
 
-    #[test]
-    fn version_five_knows_variables_and_the_repository_in_a_vm() {
-        let mut vm = VmRecord::from(row_of_version_four());
-        vm.spec.environment.push("B=c".parse().expect("a variable"));
-        vm.workspace = Some(Workspace {
+    fn row_of_version_five() -> VmRow {
+        let VmRow::V4(old) = row_of_version_four() else { panic!("version four") };
+        let workspace = Workspace {
             folder: "/root/r".parse().expect("a folder"),
             runs_in: "/root/r/s".parse().expect("a folder"),
             source: b"/r".to_vec(),
@@ -402,19 +449,56 @@ pub(super) mod tests {
             has_tools: false,
             prepared_at: 9,
             last_exit: Some(3),
-        });
-        let bytes = encode("vms", &VmRow::V5(Box::new(vm.clone()))).expect("encodes");
-        let before = encode("vms", &row_of_version_four()).expect("encodes");
+        };
+        VmRow::V5(Box::new(VmRecordV5 {
+            id: old.id,
+            spec: VmSpecV4 { third: old.spec, environment: vec!["B=c".parse().expect("a variable")] },
+            slot: old.slot,
+            address: old.address,
+            state: old.state,
+            reason: old.reason,
+            vmm: old.vmm,
+            accel: old.accel,
+            process: old.process,
+            keeper: old.keeper,
+            created_at: old.created_at,
+            started_at: old.started_at,
+            expires_at: old.expires_at,
+            workspace: Some(workspace),
+        }))
+    }
+
+    /// What version five has behind the specification and what was there before it.
+    fn workspace_bytes() -> Vec<u8> {
         let head = "0".repeat(40);
-        let wanted = b"\x01\x01b\x00\x00\x01\x01i\x00";
-        let workspace = [
+        [
             &b"\x01\x07/root/r\x09/root/r/s\x02/r\x01\x28"[..],
             head.as_bytes(),
             b"\x00",
-            wanted,
+            b"\x01\x01b\x00\x00\x01\x01i\x00",
             b"\x01\x00\x09\x01\x03",
-        ];
-        assert_eq!(bytes, [with_inserted(4, &before, b"\x01\x03B=c"), workspace.concat()].concat());
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn version_five_knows_variables_and_the_repository_in_a_vm() {
+        let bytes = encode("vms", &row_of_version_five()).expect("encodes");
+        let before = encode("vms", &row_of_version_four()).expect("encodes");
+        assert_eq!(bytes, [with_inserted(4, &before, b"\x01\x03B=c"), workspace_bytes()].concat());
+        let vm = VmRecord::from(row_of_version_five());
+        assert_eq!((vm.spec.environment.len(), vm.workspace.is_some(), vm.spec.idle_stop), (1, true, None));
+    }
+
+    #[test]
+    fn version_six_knows_when_an_idle_vm_is_stopped() {
+        let mut vm = VmRecord::from(row_of_version_five());
+        vm.spec.idle_stop = Some("30m".parse().expect("a time"));
+        let bytes = encode("vms", &VmRow::V6(Box::new(vm.clone()))).expect("encodes");
+        let before = encode("vms", &row_of_version_four()).expect("encodes");
+        // Half an hour are 1800 seconds, 0x708.
+        let inserted = b"\x01\x03B=c\x01\xfb\x08\x07";
+        assert_eq!(bytes, [with_inserted(5, &before, inserted), workspace_bytes()].concat());
         assert_eq!(VmRecord::from(decode::<VmRow>("vms", "x", &bytes).expect("decodes")), vm);
     }
 

@@ -17,13 +17,14 @@ pub(super) struct Migration {
 }
 
 /// All steps, oldest first.
-const HISTORY: [Migration; 6] = [
+const HISTORY: [Migration; 7] = [
     Migration { id: "0001-initial", apply: |_| Ok(()) },
     Migration { id: "0002-vm-expiry", apply: super::vms::rewrite_rows },
     Migration { id: "0003-vm-egress", apply: super::vms::rewrite_rows },
     Migration { id: "0004-vm-secrets", apply: super::vms::rewrite_rows },
     Migration { id: "0005-vm-workspace", apply: super::vms::rewrite_rows },
     Migration { id: "0006-image-config", apply: super::catalogue::rewrite_images },
+    Migration { id: "0007-vm-idle-stop", apply: super::vms::rewrite_rows },
 ];
 
 /// Most bytes of `schema.json`.

@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(migrations::check(folder.path()).expect("reads").exit_code(), 0);
         assert_eq!(store.vms().expect("read"), [codec::tests::row_of_version_one().into()]);
         let version = store.read(|tx| Ok(tx.open_table(VMS)?.get("0123456789ab")?.map(|row| row.value()[0])));
-        assert_eq!(version.expect("read"), Some(4), "the row is still of an older version");
+        assert_eq!(version.expect("read"), Some(5), "the row is still of an older version");
     }
 
     #[test]

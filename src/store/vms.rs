@@ -164,7 +164,7 @@ fn require(tx: &WriteTransaction, table: super::Rows, what: &'static str, name: 
 }
 
 fn put(tx: &WriteTransaction, vm: &VmRecord) -> Result<(), Failure> {
-    let row = encode("vms", &VmRow::V5(Box::new(vm.clone())))?;
+    let row = encode("vms", &VmRow::V6(Box::new(vm.clone())))?;
     tx.open_table(VMS)?.insert(vm.id.as_str(), row.as_slice())?;
     note_running(tx, vm)
 }
@@ -219,6 +219,7 @@ mod tests {
             ports: Vec::new(),
             secrets: Vec::new(),
             environment: Vec::new(),
+            idle_stop: None,
         };
         VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Fake, Accel::Tcg, 0)
     }

@@ -88,6 +88,8 @@ pub struct BootFiles {
     pub disk: PathBuf,
     /// The console's log.
     pub console: OwnedFd,
+    /// When what stands in it has come.
+    pub marks: OwnedFd,
 }
 
 /// What is asked of one boot.

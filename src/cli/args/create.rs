@@ -10,7 +10,7 @@ use super::usage::Usage;
 use super::wish::ImageWish;
 use crate::cli::environment::{AskedEnvironment, AskedVariable};
 use crate::model::launch::FakeFailure;
-use crate::model::{InitMode, KernelName, Mib, PublishedPort, TimeSpan, VmName, VmSpec};
+use crate::model::{IdleStop, InitMode, KernelName, Mib, PublishedPort, TimeSpan, VmName, VmSpec};
 use crate::workspace::Wishes;
 
 /// How the VM of `run` and `create` shall be.
@@ -24,6 +24,7 @@ pub struct VmFlags {
     pub disk_size: Option<Mib>,
     pub init: Option<InitMode>,
     pub ttl: Option<TimeSpan>,
+    pub idle_stop: Option<IdleStop>,
     pub egress: EgressFlags,
     pub ports: Vec<PublishedPort>,
     pub secrets: Vec<AskedSecret>,
@@ -112,6 +113,9 @@ pub struct VmRun {
     /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
     #[argh(option, arg_name = "time")]
     pub ttl: Option<TimeSpan>,
+    /// stop it once nobody has used it for this time; off: do not
+    #[argh(option, arg_name = "time")]
+    pub idle_stop: Option<IdleStop>,
     /// end CMD after this time, with exit code 124
     #[argh(option, arg_name = "time")]
     pub timeout: Option<TimeSpan>,
@@ -206,6 +210,7 @@ impl VmRun {
             disk_size: self.disk_size,
             init: self.init,
             ttl: self.ttl,
+            idle_stop: self.idle_stop,
             ports: self.publish.clone(),
             secrets: self.secret.clone(),
             environment: AskedEnvironment { files: self.env_file.clone(), variables: self.env.clone() },
@@ -281,6 +286,9 @@ pub struct VmCreate {
     /// delete it after this time, running or not: 90s, 10m, 2h, 1d, 1h30m
     #[argh(option, arg_name = "time")]
     pub ttl: Option<TimeSpan>,
+    /// stop it once nobody has used it for this time; off: do not
+    #[argh(option, arg_name = "time")]
+    pub idle_stop: Option<IdleStop>,
     /// how the fake monitor shall fail
     #[argh(option, hidden_help)]
     pub fail: Option<FakeFailure>,
@@ -298,6 +306,7 @@ impl VmCreate {
             disk_size: self.disk_size,
             init: self.init,
             ttl: self.ttl,
+            idle_stop: self.idle_stop,
             ports: self.publish.clone(),
             secrets: self.secret.clone(),
             environment: AskedEnvironment { files: self.env_file.clone(), variables: self.env.clone() },

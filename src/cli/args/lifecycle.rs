@@ -4,7 +4,7 @@ use argh::{ArgsInfo, FromArgs};
 
 use super::create::vcpus;
 use super::egress::{Allow, on_or_off};
-use crate::model::{Lifetime, Mib, Reach, VmChange, VmName};
+use crate::model::{IdleStop, Lifetime, Mib, Reach, TimeSpan, VmChange, VmName};
 
 /// `vm restart`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -29,15 +29,18 @@ pub struct VmRestart {
     subcommand,
     name = "wait",
     description = "wait until VMs do not run any more",
-    usage = "NAME... [--json]",
+    usage = "NAME... [--timeout TIME] [--json]",
     help_triggers("-h", "--help"),
-    example = "banger vm wait box && banger vm delete box",
-    note = "Prints each as it ends: its state and why. It ends at once for a VM that does\nnot run."
+    example = "banger vm wait box && banger vm delete box\nbanger vm wait --timeout 10m box || echo still there",
+    note = "Prints each as it ends: its state and why. It ends at once for a VM that does\nnot run. Exits with 0 when all have ended, however; 124 when the time is over\nbefore that. One that boots is waited for: `vm create` and `vm start` return\nwhen it answers."
 )]
 pub struct VmWait {
     /// the VMs
     #[argh(positional, arg_name = "name")]
     pub names: Vec<VmName>,
+    /// wait no longer than this: 90s, 10m, 2h
+    #[argh(option, arg_name = "time")]
+    pub timeout: Option<TimeSpan>,
     /// print JSON
     #[argh(switch)]
     pub json: bool,
@@ -65,10 +68,10 @@ pub struct VmPrune {
 #[argh(
     subcommand,
     name = "set",
-    description = "change a VM: where it may go and its lifetime at any time",
+    description = "change a VM: where it may go and when it ends at any time",
     usage = "NAME [flags]",
     help_triggers("-h", "--help"),
-    example = "banger vm stop box && banger vm set box --memory 4G --disk-size 20G\nbanger vm set box --ttl 2h\nbanger vm set box --ttl none\nbanger vm set box --nat on\nbanger vm set box --allow example.org:443 --disallow 10.0.0.0/8",
+    example = "banger vm stop box && banger vm set box --memory 4G --disk-size 20G\nbanger vm set box --ttl 2h\nbanger vm set box --ttl none\nbanger vm set box --idle-stop 30m\nbanger vm set box --nat on\nbanger vm set box --allow example.org:443 --disallow 10.0.0.0/8",
     note = "vCPUs, memory and disk change while it does not run. Connections that are not\nallowed any more end at once.",
     note = "A disk only grows; the guest's filesystem grows with the next start.",
     note = "Sizes: 512M, 4G, 4GiB; a bare number is MiB. Times: 90s, 10m, 2h, 1d, 1h30m; a\nbare number is seconds, counted from now."
@@ -89,6 +92,9 @@ pub struct VmSet {
     /// delete it after this time, running or not; none: do not
     #[argh(option, arg_name = "time")]
     pub ttl: Option<Lifetime>,
+    /// stop it once nobody has used it for this time; off: do not
+    #[argh(option, arg_name = "time|off")]
+    pub idle_stop: Option<IdleStop>,
     /// let it reach the internet: on, or off
     #[argh(option, arg_name = "on|off", from_str_fn(on_or_off))]
     pub nat: Option<Reach>,
@@ -108,6 +114,7 @@ impl VmSet {
             memory: self.memory,
             disk: self.disk_size,
             lifetime: self.ttl,
+            idle_stop: self.idle_stop,
             reach: self.nat,
             ..VmChange::default()
         }

@@ -39,7 +39,7 @@ pub use daemon::DaemonCommand;
 pub use egress::{Allow, EgressFlags};
 pub use image::{CacheCommand, ImageCommand, ImageList, ImagePull, ImageRegister};
 pub use kernel::{KernelCommand, KernelImport, KernelList};
-pub use lifecycle::VmSet;
+pub use lifecycle::{VmSet, VmWait};
 pub use mcp::Mcp;
 pub use pages::{Page, pages};
 pub use rewrite::{ALIASES, HELP, takes_guest_command};
@@ -48,7 +48,7 @@ pub use ssh_config::SshConfig;
 pub use system::{SystemCommand, SystemGroup};
 pub use update::Update;
 pub use usage::{Usage, nearest};
-pub use vm::{ListFlags, VmAttach, VmCommand, VmExec, VmQuestion};
+pub use vm::{ListFlags, Tail, VmAttach, VmCommand, VmExec, VmLogs, VmQuestion};
 pub use wish::{ImageWish, PullSource};
 pub use workspace::{WorkspaceCommand, WorkspaceExport, WorkspacePrepare};
 

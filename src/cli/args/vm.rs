@@ -8,7 +8,7 @@ use super::create::{VmCreate, VmRun};
 use super::egress::VmEgress;
 use super::lifecycle::{VmPrune, VmRestart, VmSet, VmStats, VmWait};
 use super::workspace::VmWorkspace;
-use crate::model::{TimeSpan, VmName};
+use crate::model::{Since, TimeSpan, VmName};
 
 /// Commands of `banger vm`.
 #[derive(Debug, PartialEq, FromArgs, ArgsInfo)]
@@ -45,6 +45,25 @@ pub enum VmCommand {
 pub struct ListFlags {
     pub all: bool,
     pub form: Form,
+}
+
+/// How much of the end of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// All of it.
+    All,
+    /// So many lines.
+    Lines(u64),
+}
+
+impl std::str::FromStr for Tail {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number.parse().map(Self::Lines).map_err(|_| format!("{text:?} is no number of lines, nor `all`")),
+        }
+    }
 }
 
 /// A question to a guest.
@@ -223,10 +242,11 @@ pub struct VmHosts {}
     subcommand,
     name = "logs",
     description = "what a VM wrote to its serial console",
-    usage = "NAME [-f]",
+    usage = "NAME [-f] [-n N] [--since TIME]",
     help_triggers("-h", "--help"),
-    example = "banger vm logs box\nbanger vm logs -f box",
-    note = "The first place to look when a VM does not answer."
+    example = "banger vm logs box\nbanger vm logs -f box\nbanger vm logs -n 20 box\nbanger vm logs --since 10m box",
+    note = "The first place to look when a VM does not answer. Of its last boot; of a long\nlog the beginning and the end are kept.",
+    note = "TIME is how long ago (90s, 10m, 2h, 1d) or when (2026-01-31T12:34:56Z). A\nconsole has no times: banger notes when each second's bytes come, so --since\nis exact to a second, and in a log of hours to a hundredth of how long ago."
 )]
 pub struct VmLogs {
     /// the VM
@@ -235,6 +255,12 @@ pub struct VmLogs {
     /// go on as it grows, until Ctrl-C
     #[argh(switch, short = 'f')]
     pub follow: bool,
+    /// only the last N lines; all
+    #[argh(option, short = 'n', arg_name = "n", default = "Tail::All")]
+    pub tail: Tail,
+    /// only what has come since then
+    #[argh(option, arg_name = "time")]
+    pub since: Option<Since>,
 }
 
 /// `vm start`.

@@ -42,9 +42,13 @@ pub fn ask(asked: &VmQuestion, question: AgentQuestion) -> Result<(), Failure> {
             let ports: Vec<PortView<'_>> = ports.iter().map(|port| PortView::of(port, &vm)).collect();
             if json { render::json(&ports) } else { render::text(&ports_text(&ports)) }
         }
-        (other @ (GuestReply::Stats(_) | GuestReply::Shell { .. } | GuestReply::ShellPort { .. }), _) => {
-            Err(unexpected(&OwnerReply::Agent(other)))
-        }
+        (
+            other @ (GuestReply::Stats(_)
+            | GuestReply::Shell { .. }
+            | GuestReply::ShellPort { .. }
+            | GuestReply::Activity(_)),
+            _,
+        ) => Err(unexpected(&OwnerReply::Agent(other))),
     }
 }
 
@@ -142,6 +146,7 @@ mod tests {
             ports: ["8080:80", "0.0.0.0:81:80", "53:80/udp"].map(|port| port.parse().expect("a port")).into(),
             secrets: Vec::new(),
             environment: Vec::new(),
+            idle_stop: None,
         };
         VmRecord::asked_for(VmId::from_random(1), spec, VmmKind::Fake, Accel::Tcg, 0)
     }

@@ -112,6 +112,7 @@ fn facts(vm: &VmRecord) -> String {
     facts.extend(vm.keeper.map(|p| ("deleted with", p.to_string())));
     facts.push(("created", timestamp(vm.created_at)));
     facts.extend(vm.started_at.map(|t| ("started", timestamp(t))));
+    facts.extend(vm.spec.idle_stop.map(|span| ("stopped when", format!("idle for {span}"))));
     facts.extend(vm.expires_at.map(|t| ("deleted at", timestamp(t))));
     render::facts(&facts)
 }
@@ -135,6 +136,7 @@ mod tests {
             ports: Vec::new(),
             secrets: Vec::new(),
             environment: Vec::new(),
+            idle_stop: None,
         };
         VmRecord {
             slot: Slot::new(1),

@@ -9,29 +9,79 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
+use super::super::args::{Tail, VmLogs};
 use super::super::autostart;
 use super::super::client::unexpected;
 use super::super::render::{self, ConsoleFilter};
 use super::super::report::Failure;
 use crate::host::paths::Paths;
-use crate::model::VmName;
 use crate::os::tty;
 use crate::protocol::Fault;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
 
-/// Prints the console of `name`; with `follow` goes on as it grows, until a signal or the end of
+/// Most bytes that one look at the end of a log takes.
+const PIECE: u64 = 64 << 10;
+
+/// Prints the console that was `asked` for, and where that is wanted goes on as it grows, until a signal or the end of
 /// the reader.
-pub fn logs(name: &VmName, follow: bool) -> Result<(), Failure> {
+pub fn logs(asked: &VmLogs) -> Result<(), Failure> {
     let mut client = autostart::connect(&Paths::current())?;
-    let request = OwnerRequest::OpenConsole { name: name.clone() };
+    let request = OwnerRequest::OpenConsole { name: asked.name.clone(), since: asked.since };
     let (reply, mut files) = client.call(request, Vec::new(), &mut |_| {})?;
-    let file = match (reply, files.pop()) {
-        (OwnerReply::Console, Some(file)) => File::from(file),
+    let (file, start) = match (reply, files.pop()) {
+        (OwnerReply::Console { start }, Some(file)) => (File::from(file), start),
         (other, _) => return Err(unexpected(&other)),
     };
     drop(client);
-    let mut printer = Printer { file, at: 0, filter: for_terminal() };
-    if follow { printer.follow() } else { printer.catch_up() }
+    let at = beginning(&file, start, asked.tail).map_err(|e| Fault::failed("cannot read the console", &e))?;
+    let mut printer = Printer { file, at, filter: for_terminal() };
+    if asked.follow { printer.follow() } else { printer.catch_up() }
+}
+
+/// Where the last lines begin of what stands from `start` on; `start` itself is led back to the beginning of its line.
+fn beginning(file: &File, start: u64, tail: Tail) -> io::Result<u64> {
+    let size = file.metadata()?.len();
+    let start = if start < size { line_of(file, start)? } else { size };
+    let mut lines = match tail {
+        Tail::All => return Ok(start),
+        Tail::Lines(0) => return Ok(size),
+        Tail::Lines(lines) => lines,
+    };
+    let mut end = size;
+    while end > start {
+        let from = end.saturating_sub(PIECE).max(start);
+        for (at, byte) in read_at(file, from, end)?.into_iter().enumerate().rev() {
+            let after = from + at as u64 + 1;
+            // The one at the very end ends the last line and begins none.
+            if byte == b'\n' && after < size {
+                lines -= 1;
+                if lines == 0 {
+                    return Ok(after);
+                }
+            }
+        }
+        end = from;
+    }
+    Ok(start)
+}
+
+/// Where the line begins that the byte at `place` is in; a very long one begins there.
+fn line_of(file: &File, place: u64) -> io::Result<u64> {
+    let from = place.saturating_sub(4096);
+    let before = read_at(file, from, place)?;
+    Ok(match before.iter().rposition(|byte| *byte == b'\n') {
+        Some(newline) => from + newline as u64 + 1,
+        None if from == 0 => 0,
+        None => place,
+    })
+}
+
+/// What stands there, unless it was cut off meanwhile.
+fn read_at(file: &File, from: u64, end: u64) -> io::Result<Vec<u8>> {
+    let (mut file, mut piece) = (file, Vec::new());
+    file.seek(SeekFrom::Start(from))?;
+    file.take(end - from).read_to_end(&mut piece)?;
+    Ok(piece)
 }
 
 /// A terminal obeys what it is shown, and a console's text is the guest's; a file gets every byte.
@@ -163,6 +213,33 @@ mod tests {
         let count = printer.read(&mut piece).expect("read");
         piece.truncate(count);
         (skipped, piece)
+    }
+
+    fn of(content: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(content).expect("written");
+        file
+    }
+
+    #[test]
+    fn the_last_lines_are_counted_from_the_end() {
+        let starts =
+            |content: &str, lines: u64| beginning(&of(content.as_bytes()), 0, Tail::Lines(lines)).expect("read");
+        for (lines, start) in [(0, 12), (1, 8), (2, 4), (3, 0), (9, 0)] {
+            assert_eq!(starts("one\ntwo\nsix\n", lines), start, "{lines}");
+        }
+        assert_eq!((starts("one\ntwo", 1), starts("one\ntwo", 2), starts("", 5)), (4, 0, 0));
+        let long = "x\n".repeat(100_000);
+        assert_eq!((starts(&long, 1), starts(&long, 99_999), starts(&long, 100_000)), (199_998, 2, 0));
+    }
+
+    #[test]
+    fn what_is_since_a_time_begins_with_a_whole_line() {
+        let starts = |start: u64, tail: Tail| beginning(&of(b"one\ntwo\nlogin: "), start, tail).expect("read");
+        assert_eq!((starts(5, Tail::All), starts(4, Tail::All), starts(3, Tail::All)), (4, 4, 0));
+        assert_eq!((starts(15, Tail::All), starts(99, Tail::All)), (15, 15), "nothing has come since");
+        assert_eq!((starts(4, Tail::Lines(1)), starts(4, Tail::Lines(9))), (8, 4));
+        assert_eq!(line_of(&of(&vec![b'x'; 9000]), 8000).expect("read"), 8000);
     }
 
     #[test]

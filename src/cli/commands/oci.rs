@@ -281,7 +281,7 @@ fn import(
             }
             // It writes while layers come: one stage is enough.
             Event::Stage { .. } => {}
-            Event::Line { .. } | Event::Warning { .. } => progress.show(event),
+            Event::Line { .. } | Event::Warning { .. } | Event::Waiting { .. } => progress.show(event),
         }
     });
     if replied.is_err() {

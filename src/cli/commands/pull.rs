@@ -223,6 +223,7 @@ pub fn lock(paths: &Paths, file: &str, progress: &mut Progress) -> Result<Lock, 
         return Ok(lock);
     }
     progress.stage("waiting for another command that makes the same");
+    progress.waits_for("its own progress is where it was typed");
     Lock::wait(&path).map_err(failed)
 }
 

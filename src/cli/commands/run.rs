@@ -100,6 +100,7 @@ fn create(
     remove: bool,
     progress: &mut Progress,
 ) -> Result<(), Failure> {
+    progress.be_brief();
     let begun = Instant::now();
     let name = spec.name.clone();
     let (ttl, fail) = (flags.ttl, flags.fail);

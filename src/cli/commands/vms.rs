@@ -23,6 +23,7 @@ pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
     let mut client = autostart::connect(&paths)?;
     let mut progress = Progress::new();
     let (spec, _) = prepare(&mut client, &paths, flags, &mut progress)?;
+    progress.be_brief();
     let begun = Instant::now();
     let name = spec.name.clone();
     let (ttl, fail) = (flags.ttl, flags.fail);
@@ -155,6 +156,7 @@ fn each_vm(
     let mut client = autostart::connect(&Paths::current())?;
     for_each(names, what, |name| {
         let (mut progress, begun) = (Progress::new(), Instant::now());
+        progress.be_brief();
         let done = client.call(request(name.clone()), Vec::new(), &mut |event| progress.show(event));
         progress.clear();
         done.map_err(|f| kept(f, name))?;

@@ -1,8 +1,9 @@
 //! `vm wait`: ends when none of the VMs runs any more.
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Instant;
 
-use super::super::args::Usage;
+use super::super::args::{Usage, VmWait};
 use super::super::client::unexpected;
 use super::super::report::Failure;
 use super::super::{autostart, render};
@@ -19,30 +20,50 @@ struct EndView {
     reason: Option<String>,
 }
 
-/// Waits for all of `names` at once, so that one which is deleted meanwhile is not missed, and prints
-/// each as it ends; as JSON all of them at the end.
-pub fn wait(names: Vec<VmName>, json: bool) -> Result<(), Failure> {
+/// Exit code when the time is over, as timeout(1) has it.
+const OUT_OF_TIME: u8 = 124;
+
+/// Waits for all that were `asked` for at once, so that one which is deleted meanwhile is not missed, and prints each as
+/// it ends; as JSON all of them at the end.
+pub fn wait(asked: VmWait) -> Result<(), Failure> {
+    let VmWait { names, timeout, json } = asked;
     if names.is_empty() {
         return Err(Usage::new("NAME is missing", &["vm", "wait"]).into());
     }
+    let deadline = timeout.map(|limit| Instant::now() + limit.duration());
     let ends = wait_for_each(names)?;
     let (mut all, mut failed) = (Vec::new(), Vec::new());
-    for end in ends {
-        match end {
-            Ok(end) if json => all.push(end),
-            Ok(end) => render::line(&text(&end))?,
-            Err(failure) => {
+    let is_late = loop {
+        match next(&ends, deadline) {
+            Ok(Ok(end)) if json => all.push(end),
+            Ok(Ok(end)) => render::line(&text(&end))?,
+            Ok(Err(failure)) => {
                 if !json {
                     failure.say();
                 }
                 failed.push(failure);
             }
+            Err(over) => break over == RecvTimeoutError::Timeout,
         }
-    }
+    };
     if json {
         render::json(&all)?;
     }
-    ended(&failed)
+    match timeout.filter(|_| is_late) {
+        Some(limit) => {
+            render::note(&format!("banger: not ended within {limit}"));
+            Err(Failure::Said(OUT_OF_TIME))
+        }
+        None => ended(&failed),
+    }
+}
+
+/// The next end; nothing when there is none to wait for any more, or no time.
+fn next<T>(ends: &Receiver<T>, deadline: Option<Instant>) -> Result<T, RecvTimeoutError> {
+    match deadline {
+        Some(deadline) => ends.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+        None => ends.recv().map_err(RecvTimeoutError::from),
+    }
 }
 
 /// The ends of all, as they come.

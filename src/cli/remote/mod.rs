@@ -10,7 +10,7 @@ mod there;
 
 use std::sync::OnceLock;
 
-use super::args::{Invocation, Usage};
+use super::args::{Command, ImageCommand, Invocation, Usage};
 use super::commands;
 use super::report::Failure;
 use crate::model::ProcessRef;
@@ -54,14 +54,26 @@ pub fn run(mut invocation: Invocation, words: &[String]) -> Result<u8, Failure> 
             let message = format!("{} cannot be asked of another machine: {why}", words.first().map_or("", |w| w));
             Err(Failure::new(FaultKind::BadRequest, message))
         }
-        (Place::There | Place::Asked, Some(machine)) => there::run(&machine, words),
+        (Place::There | Place::Asked, Some(machine)) => on(&machine, &invocation.command, words),
         (Place::Here, Some(machine)) => over_relay(machine, invocation),
         (place, None) => match (named()?, place) {
             (None, _) => commands::run(invocation),
             (Some(machine), Place::Here) => over_relay(machine, invocation),
-            (Some(machine), _) => there::run(&machine, words),
+            (Some(machine), _) => on(&machine, &invocation.command, words),
         },
     }
+}
+
+/// Has `machine` do it. A path of that machine is complete: nobody is in a folder there.
+fn on(machine: &Machine, command: &Command, words: &[String]) -> Result<u8, Failure> {
+    if let Command::Image(group) = command
+        && let ImageCommand::Register(asked) = &group.command
+        && asked.rootfs.is_relative()
+    {
+        let message = format!("{} shall be a file of {machine}: write its path from / on", asked.rootfs.display());
+        return Err(Usage::new(message, &["image", "register"]).into());
+    }
+    there::run(machine, words)
 }
 
 /// The machine that the environment names.

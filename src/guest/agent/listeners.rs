@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::protocol::guest::{ListeningPort, MAX_PORTS};
 
 /// `TCP_LISTEN` (net/tcp_states.h).
-const LISTEN: &str = "0A";
+pub(super) const LISTEN: &str = "0A";
+
+/// The tables of TCP; without IPv6 the second is missing.
+pub(super) const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
 #[derive(Debug, PartialEq, Eq)]
 struct Listener {
@@ -19,8 +22,7 @@ struct Listener {
 /// All of them, at most [`MAX_PORTS`], by port.
 pub fn list() -> Vec<ListeningPort> {
     let mut found = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        // Without IPv6 the second is missing.
+    for table in TABLES {
         let text = fs::read_to_string(table).unwrap_or_default();
         found.extend(text.lines().skip(1).filter_map(parse));
     }
@@ -45,7 +47,7 @@ fn parse(line: &str) -> Option<Listener> {
 }
 
 /// One or four 32-bit words, each printed as the CPU reads its network-order bytes.
-fn parse_address(text: &str) -> Option<IpAddr> {
+pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     if !text.is_ascii() {
         return None;
     }

@@ -7,6 +7,8 @@
 
 /// The machine's power button.
 mod button;
+/// Who is connected to somebody who listens.
+mod connected;
 /// Connections over a vsock.
 mod connections;
 /// What starts the agent again.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::mouth::{Conversation, Mouth};
-use super::{listeners, shutdown, start, stats};
+use super::{connected, listeners, shutdown, start, stats};
 use crate::guest::console::say;
 use crate::guest::error::chain;
 use crate::guest::init::set_clock;
 use crate::guest::shell::channels::{Channels, Opened};
+use crate::guest::shell::jobs;
 use crate::model::OpId;
-use crate::protocol::guest::{GuestReply, GuestRequest, Health};
+use crate::protocol::guest::{GuestActivity, GuestReply, GuestRequest, Health};
 
 /// Most requests that wait; a daemon asks one or two at a time.
 const MAX_WAITING: usize = 32;
@@ -100,6 +101,10 @@ fn answer(task: &Task, facts: &Facts, hands: &Hands) -> Result<GuestReply, Strin
             rustix::fs::sync();
             Ok(GuestReply::Done)
         }
+        GuestRequest::Activity => match hands {
+            Hands::Guest(channels) => activity(channels).map(GuestReply::Activity),
+            Hands::Fake { .. } => Ok(GuestReply::Activity(GuestActivity::default())),
+        },
         GuestRequest::OpenShell { token } => match hands {
             Hands::Guest(channels) => channels.open(token).map(|opened| match opened {
                 Opened::Channel(channel) => GuestReply::Shell { channel },
@@ -108,6 +113,11 @@ fn answer(task: &Task, facts: &Facts, hands: &Hands) -> Result<GuestReply, Strin
             Hands::Fake { .. } => Err("the monitor of the tests runs no commands".to_owned()),
         },
     }
+}
+
+fn activity(channels: &Channels) -> Result<GuestActivity, String> {
+    let jobs = jobs::running().map_err(|e| format!("cannot look for jobs: {e}"))?;
+    Ok(GuestActivity { commands: channels.in_use(), jobs, connections: connected::count() })
 }
 
 fn health(facts: &Facts) -> Health {

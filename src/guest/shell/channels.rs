@@ -34,6 +34,8 @@ pub struct Channels {
     ports: AtomicU32,
     /// Commands that run over a vsock.
     running: Arc<AtomicU32>,
+    /// Hosts that are connected to a channel of the monitor's.
+    hosts: Arc<AtomicU32>,
 }
 
 /// What waits for a host.
@@ -59,6 +61,11 @@ impl Channels {
         } else {
             self.open_channel(token).map(Opened::Channel)
         }
+    }
+
+    /// Commands that somebody is connected to.
+    pub fn in_use(&self) -> u32 {
+        self.running.load(Ordering::Relaxed) + self.hosts.load(Ordering::Relaxed)
     }
 
     /// Has a vsock port of its own wait for one connection.
@@ -109,7 +116,7 @@ impl Channels {
         loop {
             let number = u8::try_from(known.len()).ok().filter(|n| *n < CHANNELS);
             let number = number.ok_or_else(|| format!("all {CHANNELS} channels are in use"))?;
-            let (channel, has_host) = Channel::make(number)?;
+            let (channel, has_host) = Channel::make(number, &self.hosts)?;
             // An agent before this one gave it out, and its host is still there: not for the next.
             if !has_host {
                 channel.orders.send(token).map_err(|_| format!("channel {number} is broken"))?;
@@ -143,7 +150,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Channel {
     /// The channel, and whether a host is there that nobody of this agent has let in.
-    fn make(number: u8) -> Result<(Self, bool), String> {
+    fn make(number: u8, hosts: &Arc<AtomicU32>) -> Result<(Self, bool), String> {
         let path = find(Path::new(CLASS), &channel_name(number)).ok_or("this monitor has no more channels")?;
         let open = OpenOptions::new().read(true).write(true).open(&path);
         let file = open.map_err(|e| format!("cannot open {}: {e}", path.display()))?;
@@ -151,8 +158,8 @@ impl Channel {
         let has_host = wire.is_host_here();
         let (orders, queue) = channel();
         let busy = Arc::new(Mutex::new(true));
-        let shared = busy.clone();
-        if !agent::start("shell", move || attend(wire, has_host, &queue, &shared)) {
+        let (shared, hosts) = (busy.clone(), hosts.clone());
+        if !agent::start("shell", move || attend(wire, has_host, &queue, &shared, &hosts)) {
             return Err("there is no thread for another channel".into());
         }
         Ok((Self { orders, busy }, has_host))
@@ -167,17 +174,26 @@ fn find(class: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// Serves one host after the other. A channel that breaks stays busy for ever.
-fn attend(mut wire: Wire, has_host: bool, orders: &Receiver<Token>, busy: &Mutex<bool>) {
+fn attend(mut wire: Wire, has_host: bool, orders: &Receiver<Token>, busy: &Mutex<bool>, hosts: &AtomicU32) {
     if has_host {
-        release(&mut wire, busy);
+        counted(hosts, || release(&mut wire, busy));
     }
     for token in orders {
-        let served = wire.begin(token, COMING).and_then(|came| if came { session::serve(&mut wire) } else { Ok(()) });
-        if let Err(e) = served {
-            say(&format!("trouble: a conversation over a channel broke: {e}"));
-        }
-        release(&mut wire, busy);
+        counted(hosts, || {
+            let served =
+                wire.begin(token, COMING).and_then(|came| if came { session::serve(&mut wire) } else { Ok(()) });
+            if let Err(e) = served {
+                say(&format!("trouble: a conversation over a channel broke: {e}"));
+            }
+            release(&mut wire, busy);
+        });
     }
+}
+
+fn counted(hosts: &AtomicU32, serve: impl FnOnce()) {
+    hosts.fetch_add(1, Ordering::Relaxed);
+    serve();
+    hosts.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Free once its host has gone; one whose host cannot be watched is never free.

@@ -391,6 +391,12 @@ fn record_in(bytes: &[u8]) -> Option<(Output, &[u8])> {
     Some((output, rest.get(..length)?))
 }
 
+/// How many run.
+pub fn running() -> io::Result<u32> {
+    let runs = |number: &u32| matches!(state(&folder().join(number.to_string())), State::Running);
+    Ok(numbers(&folder())?.iter().filter(|number| runs(number)).count() as u32)
+}
+
 /// Says which jobs there are.
 pub fn list() -> io::Result<()> {
     let mut out = io::stdout().lock();

@@ -54,8 +54,9 @@ impl Launching<'_> {
         let arguments = qemu::arguments(&self.site.id, MacAddr::of(self.slot), launch, numbers, tsc::kilohertz());
         let mut keep = channels.all();
         keep.push(tap);
-        // All but the console's log, which is another process's to write.
-        keep.extend(self.files.iter().filter(|(what, _)| *what != LaunchFile::Console).map(|(_, file)| file));
+        // All but the console's files, which are another process's to write.
+        let is_its = |what: LaunchFile| !matches!(what, LaunchFile::Console | LaunchFile::ConsoleMarks);
+        keep.extend(self.files.iter().filter(|(what, _)| is_its(*what)).map(|(_, file)| file));
         let view = if launch.accel == Accel::Kvm { View::SystemKvm } else { View::System };
         Ok(self.order(view, &keep, Program::Path(program), arguments))
     }

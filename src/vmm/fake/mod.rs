@@ -63,7 +63,7 @@ impl Vmm for Fake {
             let (jail, files) = prepare_jail(boot)?;
             (Some(jail), files)
         } else {
-            (None, vec![boot.files.console])
+            (None, vec![boot.files.console, boot.files.marks])
         };
         Ok(Prepared { launch: Launch::Fake(FakeLaunch { fail, jail }), files, setup: Vec::new() })
     }

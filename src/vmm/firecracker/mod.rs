@@ -123,7 +123,7 @@ pub(super) fn prepare_jail(boot: Boot<'_>) -> Result<(JailLaunch, Vec<OwnedFd>),
     let whole = boot.files.disk.try_exists()?;
     let VmSpec { vcpus, memory, disk: size, .. } = *boot.spec;
     let disk = if whole { JailDisk::Whole } else { JailDisk::Snapshot { size } };
-    let mut files = vec![read_only(&boot.files.kernel)?, boot.files.initramfs, boot.files.console];
+    let mut files = vec![read_only(&boot.files.kernel)?, boot.files.initramfs, boot.files.console, boot.files.marks];
     files.push(if whole { read_write(&boot.files.disk)? } else { read_only(&boot.files.image)? });
     if let Some(modules) = &boot.files.modules {
         files.push(read_only(modules)?);

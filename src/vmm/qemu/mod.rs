@@ -80,7 +80,8 @@ impl Vmm for Qemu {
     }
 
     fn prepare(&self, boot: Boot<'_>) -> Result<Prepared, VmmError> {
-        let mut files = vec![read_only(&boot.files.kernel)?, boot.files.initramfs, boot.files.console];
+        let mut files =
+            vec![read_only(&boot.files.kernel)?, boot.files.initramfs, boot.files.console, boot.files.marks];
         files.push(read_write(&boot.files.disk)?);
         files.push(read_only(&boot.files.image)?);
         if let Some(modules) = &boot.files.modules {
