@@ -98,7 +98,7 @@ fn failures(world: &World, outputs: &mut Outputs) {
         (&["vm", "prune", "--no-input"], 2, "usage"),
         (&["vm", "exec", "nowhere", "--", "true"], 125, "not_found"),
         (&["vm", "run", "--rm", "-d"], 2, "usage"),
-        (&["ps", "--format", "{{.nothing}}"], 2, "usage"),
+        (&["vm", "list", "--format", "{{.nothing}}"], 2, "usage"),
     ];
     world.banger(&["vm", "create", "--name", "user", "--no-start"]).output().ok();
     for (words, code, kind) in cases {
