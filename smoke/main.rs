@@ -176,7 +176,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::bare("doctor", 60, doctor::says_what_is_wrong),
     Scenario::bare("base", 900, base::make),
     Scenario::new("image_is_clean", 60, images::is_clean_and_journalled),
-    Scenario::new("help_walk", 600, help_walk::every_page),
+    Scenario::new("help_walk", 900, help_walk::every_page),
     Scenario::new("docs_run", 600, docs_run::every_page),
     Scenario::new("store_check", 60, store::check_answers_0_1_2),
     Scenario::new("bad_input", 90, hostile::bad_input_leaves_no_row),
