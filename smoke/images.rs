@@ -7,8 +7,8 @@ use crate::exec::BOOT;
 use crate::world::World;
 
 /// What the default image must contain.
-const PACKAGES: [&str; 9] =
-    ["openssh-server", "git", "ca-certificates", "curl", "sudo", "tmux", "iproute2", "procps", "systemd"];
+const PACKAGES: [&str; 10] =
+    ["openssh-server", "git", "make", "ca-certificates", "curl", "sudo", "tmux", "iproute2", "procps", "systemd"];
 
 /// One sparse ext4 file with a journal, which fsck finds nothing to say about.
 pub fn is_clean_and_journalled(world: &World) {

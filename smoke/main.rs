@@ -22,8 +22,14 @@ mod container;
 mod direct;
 /// Random numbers from a seed.
 mod noise;
+/// Blocks of pages.
+mod page;
 /// Plays scenarios and counts.
 mod runner;
+/// A person who types.
+mod session;
+/// Many stored VMs.
+mod stored;
 /// What strace saw of the helper.
 mod traced;
 /// What one scenario lives in.
@@ -51,6 +57,8 @@ mod commit;
 mod completion;
 /// Starting, finding and losing daemon and helper.
 mod daemons;
+/// The pages, run.
+mod docs_run;
 /// What is wrong with a host.
 mod doctor;
 /// Exit codes, quoting and streams of guest commands.
@@ -67,6 +75,8 @@ mod floods;
 mod fuzz;
 /// What happens inside a guest.
 mod guests;
+/// Every page of help and its examples.
+mod help_walk;
 /// What hostile and mistaken callers are told.
 mod hostile;
 /// VMs that nobody uses.
@@ -166,6 +176,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::bare("doctor", 60, doctor::says_what_is_wrong),
     Scenario::bare("base", 900, base::make),
     Scenario::new("image_is_clean", 60, images::is_clean_and_journalled),
+    Scenario::new("help_walk", 900, help_walk::every_page),
+    Scenario::new("docs_run", 600, docs_run::every_page),
     Scenario::new("store_check", 60, store::check_answers_0_1_2),
     Scenario::new("bad_input", 90, hostile::bad_input_leaves_no_row),
     Scenario::new("bad_frames", 90, hostile::bad_frames_are_refused),

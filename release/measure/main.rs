@@ -24,6 +24,9 @@ mod direct;
 #[path = "../../smoke/runner.rs"]
 mod runner;
 #[allow(dead_code)]
+#[path = "../../smoke/stored.rs"]
+mod stored;
+#[allow(dead_code)]
 #[path = "../../smoke/world.rs"]
 mod world;
 

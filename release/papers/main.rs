@@ -15,10 +15,14 @@ mod completions;
 mod manual;
 /// Notices and licenses.
 mod notices;
+/// A session, as a picture.
+mod recording;
 /// What is published, newest first.
 mod releases;
 /// Text for troff.
 mod roff;
+/// A terminal.
+mod screen;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,6 +32,7 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const USAGE: &str = "usage: papers man FOLDER | completions FOLDER
        papers bill SOURCES ARCH TIME FILE | notices SOURCES FILE
+       papers record PRINTED TIMES PICTURE
        papers release OLD FILE VERSION DATE SUMS FROM NOTES ARCH URL SIZE...";
 
 fn main() -> ExitCode {
@@ -38,6 +43,9 @@ fn main() -> ExitCode {
         ["completions", folder] => completions::write(Path::new(folder)),
         ["bill", sources, arch, time, file] => bill::write(Path::new(sources), arch, time, Path::new(file)),
         ["notices", sources, file] => notices::write(Path::new(sources), Path::new(file)),
+        ["record", printed, times, picture] => {
+            recording::write(Path::new(printed), Path::new(times), Path::new(picture))
+        }
         ["release", old, file, version, date, sums, from, notes, tarballs @ ..] => {
             let release = releases::Release { version, date, sums, from, notes: Path::new(notes), tarballs };
             releases::write(Path::new(old), &release, Path::new(file))

@@ -59,3 +59,65 @@ pub fn code(kind: FaultKind) -> &'static str {
         FaultKind::NeverReady => "never_ready",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use FaultKind::{
+        AlreadyExists, BadRequest, BadVersion, Cancelled, InUse, NeverReady, NotFound, OperationFailed, Refused,
+        Unauthorized, Unavailable, UnknownMethod,
+    };
+
+    const KINDS: [FaultKind; 12] = [
+        NotFound,
+        AlreadyExists,
+        InUse,
+        BadRequest,
+        BadVersion,
+        Unauthorized,
+        Refused,
+        UnknownMethod,
+        OperationFailed,
+        Unavailable,
+        Cancelled,
+        NeverReady,
+    ];
+
+    /// Exit code and error codes of each row of the page.
+    fn rows() -> Vec<(String, Vec<&'static str>)> {
+        let cells = |line: &'static str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>();
+        let rows = include_str!("JSON.md").lines().filter(|line| line.starts_with("| ")).map(cells);
+        let row = |cells: Vec<&'static str>| {
+            (cells[0].to_owned(), cells[2].split('`').filter(|word| !word.trim().is_empty()).collect())
+        };
+        rows.skip(1).map(row).collect()
+    }
+
+    #[test]
+    fn the_page_has_each_exit_code_and_each_word_for_a_failure_once() {
+        let view = |failure: &Failure, for_guest| {
+            let exit_code = failure.exit_code(for_guest);
+            FailureView::of(failure, exit_code).map_or(("", exit_code), |view| (view.code, exit_code))
+        };
+        let usage = Failure::Usage(super::super::args::Usage::new("", &[]));
+        let mut said: Vec<(&str, u8)> = KINDS.iter().map(|kind| view(&Failure::new(*kind, ""), false)).collect();
+        said.push(view(&usage, false));
+        said.push(view(&Failure::Signalled(2), false));
+        let of = |code: &str| rows().iter().find(|(exit, _)| exit == code).map(|(_, words)| words.clone());
+        for (word, exit_code) in &said {
+            assert!(of(&exit_code.to_string()).is_some_and(|words| words.contains(word)), "{exit_code} {word}");
+        }
+        let on_page: Vec<&str> = rows().into_iter().flat_map(|(_, words)| words).collect();
+        for word in &on_page {
+            let times = if *word == "signalled" { 2 } else { 1 };
+            assert_eq!(on_page.iter().filter(|w| w == &word).count(), times, "{word}");
+            assert!(said.iter().any(|(w, _)| w == word), "{word} is no code");
+        }
+        for exit_code in
+            [view(&usage, true).1, Failure::ReaderGone.exit_code(false), super::super::commands::OUT_OF_TIME, 0]
+        {
+            assert_eq!(of(&exit_code.to_string()), Some(Vec::new()), "{exit_code}");
+        }
+        assert!(of("128+N").is_some());
+    }
+}

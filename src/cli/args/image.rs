@@ -154,7 +154,7 @@ pub struct ImagePromote {
     description = "make an image of a VM's disk",
     usage = "VM NAME",
     help_triggers("-h", "--help"),
-    example = "banger vm create --name box\nbanger vm exec box -- apt-get install -y jq\nbanger image commit box with-jq\nbanger vm run --rm --image with-jq -- jq --version",
+    example = "banger vm create --name box\nbanger vm cp ./app box:/opt\nbanger image commit box with-app\nbanger vm run --rm --image with-app -- make -C /opt/app test",
     note = "A VM that runs is paused while its disk is copied: the image is what a\npower failure at that moment would leave, all written out before. Host\nkeys, the key that may log in, machine id and host name do not come\nalong; everything else on its disk does, files that you brought in too.",
     note = "VMs of the image need a disk at least as large as this VM's."
 )]

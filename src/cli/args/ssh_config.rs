@@ -14,7 +14,7 @@ use super::Usage;
     description = "have `ssh NAME.vm`, scp and rsync work",
     usage = "[--install | --uninstall]",
     help_triggers("-h", "--help"),
-    example = "banger ssh-config --install\nssh box.vm\nrsync -a ./here/ box.vm:/srv/there/\nbanger ssh-config --uninstall",
+    example = "banger ssh-config --install\nssh box.vm\nscp -r ./here box.vm:/srv/there\nbanger ssh-config --uninstall",
     note = "Without a flag: prints what ssh would be told, and changes nothing.",
     note = "--install writes a file of banger's own beside its settings and adds a marked\n`Include` of it to the top of ~/.ssh/config; VMs made later need nothing else.\n--uninstall takes both away: the file is as before, to the byte. Host keys are\npinned in banger's own known_hosts; NAME.vm need not be in DNS.",
     note = "A VM must run: nothing is started by ssh. A shell without any of this:\nbanger vm ssh NAME."

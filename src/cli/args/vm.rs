@@ -81,7 +81,7 @@ pub struct VmQuestion {
     description = "list all VMs (also: ls; running ones: banger ps)",
     usage = "[-a] [-q] [--json] [--format TEMPLATE] [--no-trunc]",
     help_triggers("-h", "--help"),
-    example = "banger vm list\nbanger vm list --json\nbanger vm list --format '{{.name}} {{.state}}'\nbanger ps"
+    example = "banger vm list\nbanger vm list --json\nbanger vm list --format json\nbanger ps"
 )]
 pub struct VmList {
     /// all VMs: what it does anyway; `banger ps` needs it
@@ -183,7 +183,7 @@ pub struct VmExec {
     description = "what a command of `vm exec -d` says, from its start",
     usage = "NAME [ID] [--from N] [--no-follow]",
     help_triggers("-h", "--help"),
-    example = "banger vm attach box        which commands there are\nbanger vm attach box 1      what it says, until it ends\nbanger vm attach box 1 --from 4096 --no-follow",
+    example = "banger vm attach box        # which commands there are\nbanger vm attach box 1      # what it says, until it ends\nbanger vm attach box 1 --from 4096 --no-follow",
     note = "Ends with the command, with its exit code. Ctrl-C ends only the looking on.",
     note = "Kept until the VM stops: the last 4 MiB of a command's output (less in a small\nVM), of the last 32 commands."
 )]
@@ -210,7 +210,7 @@ pub struct VmAttach {
     description = "copy files and folders into a VM, and out of it",
     usage = "SRC DST",
     help_triggers("-h", "--help"),
-    example = "banger vm cp ./app box:/opt\nbanger vm cp box:/var/log/syslog .\nbanger vm cp ./app/. box:/opt/app      the folder's content\ntar c . | banger vm cp - box:/srv      a tar stream, either way",
+    example = "banger vm cp ./app box:/opt\nbanger vm cp box:/etc/os-release .\nbanger vm cp ./app/. box:/opt/app      # the folder's content\ntar c . | banger vm cp - box:/srv      # a tar stream, either way",
     note = "One of both is NAME:PATH; a path without `/` in front is below /root. Into a\nfolder that is there, under its own name; else as DST.",
     note = "What arrives in a VM is root's, whatever user its image names; what arrives\nhere is yours. Set-id bits, devices, sockets and pipes are left out."
 )]

@@ -37,6 +37,9 @@ mod wait;
 pub mod way;
 pub mod workspace;
 
+#[cfg(test)]
+pub use session::OUT_OF_TIME;
+
 use outcomes::Outcomes;
 
 use super::args::{CacheCommand, Command, DaemonCommand, ImageCommand, Invocation, KernelCommand, VmCommand};

@@ -28,7 +28,7 @@ use crate::shell::{
 use crate::ssh::{Access, SshError, SshShell, UserSsh};
 
 /// Exit code of a command whose time was over, as timeout(1) has it.
-const OUT_OF_TIME: u8 = 124;
+pub const OUT_OF_TIME: u8 = 124;
 
 /// `TERM` where the caller has none: what every terminfo database knows.
 const PLAIN_TERMINAL: &str = "dumb";
