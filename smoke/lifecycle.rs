@@ -94,6 +94,7 @@ fn changed(world: &World) {
 /// A VM that dies by itself ends the wait, and says why on lines that can be read.
 fn waited_for(world: &World) {
     create(world, "box", &[]).ok();
+    world.banger(&["vm", "wait", "box", "--timeout", "1s"]).output().ends(124).refuses(&["not ended within 1s"]);
     let waiting = world.banger(&["vm", "wait", "box"]).spawn();
     end(world.owner().vm("box").process.expect("it runs").pid);
     let waited = waiting.wait().ok();

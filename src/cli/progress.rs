@@ -319,7 +319,7 @@ mod tests {
         let text = moving.text();
         let line = text.rsplit(['\r', '\n']).find(|line| line.contains("MiB/10.00 MiB")).expect("a bar").trim_end();
         assert!(line.contains("5.00 MiB/10.00 MiB") && line.contains("/s  ") && line.ends_with(" left"), "{line}");
-        assert!(line.chars().count() <= 80 && line.contains("[=======>"), "{line}");
+        assert!(line.chars().count() <= 80 && line.contains("[========>"), "{line}");
     }
 
     #[test]

@@ -105,6 +105,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ends_are_taken_until_there_is_none_or_no_time() {
+        let (sender, ends) = mpsc::channel();
+        sender.send(1).expect("heard");
+        let over = Some(Instant::now());
+        assert_eq!((next(&ends, over), next(&ends, over)), (Ok(1), Err(RecvTimeoutError::Timeout)));
+        drop(sender);
+        assert_eq!(next(&ends, None), Err(RecvTimeoutError::Disconnected));
+        assert_eq!(next(&ends, over), Err(RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
     fn an_end_is_one_line_and_the_console_is_set_off() {
         let end = |reason: Option<&str>| EndView { name: "box".into(), state: "error", reason: reason.map(Into::into) };
         assert_eq!(text(&end(None)), "box: error");
