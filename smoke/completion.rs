@@ -3,6 +3,7 @@
 //! In each shell `banger` is a function that tells its arguments: so the line that Tab has made is read from what runs.
 
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use crate::fake::on_the_fake_monitor;
@@ -65,6 +66,9 @@ const WITH_NAMES: &[(&str, &str)] = &[
 /// Names that are functions in each shell, and tell how they were called.
 pub const NAMES: [&str; 4] = ["banger", "t", "banger-vm-run", "banger-image"];
 
+/// What bash asks with Tab behind `banger vm stop `.
+const ASKED: [&str; 7] = ["--as", "banger-complete", "bash", "banger vm stop ", "", "9", "80"];
+
 /// Most time that an answer may take: what people notice; much more than it takes on a machine that is not busy.
 const MOST: Duration = Duration::from_millis(60);
 
@@ -95,6 +99,7 @@ pub fn in_real_shells(world: &World) {
     world.banger(&["daemon", "stop"]).output().ok();
     shells[0].complete(world, &WITHOUT_NAMES[WITHOUT_NAMES.len() - 1..]);
     world.banger(&["daemon", "status"]).output().ends(6);
+    a_silent_daemon_is_left(world);
 }
 
 fn names(shells: &[Shell]) -> String {
@@ -114,13 +119,25 @@ fn lay_out(world: &World) -> String {
     text(&folder)
 }
 
+/// Who listens and says nothing costs a moment, and nothing is said of it.
+fn a_silent_daemon_is_left(world: &World) {
+    let socket = world.home().join("run/bangerd.sock");
+    // The daemon that was there may have left its own.
+    let _ = std::fs::remove_file(&socket);
+    let _silent = UnixListener::bind(socket).expect("bound");
+    let began = Instant::now();
+    let answer = world.banger(&ASKED).output().ok();
+    assert_eq!((answer.text().as_str(), answer.stderr.as_str()), ("", ""));
+    assert!(began.elapsed() < 10 * MOST, "{:?}", began.elapsed());
+    println!("| completion | a daemon that says nothing | no names, {} ms |", began.elapsed().as_millis());
+}
+
 /// The time of one answer, the process and the daemon's part in it.
 fn takes_no_time(world: &World) {
     let mut times: Vec<Duration> = (0..21)
         .map(|_| {
             let began = Instant::now();
-            let asked = ["--as", "banger-complete", "bash", "banger vm stop ", "", "9", "80"];
-            assert_eq!(world.banger(&asked).output().ok().text(), "\nbox\nweb");
+            assert_eq!(world.banger(&ASKED).output().ok().text(), "\nbox\nweb");
             began.elapsed()
         })
         .collect();

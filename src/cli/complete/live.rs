@@ -20,6 +20,9 @@ use crate::protocol::owner::{Answer, Call, OwnerReply, OwnerRequest};
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_millis(300);
 
+/// How long the daemon may take of that: the catalogue is there without it.
+const DAEMON_LIMIT: Duration = Duration::from_millis(250);
+
 /// The variable that names another machine.
 const HOST: &str = "BANGER_HOST";
 
@@ -109,7 +112,7 @@ fn kernel(kernel: &KernelRecord) -> Candidate {
 
 /// The daemon's reply; none where there is none in time.
 fn ask(paths: &Paths, request: OwnerRequest) -> Option<OwnerReply> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + DAEMON_LIMIT;
     let rest = || Some(deadline.saturating_duration_since(Instant::now()));
     if !is_awake(paths) {
         return None;
