@@ -21,20 +21,25 @@ pub struct Scenario {
     pub name: &'static str,
     limit: Duration,
     base: bool,
-    /// A measurement that takes minutes and says nothing new each time.
-    only_asked: bool,
+    /// Why it is played only where it is named, or required.
+    only_asked: Option<&'static str>,
     play: fn(&World),
 }
 
 impl Scenario {
     /// A scenario that begins with kernel and image in its store.
     pub const fn new(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
-        Self { name, limit: Duration::from_secs(seconds), base: true, only_asked: false, play }
+        Self { name, limit: Duration::from_secs(seconds), base: true, only_asked: None, play }
     }
 
     /// A measurement: played where it is named, or required.
     pub const fn measurement(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
-        Self { only_asked: true, ..Self::new(name, seconds, play) }
+        Self { only_asked: Some("a measurement"), ..Self::new(name, seconds, play) }
+    }
+
+    /// One that takes many minutes: played where it is named, or required.
+    pub const fn long(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
+        Self { only_asked: Some("it takes many minutes"), ..Self::new(name, seconds, play) }
     }
 
     /// A scenario that begins with nothing.
@@ -99,9 +104,11 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
     for scenario in first.chain(chosen) {
         let began = Instant::now();
         let is_required = required.iter().any(|name| name == scenario.name || name == "all");
-        let outcome = match scenario.only_asked && filters.is_empty() && !is_required {
-            true => Outcome::Skipped(format!("a measurement, played when it is named: smoke/run {}", scenario.name)),
-            false => stage.play(scenario),
+        let outcome = match scenario.only_asked {
+            Some(why) if filters.is_empty() && !is_required => {
+                Outcome::Skipped(format!("{why}: played when it is named: smoke/run {}", scenario.name))
+            }
+            _ => stage.play(scenario),
         };
         let took = began.elapsed().as_secs_f64();
         match outcome {
