@@ -118,13 +118,16 @@ impl Lock {
 }
 
 /// Whether somebody holds the [`Lock`] at `path`, by what the kernel tells of all locks (proc_locks(5)): nothing is opened,
-/// and nobody who wants the lock meanwhile is in the way.
+/// and nobody who wants the lock meanwhile is in the way. For files of a filesystem that shows the same device to all, as
+/// that of `/run` does.
 pub fn is_locked(path: &Path) -> io::Result<bool> {
-    let inode = fs::metadata(path).map_err(named("look at", path))?.ino().to_string();
-    // `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`. A filesystem may show another device number than it has here.
+    let about = fs::metadata(path).map_err(named("look at", path))?;
+    let (major, minor) = (rustix::fs::major(about.dev()), rustix::fs::minor(about.dev()));
+    // `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`
+    let file = format!("{major:02x}:{minor:02x}:{}", about.ino());
     let is_held = |line: &str| {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        words.get(1) == Some(&"FLOCK") && words.get(5).and_then(|file| file.rsplit(':').next()) == Some(&inode)
+        let mut words = line.split_ascii_whitespace();
+        words.nth(1) == Some("FLOCK") && words.nth(3) == Some(&file)
     };
     Ok(fs::read_to_string("/proc/locks").map_err(named("read", Path::new("/proc/locks")))?.lines().any(is_held))
 }
@@ -146,14 +149,14 @@ mod tests {
 
     #[test]
     fn a_lock_is_seen_without_being_taken() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("lock");
-        assert!(is_locked(&path).is_err());
-        let lock = Lock::wait(&path).expect("taken");
-        assert!(is_locked(&path).expect("looked at"));
-        drop(lock);
-        assert!(!is_locked(&path).expect("looked at"));
-        assert!(Lock::attempt(&path).expect("attempted").is_some());
+        let folder = tempfile::tempdir_in("/dev/shm").expect("a folder");
+        let (held, free) = (folder.path().join("held"), folder.path().join("free"));
+        assert!(is_locked(&held).is_err());
+        let _lock = Lock::wait(&held).expect("taken");
+        fs::write(&free, "").expect("written");
+        assert!(is_locked(&held).expect("looked at"));
+        assert!(!is_locked(&free).expect("looked at"));
+        assert!(Lock::attempt(&free).expect("attempted").is_some());
     }
 
     #[test]

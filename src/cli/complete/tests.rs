@@ -77,6 +77,7 @@ fn what_is_typed_already_is_not_offered_unless_it_repeats() {
 fn flags_have_values() {
     assert_eq!(offered(&["vm", "run", "--init", ""]), ["image", "minimal"]);
     assert_eq!(offered(&["vm", "set", "box", "--nat", ""]), ["on", "off"]);
+    assert_eq!(offered(&["vm", "set", "box", "--idle-stop", ""]), ["off"]);
     assert_eq!(offered(&["image", "pull", "x", "--platform", ""]), ["linux/amd64", "linux/arm64"]);
     assert_eq!(offered(&["vm", "run", "--allow", ""]), ["@python"]);
     assert_eq!(offered(&["completion", ""]), ["bash", "zsh", "fish"]);

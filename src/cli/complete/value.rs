@@ -102,9 +102,13 @@ pub fn of_argument(path: &[&str], argument: &PositionalInfo<'static>) -> Value {
     }
 }
 
-/// `on|off`.
+/// What in `time|off` stands for something else than itself.
+const KINDS: [&str; 6] = ["time", "size", "n", "name", "file", "path"];
+
+/// `on|off`, or `time|off`, of which only `off` is a word.
 fn choices(name: &'static str) -> Value {
-    if name.contains('|') { Value::Words(name.split('|').collect()) } else { Value::Free }
+    let words: Vec<&str> = name.split('|').filter(|word| !KINDS.contains(word)).collect();
+    if name.contains('|') { Value::Words(words) } else { Value::Free }
 }
 
 /// Which VMs the command `vm COMMAND` is for.
