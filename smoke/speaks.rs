@@ -16,10 +16,14 @@ from jsonschema import Draft202012Validator
 document = json.load(open(sys.argv[1]))
 whole = document["schema"]
 Draft202012Validator.check_schema(whole)
+wrong = 0
 for command, form, output in document["outputs"]:
     schema = dict(whole["commands"][form]) if form else {"$ref": "#/$defs/Failure"}
-    Draft202012Validator({**schema, "$defs": whole["$defs"]}).validate(output)
+    for error in Draft202012Validator({**schema, "$defs": whole["$defs"]}).iter_errors(output):
+        print(command, error.json_path, error.message, file=sys.stderr)
+        wrong += 1
 print(len(document["outputs"]))
+sys.exit(wrong > 0)
 "##;
 
 /// A repository for a VM.
