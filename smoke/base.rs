@@ -9,11 +9,31 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use banger::model::{Mib, VmSpec};
+
 use crate::runner::tested_binary;
 use crate::world::World;
 
 /// What both are called in the catalogue.
 pub const NAME: &str = "debian-bookworm";
+
+/// A VM called `name` of both, small, with nothing more than it must have.
+pub fn spec(name: &str, memory: Mib) -> VmSpec {
+    VmSpec {
+        name: name.parse().expect("a name"),
+        image: NAME.parse().expect("a name"),
+        kernel: NAME.parse().expect("a name"),
+        vcpus: 1,
+        memory,
+        disk: Mib(8192),
+        init: None,
+        egress: Default::default(),
+        ports: Vec::new(),
+        secrets: Vec::new(),
+        environment: Vec::new(),
+        idle_stop: None,
+    }
+}
 
 /// Says which binary made the base.
 const MADE_BY: &str = "made-by";

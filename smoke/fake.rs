@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use banger::model::Mib;
 use banger::model::launch::FakeFailure;
-use banger::model::{Mib, VmSpec};
 use banger::protocol::FaultKind;
 use banger::protocol::owner::OwnerRequest;
 
-use crate::base::NAME;
+use crate::base;
 use crate::census::wait_for_equality;
 use crate::world::World;
 
@@ -62,23 +62,7 @@ fn whole_life(world: &World, name: &str) {
 }
 
 fn ask(world: &World, name: &str, fail: FakeFailure) -> Result<(), banger::protocol::Fault> {
-    let both = || NAME.parse().expect("a name");
-    let kernel = NAME.parse().expect("a name");
-    let name = name.parse().expect("a name");
-    let spec = VmSpec {
-        name,
-        image: both(),
-        kernel,
-        vcpus: 1,
-        memory: Mib(256),
-        disk: Mib(8192),
-        init: None,
-        egress: Default::default(),
-        ports: Vec::new(),
-        secrets: Vec::new(),
-        environment: Vec::new(),
-        idle_stop: None,
-    };
+    let spec = base::spec(name, Mib(256));
     let request =
         OwnerRequest::CreateVm { spec, start: true, ephemeral: false, ttl: None, values: vec![], fail: Some(fail) };
     world.owner().ask(request).map(drop)

@@ -5,7 +5,7 @@ use banger::protocol::hello::PROTOCOL;
 use banger::protocol::owner::{AgentQuestion, OwnerRequest};
 use banger::protocol::{Hello, frame};
 
-use crate::base::NAME;
+use crate::base::{self, NAME};
 use crate::direct::{Wire, call, forge};
 use crate::world::World;
 
@@ -87,22 +87,7 @@ fn fine() -> banger::model::VmName {
 }
 
 fn spec() -> VmSpec {
-    let name = || NAME.parse().expect("a name");
-    let kernel = NAME.parse().expect("a name");
-    VmSpec {
-        name: fine(),
-        image: name(),
-        kernel,
-        vcpus: 1,
-        memory: Mib(512),
-        disk: Mib(8192),
-        init: None,
-        egress: Default::default(),
-        ports: Vec::new(),
-        secrets: Vec::new(),
-        environment: Vec::new(),
-        idle_stop: None,
-    }
+    base::spec(FINE, Mib(512))
 }
 
 fn create(spec: VmSpec) -> OwnerRequest {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use banger::model::{Mib, VmRecord, VmSpec};
+use banger::model::{Mib, VmRecord};
 use banger::protocol::FaultKind;
 use banger::protocol::owner::OwnerRequest;
 use rustix::process::Signal;
 
-use crate::base::NAME;
+use crate::base;
 use crate::census::wait_for_equality;
 use crate::command::Output;
 use crate::daemons::end;
@@ -200,22 +200,7 @@ pub fn without_room(world: &World) {
     let small = "mount -t tmpfs -o size=64M small \"$BANGER_HOME/state\" && exec \"$0\" daemon start";
     let binary = world.binary().to_str().expect("a plain path").to_owned();
     world.tool("unshare", &["--mount", "sh", "-c", small, &binary]).output().ok();
-    let name = || NAME.parse().expect("a name");
-    let (kernel, spec_name) = (NAME.parse().expect("a name"), "box".parse().expect("a name"));
-    let spec = VmSpec {
-        name: spec_name,
-        image: name(),
-        kernel,
-        vcpus: 1,
-        memory: Mib(256),
-        disk: Mib(8192),
-        init: None,
-        egress: Default::default(),
-        ports: Vec::new(),
-        secrets: Vec::new(),
-        environment: Vec::new(),
-        idle_stop: None,
-    };
+    let spec = base::spec("box", Mib(256));
     let request =
         OwnerRequest::CreateVm { spec, start: false, ephemeral: false, ttl: None, values: vec![], fail: None };
     let fault = world.owner().ask(request).expect_err("there is no room");

@@ -11,7 +11,7 @@ use banger::model::{Limits, Mib, VmId, VmRecord, VmSpec, VmState};
 use banger::os::process;
 use banger::store::Store;
 
-use crate::base::{self, NAME};
+use crate::base;
 use crate::world::World;
 
 /// Stored VMs on a host that has been used a lot.
@@ -48,23 +48,7 @@ fn fill(world: &World) {
 }
 
 fn row(number: u64) -> VmRecord {
-    let name = || NAME.parse().expect("a name");
-    let kernel = NAME.parse().expect("a name");
-    let own = format!("stored-{number}").parse().expect("a name");
-    let spec = VmSpec {
-        name: own,
-        image: name(),
-        kernel,
-        vcpus: 1,
-        memory: Mib(1024),
-        disk: Mib(8192),
-        init: None,
-        egress: Default::default(),
-        ports: Vec::new(),
-        secrets: Vec::new(),
-        environment: Vec::new(),
-        idle_stop: None,
-    };
+    let spec = base::spec(&format!("stored-{number}"), Mib(1024));
     let now = banger::os::clock::unix_seconds();
     let new = VmRecord::asked_for(VmId::from_random(number), spec, VmmKind::Qemu, Accel::Tcg, now);
     VmRecord { state: VmState::Created, ..new }
