@@ -9,6 +9,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::authority::Root;
 use super::error::{Doing, Result};
+use crate::os::netlink::attribute;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`.
 const DELETE: u16 = 0x0102;
@@ -107,12 +108,6 @@ fn message(address: Ipv4Addr, Place { tuple, end, flag }: Place) -> Vec<u8> {
     message.extend([1, 0, 0, 0, 0, 0, 0, 0]);
     message.extend(body);
     message
-}
-
-/// Length, kind, content; all contents here have whole words (`NLA_ALIGN`).
-fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
-    let length = (4 + content.len()) as u16;
-    [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), content].concat()
 }
 
 fn exchange(socket: &Socket, message: &[u8]) -> io::Result<()> {

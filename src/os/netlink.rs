@@ -15,7 +15,8 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 mod message;
 
-use message::{RouteMessage, attribute};
+use message::RouteMessage;
+pub use message::attribute;
 
 /// `IFLA_*` (linux/if_link.h).
 const MAC: u16 = 1;
