@@ -76,6 +76,17 @@ pub fn make(world: &World) {
     std::fs::write(marker, digest).expect("the marker can be written");
 }
 
+/// The kernel's vmlinux, and its modules as files below the world's folder, in a folder called as its `release`.
+pub fn kernel_files(world: &World, release: &str) -> (String, String) {
+    let kernel = world.home().join("state/kernels").join(NAME);
+    let modules = world.folder().join("modules").join(release);
+    std::fs::create_dir_all(&modules).expect("a folder for the modules");
+    let dump = format!("rdump / {}", modules.display());
+    world.tool("debugfs", &["-R", &dump, kernel.join("modules.ext4").to_str().expect("plain")]).output().ok();
+    assert!(modules.join("modules.dep").exists(), "no modules came out of the drive");
+    (kernel.join("vmlinux").display().to_string(), modules.display().to_string())
+}
+
 /// A command in the network namespace of the runner, this process's parent: the real one.
 pub fn outside(world: &World, command: &[&str]) -> crate::command::Run {
     let namespace = format!("--net=/proc/{}/ns/net", std::os::unix::process::parent_id());

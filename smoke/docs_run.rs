@@ -77,11 +77,11 @@ impl Page<'_> {
         }
         println!("| {} | {run} of {} blocks run |", self.file.display(), self.blocks.len());
         let refused = self.refused_settings(world);
-        if run == 0 || !refused.is_empty() {
+        let typed = self.typed();
+        if typed.is_empty() || !refused.is_empty() {
             return refused;
         }
         session::furnish(world);
-        let typed = self.typed();
         let mut steps = vec![Step { text: CLEAR.into(), strict: true }];
         steps.extend(typed.iter().map(|t| Step { text: t.step.text.clone(), strict: t.step.strict }));
         let said = session::play(world, &steps, LONG);

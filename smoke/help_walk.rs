@@ -16,7 +16,7 @@ const COLUMNS: usize = 80;
 const LONG: u64 = 240;
 
 /// How an example begins, and why it is not run here.
-const NOT_RUN: [(&str, &str); 11] = [
+const NOT_RUN: [(&str, &str); 12] = [
     ("banger vm logs -f box", "goes on until Ctrl-C"),
     ("{\"mcpServers\"", "settings of a client"),
     ("\"args\"", "settings of a client"),
@@ -28,6 +28,7 @@ const NOT_RUN: [(&str, &str); 11] = [
     ("banger vm run --rm --image python:3.12", "needs a registry: scenario `image_trees`"),
     ("banger vm run --rm --allow deb.debian.org", "needs the internet: scenario `flows`"),
     ("banger kernel import --host", "a host's kernel need not be one that VMs boot: `kernel_import_files`"),
+    ("banger kernel import --vmlinuz", "no kernel of that release is here: `kernel_import_files`"),
 ];
 
 /// A line, and with what it ends where that is not 0.
@@ -40,27 +41,25 @@ const ENDS: [(&str, &[i32]); 3] = [
 ];
 
 /// A line, and what must have been done before it.
-const BEFORE: [(&str, &str); 17] = [
+const BEFORE: [(&str, &str); 18] = [
     ("banger image register --rootfs /srv/golden.ext4", GOLDEN),
     (
         "banger image promote golden",
         "banger image show golden >/dev/null || banger image register --rootfs /srv/golden.ext4",
     ),
     ("banger image pull oci-archive:image.tar --name mine", "banger image delete mine"),
-    (
-        "banger kernel import --vmlinuz /boot/vmlinuz-6.1.0 \\\n  --modules /lib/modules/6.1.0 --name test --boot-args 'mitigations=off'",
-        KERNEL,
-    ),
     ("banger vm run --kernel mine", IMPORTED),
     ("banger kernel delete mine", IMPORTED),
     ("banger vm delete one two three", "for name in one two three; do banger vm create --no-start --name $name; done"),
     ("banger vm prune", "banger vm create --no-start --name idle"),
+    ("banger vm stop $(banger ps -q)", "banger vm start box"),
+    ("banger vm set box --allow example.org:443 --disallow 10.0.0.0/8", "banger vm set box --allow 10.0.0.0/8"),
     ("banger vm wait box && banger vm delete box", ENDING),
     ("banger vm attach box        # which commands there are", "banger vm exec -d box -- seq 2000"),
     ("banger vm exec box -- make test", PREPARED),
     ("banger vm run --rm ./repo --secret T=env:T@api.example.org -- ./publish", "export T=a-token"),
     ("banger vm workspace prepare box ./repo", UNCHANGED),
-    ("banger vm workspace prepare box ./repo --include .env", UNCHANGED),
+    ("banger vm workspace prepare box ./repo --include repo/.env", UNCHANGED),
     ("banger vm workspace export box -o changes.patch", CHANGED),
     ("banger vm workspace export box --apply", "git checkout -q ."),
     ("banger vm hosts | sudo tee -a /etc/hosts", "banger vm create --name other"),
@@ -68,15 +67,12 @@ const BEFORE: [(&str, &str); 17] = [
 
 const GOLDEN: &str =
     "cp --sparse=always --reflink=auto \"$BANGER_HOME/state/images/debian-bookworm.ext4\" /srv/golden.ext4";
-/// The kernel of the base, from files that lie where a distribution puts them.
-const KERNEL: &str =
-    "mkdir -p ../boot ../modules/6.1.0; mount --bind ../boot /boot; mount --bind ../modules /lib/modules
-    cp \"$BANGER_HOME/state/kernels/debian-bookworm/vmlinux\" /boot/vmlinuz-6.1.0
-    banger vm run --rm -- sh -c 'tar -C /lib/modules/$(uname -r) -cf - .' | tar -C /lib/modules/6.1.0 -xf -";
+/// The kernel of the base once more, from its files.
 const IMPORTED: &str = "banger kernel show mine >/dev/null 2>&1 || {
-    mkdir -p ../one/6.1.0
-    banger vm run --rm -- sh -c 'tar -C /lib/modules/$(uname -r) -cf - .' | tar -C ../one/6.1.0 -xf -
-    banger kernel import --vmlinuz \"$BANGER_HOME/state/kernels/debian-bookworm/vmlinux\" --modules ../one/6.1.0 --name mine
+    kernel=$BANGER_HOME/state/kernels/debian-bookworm release=$(banger vm run --rm -- uname -r)
+    mkdir -p \"../modules/$release\"
+    debugfs -R \"rdump / ../modules/$release\" \"$kernel/modules.ext4\"
+    banger kernel import --vmlinuz \"$kernel/vmlinux\" --modules \"../modules/$release\" --name mine
 }";
 const ENDING: &str = "banger vm stop box >/dev/null 2>&1 &";
 const PREPARED: &str = "banger vm workspace prepare box ./repo --force";

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::base::NAME;
+use crate::base::{NAME, kernel_files};
 use crate::exec::BOOT;
 use crate::world::World;
 
@@ -51,7 +51,7 @@ pub fn registered_and_promoted(world: &World) {
     world.banger(&["image", "delete", "golden"]).output().ok();
 }
 
-/// A kernel from files, its modules out of a guest, with arguments of its own; a used one stays.
+/// A kernel from files, with arguments of its own; a used one stays.
 pub fn kernel_from_files_boots(world: &World) {
     world.banger(&["vm", "create", "--name", "box"]).limit(BOOT).output().ok();
     let mut query = vec!["dpkg", "-s"];
@@ -62,15 +62,9 @@ pub fn kernel_from_files_boots(world: &World) {
     world.banger(&["image", "delete", NAME]).output().ends(4).refuses(&["box"]);
 
     let release = world.guest("box", &["uname", "-r"]).output().ok().text();
-    let packed = world.guest("box", &["tar", "-C", "/lib/modules", "-cf", "-", &release]).limit(240).output().ok();
-    let modules = world.folder().join("modules");
-    std::fs::create_dir(&modules).expect("a folder for the modules");
-    let into = modules.display().to_string();
-    world.tool("tar", &["-C", &into, "-xf", "-"]).input(packed.stdout).output().ok();
     world.banger(&["vm", "delete", "box"]).output().ok();
 
-    let vmlinux = world.home().join("state/kernels").join(NAME).join("vmlinux").display().to_string();
-    let tree = modules.join(&release).display().to_string();
+    let (vmlinux, tree) = kernel_files(world, &release);
     let import = ["kernel", "import", "--name", "mine", "--vmlinuz", &vmlinux, "--modules", &tree];
     world.banger(&[&import[..], &["--boot-args", "smoke.mark=7"]].concat()).limit(120).output().ok();
     let run = ["vm", "run", "--rm", "--kernel", "mine", "--", "cat", "/proc/cmdline"];

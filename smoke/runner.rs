@@ -1,4 +1,5 @@
-//! Plays scenarios one after the other, each in a process of its own, and counts.
+//! Plays scenarios, each in a process of its own, and counts. Two lanes go on at once, one scenario after the other in
+//! each: what takes minutes and measures nothing stands beside all the others.
 //!
 //! The process that counts never enters a namespace and never runs banger: it can always clean up.
 
@@ -6,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use banger::os::process;
@@ -23,13 +25,15 @@ pub struct Scenario {
     base: bool,
     /// Why it is played only where it is named, or required.
     only_asked: Option<&'static str>,
+    /// Played in the second lane.
+    is_beside: bool,
     play: fn(&World),
 }
 
 impl Scenario {
     /// A scenario that begins with kernel and image in its store.
     pub const fn new(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
-        Self { name, limit: Duration::from_secs(seconds), base: true, only_asked: None, play }
+        Self { name, limit: Duration::from_secs(seconds), base: true, only_asked: None, is_beside: false, play }
     }
 
     /// A measurement: played where it is named, or required.
@@ -37,9 +41,9 @@ impl Scenario {
         Self { only_asked: Some("a measurement"), ..Self::new(name, seconds, play) }
     }
 
-    /// One that takes many minutes: played where it is named, or required.
-    pub const fn long(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
-        Self { only_asked: Some("it takes many minutes"), ..Self::new(name, seconds, play) }
+    /// One that takes minutes and measures no time: it is played beside the others.
+    pub const fn beside(name: &'static str, seconds: u64, play: fn(&World)) -> Self {
+        Self { is_beside: true, ..Self::new(name, seconds, play) }
     }
 
     /// A scenario that begins with nothing.
@@ -97,40 +101,77 @@ pub fn run(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
     // A filter that leaves the base out still needs it; `base` is quick when it is there.
     let needs_base = chosen.iter().any(|s| s.base) && !chosen.iter().any(|s| s.name == "base");
     let first = scenarios.iter().filter(|s| needs_base && s.name == "base");
+    let chosen: Vec<&Scenario> = first.chain(chosen).collect();
     clear_away_stages_of_the_dead();
-    let stage = Stage::set();
-    let (mut passed, mut skipped) = (0, 0);
-    let mut failures: Vec<String> = Vec::new();
-    for scenario in first.chain(chosen) {
-        let began = Instant::now();
-        let is_required = required.iter().any(|name| name == scenario.name || name == "all");
-        let outcome = match scenario.only_asked {
-            Some(why) if filters.is_empty() && !is_required => {
-                Outcome::Skipped(format!("{why}: played when it is named: smoke/run {}", scenario.name))
-            }
-            _ => stage.play(scenario),
-        };
-        let took = began.elapsed().as_secs_f64();
+    let is_asked = |s: &Scenario| !filters.is_empty() || required.iter().any(|name| name == s.name || name == "all");
+    let score = play_in_lanes(&chosen, &is_asked);
+    recap(&score.failures);
+    println!("{} passed, {} failed, {} skipped", score.passed, score.failures.len(), score.skipped);
+    ExitCode::from(u8::from(!score.failures.is_empty()))
+}
+
+/// What has been counted.
+#[derive(Default)]
+struct Score {
+    passed: u32,
+    skipped: u32,
+    failures: Vec<String>,
+}
+
+impl Score {
+    /// Counts and prints what came of `scenario`.
+    fn add(&mut self, scenario: &Scenario, outcome: Outcome, took: Duration) {
+        let took = took.as_secs_f64();
         match outcome {
             Outcome::Passed(tables) => {
-                passed += 1;
+                self.passed += 1;
                 println!("ok   {} {took:.1}s{tables}", scenario.name);
             }
             Outcome::Failed(report) => {
                 let failure = format!("FAIL {} {took:.1}s\n{report}", scenario.name);
                 println!("{failure}");
-                failures.push(failure);
+                self.failures.push(failure);
             }
             Outcome::Skipped(reason) => {
-                skipped += 1;
+                self.skipped += 1;
                 println!("skip {}: {reason}", scenario.name);
             }
         }
     }
-    drop(stage);
-    recap(&failures);
-    println!("{passed} passed, {} failed, {skipped} skipped", failures.len());
-    ExitCode::from(u8::from(!failures.is_empty()))
+}
+
+/// All of them. The second lane begins when the base is there, where there is a processor for it and something else
+/// to play.
+fn play_in_lanes(chosen: &[&Scenario], is_asked: &(dyn Fn(&Scenario) -> bool + Sync)) -> Score {
+    let score = Mutex::new(Score::default());
+    let lane = |stage: &Stage, scenarios: &[&Scenario], patience: u32| {
+        for scenario in scenarios {
+            let began = Instant::now();
+            let outcome = match scenario.only_asked {
+                Some(why) if !is_asked(scenario) => {
+                    Outcome::Skipped(format!("{why}: played when it is named: smoke/run {}", scenario.name))
+                }
+                _ => stage.play(scenario, patience),
+            };
+            score.lock().expect("nobody panics while counting").add(scenario, outcome, began.elapsed());
+        }
+    };
+    let base = chosen.iter().position(|s| s.name == "base").map_or(0, |at| at + 1);
+    let (first, rest) = chosen.split_at(base);
+    let (beside, rest): (Vec<&Scenario>, Vec<&Scenario>) = rest.iter().partition(|s| s.is_beside);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let main = Stage::set("");
+    lane(&main, first, 1);
+    if processors < 2 || rest.is_empty() || beside.is_empty() {
+        lane(&main, &[rest, beside].concat(), 1);
+    } else {
+        // Each takes something from the other: who is slow is given more time.
+        std::thread::scope(|scope| {
+            scope.spawn(|| lane(&Stage::set("b"), &beside, 2));
+            lane(&main, &rest, 2);
+        });
+    }
+    score.into_inner().expect("nobody panics while counting")
 }
 
 /// How much of a failure the recap repeats, in lines.
@@ -168,7 +209,7 @@ fn required() -> Vec<String> {
 /// their path.
 const STAGES: &str = "/var/tmp";
 
-/// What a stage's name begins with; its runner's pid follows.
+/// What a stage's name begins with; its runner's pid follows, and the lane where it is not the first.
 const STAGE: &str = "bng-smoke-";
 
 /// Marks a stage whose runner was asked by `SMOKE_KEEP` to leave what failed: nobody clears it away.
@@ -181,7 +222,8 @@ fn clear_away_stages_of_the_dead() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let (Some(runner), Ok(about)) = (name.strip_prefix(STAGE), entry.metadata()) else { continue };
         let kept = entry.path().join(KEPT).exists();
-        if kept || !about.is_dir() || about.uid() != 0 || Path::new("/proc").join(runner).exists() {
+        let pid = runner.trim_end_matches(|c: char| c.is_ascii_lowercase());
+        if kept || !about.is_dir() || about.uid() != 0 || Path::new("/proc").join(pid).exists() {
             continue;
         }
         for world in std::fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|w| w.path().is_dir()) {
@@ -195,29 +237,32 @@ fn clear_away_stages_of_the_dead() {
     }
 }
 
-/// Where all scenarios of a run are played.
+/// Where all scenarios of a lane are played.
 pub struct Stage {
     folder: PathBuf,
+    runner: String,
 }
 
 impl Stage {
-    /// A new one, with the binary under test in it.
-    pub fn set() -> Self {
-        let folder = Path::new(STAGES).join(format!("{STAGE}{}", std::process::id()));
+    /// A new one for `lane` of this runner, with the binary under test in it.
+    pub fn set(lane: &str) -> Self {
+        let runner = format!("{}{lane}", std::process::id());
+        let folder = Path::new(STAGES).join(format!("{STAGE}{runner}"));
         std::fs::create_dir(&folder).expect("a new folder in /var/tmp");
         if std::env::var_os("SMOKE_KEEP").is_some() {
             std::fs::write(folder.join(KEPT), "").expect("the mark can be written");
         }
         std::fs::copy(tested_binary(), folder.join("banger")).expect("the binary can be copied");
-        Self { folder }
+        Self { folder, runner }
     }
 
     /// A new world on this stage.
     pub fn world(&self, name: &str) -> World {
-        World::build(&self.folder, name, &self.folder.join("banger"))
+        World::build(&self.folder, &self.runner, name, &self.folder.join("banger"))
     }
 
-    fn play(&self, scenario: &Scenario) -> Outcome {
+    /// Plays it, `patience` times as long as it may take alone.
+    fn play(&self, scenario: &Scenario, patience: u32) -> Outcome {
         let world = self.world(scenario.name);
         if scenario.base
             && let Err(reason) = crate::base::clone_into(&world.home().join("state"))
@@ -225,7 +270,7 @@ impl Stage {
             world.remove();
             return Outcome::Failed(format!("     no kernel and image to begin with: {reason}"));
         }
-        let outcome = self.perform(scenario, &world);
+        let outcome = self.perform(scenario, &world, patience);
         world.kill_all();
         let outcome = match outcome {
             Outcome::Failed(why) => Outcome::Failed(format!("{why}\n{}", world.report())),
@@ -239,7 +284,8 @@ impl Stage {
         outcome
     }
 
-    fn perform(&self, scenario: &Scenario, world: &World) -> Outcome {
+    fn perform(&self, scenario: &Scenario, world: &World, patience: u32) -> Outcome {
+        let limit = scenario.limit * patience;
         let output = File::create(world.output()).expect("the scenario's output file");
         let own = std::env::current_exe().expect("this program's path");
         let mut child = Command::new("nsenter")
@@ -254,7 +300,7 @@ impl Stage {
             .spawn()
             .expect("nsenter starts");
         let ended = match process::reference(child.id() as i32).ok().and_then(|r| process::open(r).ok().flatten()) {
-            Some(pidfd) => process::wait_for_end(&pidfd, scenario.limit).expect("pidfd can be polled"),
+            Some(pidfd) => process::wait_for_end(&pidfd, limit).expect("pidfd can be polled"),
             None => true,
         };
         if !ended {
@@ -265,7 +311,7 @@ impl Stage {
         match status.code() {
             Some(0) => Outcome::Passed(tables(&said)),
             Some(SKIPPED) => skipped_or_required(scenario.name, &said),
-            _ if !ended => Outcome::Failed(format!("     not done after {:?}\n{}", scenario.limit, indent(&said))),
+            _ if !ended => Outcome::Failed(format!("     not done after {limit:?}\n{}", indent(&said))),
             _ => Outcome::Failed(format!("     {status}\n{}", indent(&said))),
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::base::kernel_files;
 use crate::command::{Output, Run};
 use crate::exec::BOOT;
 use crate::world::World;
@@ -52,6 +53,7 @@ pub fn json_is_as_its_schema_says(world: &World) {
         outputs.add(world, form, more, 0);
     }
     world.banger(&["vm", "exec", "box", "--", "sh", "-c", "echo b >>a; echo c >c"]).output().ok();
+    let (vmlinux, modules) = kernel_files(world, &world.guest("box", &["uname", "-r"]).output().ok().text());
     let result = world.person().join("result.json");
     let run = ["vm", "run", "--rm", "--result", "result.json", "repo", "--", "sh", "-c", "kill -9 $$"];
     world.banger(&run).limit(BOOT).output().ends(137);
@@ -68,6 +70,8 @@ pub fn json_is_as_its_schema_says(world: &World) {
         ("vm hosts", &[]),
         ("vm exec --detach", &["box", "--", "sleep", "1000"]),
         ("vm set", &["box", "--allow", "example.org:443"]),
+        ("image commit", &["box", "made"]),
+        ("vm restart", &["box"]),
         ("vm stop", &["box"]),
         ("vm wait", &["box", "idle"]),
         ("vm start", &["idle"]),
@@ -85,8 +89,31 @@ pub fn json_is_as_its_schema_says(world: &World) {
     ] {
         outputs.add(world, form, more, 0);
     }
+    let golden = world.home().join("state/images/debian-bookworm.ext4").display().to_string();
+    let import = ["--name", "mine", "--vmlinuz", &vmlinux, "--modules", &modules];
+    for (form, more) in [
+        ("image register", &["--rootfs", &golden, "--name", "golden"][..]),
+        ("image promote", &["golden"]),
+        ("image delete", &["golden", "made"]),
+        ("kernel import", &import),
+        ("kernel delete", &["mine"]),
+    ] {
+        outputs.add(world, form, more, 0);
+    }
     outputs.add(world, "doctor", &[], world.banger(&["doctor"]).output().code);
     failures(world, &mut outputs);
+    outputs.all_are_seen(world);
+    outputs.validate(world);
+}
+
+/// Forms that scenarios with systemd show: [`are_as_the_schema_says`].
+const ELSEWHERE: [&str; 3] = ["system status", "update --check", "update --dry-run"];
+
+/// What other scenarios have seen, by form.
+pub fn are_as_the_schema_says(world: &World, seen: [(&str, Value); 3]) {
+    assert_eq!(seen.each_ref().map(|(form, _)| *form), ELSEWHERE);
+    let mut outputs = Outputs::default();
+    seen.into_iter().for_each(|(form, output)| outputs.push(form, output));
     outputs.validate(world);
 }
 
@@ -153,11 +180,17 @@ impl Outputs {
         self.0.push(json!([kind, null, error]));
     }
 
+    /// No form is left out.
+    fn all_are_seen(&self, world: &World) {
+        let schema = world.banger(&["schema"]).output().ok().json();
+        let commands = schema["commands"].as_object().expect("commands").keys();
+        let is_seen = |command: &&String| self.0.iter().any(|seen| seen[0] == **command);
+        let unseen: Vec<&String> = commands.filter(|command| !is_seen(command)).collect();
+        assert_eq!(unseen, ELSEWHERE, "the schema has commands that are played nowhere");
+    }
+
     fn validate(self, world: &World) {
         let schema = world.banger(&["schema"]).output().ok().json();
-        let unseen = schema["commands"].as_object().expect("commands").keys();
-        let unseen: Vec<_> = unseen.filter(|command| !self.0.iter().any(|seen| seen[0] == **command)).collect();
-        println!("| schema | not seen here: {unseen:?} |");
         let (file, count) = (world.folder().join("outputs.json"), self.0.len());
         std::fs::write(&file, json!({ "schema": schema, "outputs": self.0 }).to_string()).expect("written");
         let run = world.tool("/usr/bin/python3", &["-c", VALIDATE, file.to_str().expect("plain")]).output().ok();

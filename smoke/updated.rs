@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::{Output, Run};
 use crate::container::{Host, can_be_booted};
+use crate::speaks::are_as_the_schema_says;
 use crate::world::World;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -34,7 +35,7 @@ pub fn with_a_vm_through_all_of_them(world: &World) {
     host.banger(&["system", "install", "--owner", "alice"]).limit(60).output().ok();
     let releases = Releases::of(world, &host);
     let vm = host.by_installed(&["vm", "run", "--name", "box", "--", "cat", BOOT_ID]).limit(120).output().ok().text();
-    let scene = Scene { host: &host, releases: &releases, old: releases.own.clone(), vm };
+    let scene = Scene { world, host: &host, releases: &releases, old: releases.own.clone(), vm };
     scene.before_anything_changes();
     scene.broken_releases();
     scene.killed_at_each_step();
@@ -42,6 +43,7 @@ pub fn with_a_vm_through_all_of_them(world: &World) {
 }
 
 struct Scene<'s> {
+    world: &'s World,
     host: &'s Host<'s>,
     releases: &'s Releases,
     /// The version of the binary under test.
@@ -110,6 +112,10 @@ impl Scene<'_> {
         let dry = self.update(&["--dry-run"]).output().ok();
         assert!(dry.text().contains("would be replaced"), "{}", dry.text());
         println!("| updated | `--dry-run` | {} |", dry.text());
+        let status = host.by_installed(&["system", "status", "--json"]).output().ok().json();
+        let [check, dry] = ["--check", "--dry-run"].map(|flag| self.update(&[flag, "--json"]).output().ok().json());
+        let seen = [("system status", status), ("update --check", check), ("update --dry-run", dry)];
+        are_as_the_schema_says(self.world, seen);
         self.refused("unsigned", "the manifest is not signed by the key", |r| r.spoil("manifest.json.sig"));
         self.refused("swapped sums", "the sums are another key's", |r| r.spoil("v0.2.0/SHA256SUMS.sig"));
         self.refused("tampered", "the tarball has one byte more", |r| {

@@ -23,11 +23,11 @@ pub struct World {
 }
 
 impl World {
-    /// Makes the world of scenario `name` below `stage`.
-    pub fn build(stage: &Path, name: &str, banger: &Path) -> Self {
+    /// Makes the world of scenario `name` below `stage`, which is `runner`'s.
+    pub fn build(stage: &Path, runner: &str, name: &str, banger: &Path) -> Self {
         let number = std::fs::read_dir(stage).expect("the stage can be listed").count();
         let folder = stage.join(number.to_string());
-        let netns = format!("bng-s-{}-{number}", std::process::id());
+        let netns = format!("bng-s-{runner}-{number}");
         for path in [folder.clone(), folder.join("home"), folder.join("person")] {
             std::fs::create_dir(&path).unwrap_or_else(|e| panic!("{name}: cannot create {}: {e}", path.display()));
         }

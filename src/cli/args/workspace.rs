@@ -41,7 +41,7 @@ pub enum WorkspaceCommand {
     description = "bring a repository into a running VM, or what has changed",
     usage = "NAME PATH [flags]",
     help_triggers("-h", "--help"),
-    example = "banger vm workspace prepare box ./repo\nbanger vm workspace prepare box ./repo --dry-run\nbanger vm workspace prepare box ./repo --include .env",
+    example = "banger vm workspace prepare box ./repo\nbanger vm workspace prepare box ./repo --dry-run\nbanger vm workspace prepare box ./repo --include repo/.env",
     note = "Tracked files go in as they are here, with the commit they are based on, to\n/root/REPO. A second time only what has changed travels. What the guest has\nchanged is not overwritten without --force: export it first.",
     note = ".bangerinclude at the top, patterns as in .gitignore, names untracked and\nignored files that go in all the same."
 )]

@@ -118,6 +118,8 @@ pub fn failure(error: &WorkspaceError) -> Failure {
             failure.hint("--max-size permits more").hint("--stat tells which files they are")
         }
         WorkspaceError::Submodules { .. } => failure.hint("--no-submodules leaves their folders empty"),
+        WorkspaceError::Outside { path, top } if top.join(path).symlink_metadata().is_ok() => failure
+            .hint(format!("--include {}      (a path counts from the folder you are in)", top.join(path).display())),
         _ => failure,
     }
 }

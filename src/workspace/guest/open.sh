@@ -19,16 +19,21 @@ if [ -e "$folder" ] || [ -L "$folder" ]; then
     fi
     exit
 fi
-mkdir -p "$folder"
+# Made aside and moved into place as a whole: what is cut short here is nobody's when the next one looks.
+made=$folder.banger-new
+rm -rf -- "$made"
+mkdir -p "$made"
 if has_git; then
     set -- -q -b main --template=
     [ "$format" = sha1 ] || set -- "$@" --object-format="$format"
-    g init "$@" "$folder"
-    mkdir "$folder/.git/banger" "$folder/.git/info"
-    : >"$folder/.git/banger/partial"
-    cat >>"$folder/.git/config"
-    echo new
+    g init "$@" "$made"
+    mkdir "$made/.git/banger" "$made/.git/info"
+    : >"$made/.git/banger/partial"
+    cat >>"$made/.git/config"
+    state=new
 else
-    : >"$folder/.banger-workspace"
-    echo files
+    : >"$made/.banger-workspace"
+    state=files
 fi
+mv "$made" "$folder"
+echo $state

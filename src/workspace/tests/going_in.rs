@@ -312,3 +312,15 @@ fn somebody_elses_folder_is_left_alone() {
     write(case.guest().folder(), "x", "mine");
     assert!(matches!(case.prepare_with(&Wishes::default(), false), Err(WorkspaceError::Taken(_))));
 }
+
+#[test]
+fn a_folder_that_was_cut_short_is_made_anew() {
+    let case = odd();
+    let folder = case.guest_folder();
+    let begun = PathBuf::from(format!("{folder}.banger-new"));
+    write(&begun, "x", "left behind");
+    fs::create_dir_all(begun.join(".git/objects")).expect("made");
+    case.prepare();
+    assert!(!begun.exists());
+    case.assert_same();
+}
