@@ -87,7 +87,7 @@ fn measure(world: &World) -> ExitCode {
 
 /// Plays both parts on a stage of their own.
 fn run() -> ExitCode {
-    let stage = Stage::set();
+    let stage = Stage::set("");
     say("kernel and image, made when they are not there for this binary");
     let made = play(&stage, "--make");
     ExitCode::from(if made == 0 { play(&stage, "--measure") } else { made })
