@@ -13,7 +13,7 @@ use crate::world::World;
 const COLUMNS: usize = 80;
 
 /// Seconds for the lines of one example.
-const LONG: u64 = 240;
+const LONG: u64 = 400;
 
 /// How an example begins, and why it is not run here.
 const NOT_RUN: [(&str, &str); 12] = [

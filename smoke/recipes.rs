@@ -55,7 +55,7 @@ pub fn image(world: &World) {
     let archive = made("debian-bookworm-dev.oci.tar", "release/image");
     import(world);
     let source = format!("oci-archive:{}", archive.display());
-    world.banger(&["image", "pull", &source, "--name", "dev"]).limit(300).output().ok();
+    world.banger(&["image", "pull", &source, "--name", "dev"]).limit(600).output().ok();
     let busybox = PathBuf::from("/bin/busybox");
     for kernel in [OURS, NAME] {
         let flags = ["--name", "dev", "--image", "dev", "--kernel", kernel, "--memory", "3G"];

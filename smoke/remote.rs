@@ -27,6 +27,7 @@ pub fn does_what_is_done_here(world: &World) {
     let before = world.start_and_count();
     repository_in_and_out(&site);
     in_a_vm(&site);
+    for_a_model(&site);
     about_the_machine(&site);
     what_goes_wrong(&site);
     wait_for_equality(world, &before, CLEANING);
@@ -190,6 +191,45 @@ fn in_a_vm(site: &Site<'_>) {
     let waiting = site.banger(&["vm", "wait", "box"]).spawn();
     site.banger(&["vm", "delete", "box"]).output().ok();
     assert_eq!(waiting.wait().ok().text(), "box: deleted");
+}
+
+/// One call after the other of `banger mcp`: what the first one makes is there for the next.
+const MODEL: &str = r#"
+import json, subprocess, sys
+pipe = subprocess.PIPE
+server = subprocess.Popen([sys.argv[1], "--as", "banger", "mcp", *sys.argv[2:]], stdin=pipe, stdout=pipe, text=True)
+def ask(number, method, params):
+    request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+    print(json.dumps(request), file=server.stdin, flush=True)
+    answer = json.loads(server.stdout.readline())
+    assert answer["id"] == number and "result" in answer, answer
+    return answer["result"]
+def call(number, tool, **arguments):
+    result = ask(number, "tools/call", {"name": tool, "arguments": arguments})
+    assert not result["isError"], result
+    return result["structuredContent"]
+client = {"name": "test", "version": "1"}
+ask(1, "initialize", {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client})
+vm = call(2, "vm_create", memory="256M")["vm"]
+assert [there["vm"] for there in call(3, "vm_list")["vms"]] == [vm]
+ran = call(4, "vm_run_command", vm=vm, shell="id -un; pwd; exit 3")
+assert (ran["exit_code"], ran["stdout"]) == (3, "root\n/root\n"), ran
+server.stdin.close()
+assert server.wait(60) == 0
+print(vm)
+"#;
+
+fn for_a_model(site: &Site<'_>) {
+    let binary = site.near.binary().to_str().expect("a plain path");
+    let driven = |flags: &[&str]| {
+        let words = [&["-c", MODEL, binary], flags].concat();
+        site.near.tool("/usr/bin/python3", &words).limit(BOOT).output().ok().text()
+    };
+    driven(&[]);
+    assert_eq!(site.far.banger(&["vm", "list", "-q"]).output().ok().text(), "");
+    let kept = driven(&["--keep"]);
+    assert_eq!(site.far.banger(&["ps", "-q"]).output().ok().text(), kept);
+    site.banger(&["vm", "delete", &kept]).output().ok();
 }
 
 /// A shell with a terminal there, as there is one here.

@@ -53,7 +53,7 @@ pub fn in_a_guest(world: &World) {
 
 fn inside(world: &World, script: &str) -> Output {
     let script = format!("{PRELUDE}{script}");
-    world.banger(&["vm", "exec", HOST, "--", "sh", "-c", &script]).limit(400).output().ok()
+    world.banger(&["vm", "exec", HOST, "--", "sh", "-c", &script]).limit(900).output().ok()
 }
 
 /// The binary, the store, and `nft` with its libraries, which the image does not have.

@@ -290,7 +290,7 @@ fn sparse(world: &World, format: &str) -> Vec<u8> {
                   printf b | dd of=s/t/big bs=1M seek=650 conv=notrunc 2>/dev/null; truncate -s 5M s/t/hole; \
                   touch -d @1600000000 s/t/big s/t/hole s/t; tar -C s --sparse --sort=name --owner=0 --group=0";
     let script = format!("{script} --format={format} -cf - t");
-    world.tool("sh", &["-c", &script]).limit(120).output().ok().stdout
+    world.tool("sh", &["-c", &script]).limit(300).output().ok().stdout
 }
 
 /// Each image in the registry, pulled by its reference, and its tree in a guest.
@@ -329,9 +329,9 @@ fn in_guest(world: &World, name: &str, lister: &str) -> String {
     let image = format!("{REGISTRY}/{name}:1");
     let create = ["vm", "create", "--name", "box", "--memory", "256M", "--disk-size", "1G", "--image", &image];
     world.banger(&create).limit(BOOT).output().ok();
-    world.banger(&["vm", "cp", lister, "box:/lister"]).limit(120).output().ok();
+    world.banger(&["vm", "cp", lister, "box:/lister"]).limit(300).output().ok();
     let list = ["vm", "exec", "box", "--", "/lister", tree::FLAG, "/t"];
-    let found = world.banger(&list).limit(180).output().ok();
+    let found = world.banger(&list).limit(400).output().ok();
     world.banger(&["vm", "delete", "box"]).output().ok();
     String::from_utf8(found.stdout).expect("text")
 }

@@ -13,7 +13,7 @@ const REPOSITORIES: &str = include_str!("repositories.sh");
 const WORK: &str = include_str!("work.sh");
 
 /// Seconds for what moves much.
-const LONG: u64 = 200;
+const LONG: u64 = 400;
 
 /// Repositories that go in, and how.
 const CASES: [(&str, &[&str]); 12] = [

@@ -58,7 +58,7 @@ fn svg(lines: &[Line]) -> String {
     let width = (columns as f64 * CHARACTER) as usize + 2 * MARGIN;
     let height = lines.len() * LINE + 2 * MARGIN;
     let mut text = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\">\n{HEAD}"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" xml:space=\"preserve\" viewBox=\"0 0 {width} {height}\" width=\"{width}\">\n{HEAD}"
     );
     let (mut shown, mut written) = (0.0, 0.0_f64);
     for (number, line) in lines.iter().enumerate().filter(|(_, line)| !line.cells.is_empty()) {

@@ -1,7 +1,9 @@
 //! A byte stream as lines of bounded length. One that is too long is told of once and skipped to its end.
 
-/// Most bytes of a line: a file of the largest size that a tool takes, as base64, and what stands around it.
-pub const MAX_LINE: usize = 4 << 20;
+use super::tool::MAX_TEXT;
+
+/// Most bytes of a line: the longest text that a tool takes, each byte escaped as six, and what stands around it.
+pub const MAX_LINE: usize = (6 * MAX_TEXT) + (1 << 20);
 
 /// What the stream brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +77,7 @@ mod tests {
     fn a_line_that_is_too_long_is_told_once_and_costs_no_memory() {
         let mut lines = Lines::default();
         let block = vec![b'x'; 1 << 20];
-        assert!((0..4).all(|_| lines.hear(&block).is_empty()), "so much is possible");
+        assert!((0..MAX_LINE >> 20).all(|_| lines.hear(&block).is_empty()), "so much is possible");
         assert_eq!(lines.hear(b"x"), [Line::TooLong]);
         assert!((0..100).all(|_| lines.hear(&block).is_empty()));
         assert!(lines.held.capacity() == 0);

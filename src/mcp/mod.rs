@@ -24,4 +24,4 @@ pub use lines::{Line, Lines, MAX_LINE};
 pub use message::{Batch, Message, Wrong, parse};
 pub use outbox::Outbox;
 pub use server::{Call, Server, Toolbox};
-pub use tool::{Arguments, Field, Hints, Kind, Tool};
+pub use tool::{Arguments, Field, Hints, Kind, MAX_TEXT, Tool};

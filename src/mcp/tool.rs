@@ -47,10 +47,13 @@ pub struct Field {
 /// Most items of a list or a map.
 const MAX_ITEMS: usize = 1024;
 
+/// Most bytes of a text.
+pub const MAX_TEXT: usize = 2 << 20;
+
 /// What an argument is.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// Text of at most so many characters.
+    /// Text of at most so many bytes, no more than [`MAX_TEXT`].
     Text(usize),
     /// One of these words.
     Choice(&'static [&'static str]),
@@ -58,9 +61,9 @@ pub enum Kind {
     Integer(u64, u64),
     /// Yes or no.
     Switch,
-    /// Texts, at least one, each of at most so many characters.
+    /// Texts, at least one, each of at most so many bytes.
     Words(usize),
-    /// Texts by name, each of at most so many characters.
+    /// Texts by name, each of at most so many bytes.
     Named(usize),
 }
 
@@ -80,7 +83,7 @@ impl Kind {
     }
 
     fn takes(self, value: &Value) -> bool {
-        let is_text = |value: &Value, max| value.as_str().is_some_and(|text| text.chars().count() <= max);
+        let is_text = |value: &Value, max| value.as_str().is_some_and(|text| text.len() <= max);
         match self {
             Self::Text(max) => is_text(value, max),
             Self::Choice(words) => value.as_str().is_some_and(|text| words.contains(&text)),
@@ -97,12 +100,12 @@ impl Kind {
 
     fn in_words(self) -> String {
         match self {
-            Self::Text(max) => format!("text of at most {max} characters"),
+            Self::Text(max) => format!("text of at most {max} bytes"),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Integer(min, max) => format!("a whole number between {min} and {max}"),
             Self::Switch => "true or false".to_owned(),
-            Self::Words(max) => format!("a list of texts of at most {max} characters, not empty"),
-            Self::Named(max) => format!("an object whose values are texts of at most {max} characters"),
+            Self::Words(max) => format!("a list of texts of at most {max} bytes, not empty"),
+            Self::Named(max) => format!("an object whose values are texts of at most {max} bytes"),
         }
     }
 }

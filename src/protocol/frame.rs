@@ -79,34 +79,37 @@ fn describe(error: bincode::error::DecodeError) -> String {
 #[derive(Debug)]
 pub struct FrameBuffer {
     bytes: Vec<u8>,
+    /// What of it was given out already.
+    taken: usize,
     most: usize,
 }
 
 impl Default for FrameBuffer {
     fn default() -> Self {
-        Self { bytes: Vec::new(), most: MAX_FRAME }
+        Self { bytes: Vec::new(), taken: 0, most: MAX_FRAME }
     }
 }
 
 impl FrameBuffer {
     /// For who is asked: takes bodies of at most [`MAX_REQUEST`] bytes.
     pub fn for_requests() -> Self {
-        Self { bytes: Vec::new(), most: MAX_REQUEST }
+        Self { bytes: Vec::new(), taken: 0, most: MAX_REQUEST }
     }
 
     /// Adds what has arrived.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..std::mem::take(&mut self.taken));
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.waiting().is_empty()
     }
 
     /// Whether more waits than any one frame has.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() > HEADER + self.most
+        self.waiting().len() > HEADER + self.most
     }
 
     /// Whether [`FrameBuffer::next_body`] has something to say without more bytes.
@@ -114,28 +117,35 @@ impl FrameBuffer {
         self.next_length().map_or(true, |length| length.is_some())
     }
 
+    fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
     /// The length of the next body, once all of it is there.
     fn next_length(&self) -> Result<Option<usize>, FrameError> {
-        let Some(header) = self.bytes.first_chunk::<HEADER>() else { return Ok(None) };
+        let Some(header) = self.waiting().first_chunk::<HEADER>() else { return Ok(None) };
         let length = u32::from_le_bytes(*header) as usize;
         if length > self.most {
             return Err(FrameError::TooLong { announced: length as u64, most: self.most });
         }
-        Ok((self.bytes.len() >= HEADER + length).then_some(length))
+        Ok((self.waiting().len() >= HEADER + length).then_some(length))
     }
 
     /// The next whole body. `Ok(None)`: more bytes are needed.
     pub fn next_body(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
         let Some(length) = self.next_length()? else { return Ok(None) };
-        let rest = self.bytes.split_off(HEADER + length);
-        let mut body = std::mem::replace(&mut self.bytes, rest);
-        body.drain(..HEADER);
+        let body = self.waiting()[HEADER..HEADER + length].to_vec();
+        self.taken += HEADER + length;
+        if self.taken == self.bytes.len() {
+            // Nothing is kept for one that was large.
+            (self.bytes, self.taken) = (Vec::new(), 0);
+        }
         Ok(Some(body))
     }
 
     /// What to say when the connection has ended.
     pub fn at_end(&self) -> Result<(), FrameError> {
-        if self.bytes.is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
+        if self.waiting().is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
     }
 }
 

@@ -416,7 +416,14 @@ impl Channels {
         if is_dropped {
             return Ok((!files.is_empty()).then_some(News::Orphans(files)));
         }
-        self.known(channel)?.inbox.push_back(Chunk { bytes, taken: 0, files });
+        let inbox = &mut self.known(channel)?.inbox;
+        match inbox.back_mut() {
+            // Many small pieces take no more room than a large one.
+            Some(last) if files.is_empty() && last.files.is_empty() && last.bytes.len() + bytes.len() <= CHUNK => {
+                last.bytes.extend_from_slice(&bytes);
+            }
+            _ => inbox.push_back(Chunk { bytes, taken: 0, files }),
+        }
         Ok(None)
     }
 

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::super::args::{VmFlags, VmRun};
-use super::super::client::{Client, unexpected};
+use super::super::client::Client;
 use super::super::interrupt::Interrupts;
 use super::super::progress::Progress;
 use super::super::report::Failure;
-use super::super::{autostart, file_sync, remote, render, resolve, secrets};
+use super::super::{autostart, file_sync, render, resolve, secrets};
 use super::egress::summarize;
 use super::outcome::{Phase, Protocol};
 use super::session::Ended;
@@ -20,8 +20,7 @@ use crate::host::config::Config;
 use crate::host::paths::Paths;
 use crate::model::image::ImageConfig;
 use crate::model::{SecretValue, VmName, VmSpec, Workspace};
-use crate::os::process;
-use crate::protocol::owner::{Carrier, OwnerReply, OwnerRequest};
+use crate::protocol::owner::{Carrier, OwnerRequest};
 use crate::protocol::{Fault, FaultKind};
 use crate::workspace::{From, Intake, Tools};
 
@@ -301,16 +300,7 @@ impl Cleaner {
 
     fn delete_own(&self, name: &VmName) -> Result<(), Failure> {
         let mut client = self.connect_anew()?;
-        let vm = match client.ask(OwnerRequest::ShowVm { name: name.clone() }) {
-            Ok(OwnerReply::Vm(vm)) => vm,
-            Ok(other) => return Err(unexpected(&other)),
-            Err(failure) if failure.kind() == Some(FaultKind::NotFound) => return Ok(()),
-            Err(failure) => return Err(failure),
-        };
-        let here = || process::reference(i32::try_from(std::process::id()).unwrap_or_default());
-        let own = remote::process().map_or_else(here, Ok);
-        let own = own.map_err(|e| Fault::failed("cannot look at this process", &e))?;
-        if vm.keeper == Some(own) { delete(&mut client, name) } else { Ok(()) }
+        if vms::is_kept_by_this_process(&mut client, name)? { delete(&mut client, name) } else { Ok(()) }
     }
 
     /// What has come so far has been heeded: by the call that it ended, or by the guest.

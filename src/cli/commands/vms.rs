@@ -8,12 +8,14 @@ use super::super::client::{Client, unexpected};
 use super::super::progress::Progress;
 use super::super::report::Failure;
 use super::super::views::VmView;
-use super::super::{file_sync, manner, render, resolve, secrets};
+use super::super::{file_sync, manner, remote, render, resolve, secrets};
 use super::{for_each, images, pull, workspace};
 use crate::host::paths::Paths;
 use crate::model::image::ImageRecord;
 use crate::model::{VmChange, VmName, VmSpec, VmState};
+use crate::os::process;
 use crate::protocol::owner::{OwnerReply, OwnerRequest};
+use crate::protocol::{Fault, FaultKind};
 
 /// `vm create`: prints the name.
 pub fn create(flags: &VmFlags, start: bool) -> Result<(), Failure> {
@@ -70,6 +72,20 @@ pub fn prepare(
     pull::ensure_kernel(client, paths, &config, &spec.kernel, progress)?;
     progress.note(&resolve::spec_line(&spec, &overview.vmm));
     Ok((spec, image))
+}
+
+/// Whether there is a VM called `name` that the daemon deletes with this process: nobody else has made it.
+pub fn is_kept_by_this_process(client: &mut Client, name: &VmName) -> Result<bool, Failure> {
+    let vm = match client.ask(OwnerRequest::ShowVm { name: name.clone() }) {
+        Ok(OwnerReply::Vm(vm)) => vm,
+        Ok(other) => return Err(unexpected(&other)),
+        Err(failure) if failure.kind() == Some(FaultKind::NotFound) => return Ok(false),
+        Err(failure) => return Err(failure),
+    };
+    let here = || process::reference(i32::try_from(std::process::id()).unwrap_or_default());
+    let own = remote::process().map_or_else(here, Ok);
+    let own = own.map_err(|e| Fault::failed("cannot look at this process", &e))?;
+    Ok(vm.keeper == Some(own))
 }
 
 /// Says of a VM that never answered that it is kept, and where to look.

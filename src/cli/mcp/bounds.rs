@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::args::Mcp;
 use super::super::report::Failure;
-use crate::model::egress::{Destination, Grant};
+use crate::model::egress::{Destination, Egress, Grant};
 use crate::model::{Mib, TimeSpan, VmSpec, scope};
 use crate::protocol::{Fault, FaultKind};
 use crate::workspace::Repository;
@@ -95,6 +95,11 @@ impl Bounds {
         }
     }
 
+    /// What a VM's network may be of `egress`, which the person's settings may give every VM.
+    pub fn of_egress(&self, egress: Egress) -> Egress {
+        if self.network { egress } else { Egress::default() }
+    }
+
     /// Refuses a destination near this host. A person may grant it; a model, which may have been talked into it, not.
     pub fn check_grant(&self, grant: &Grant) -> Result<(), Failure> {
         if !self.network {
@@ -172,6 +177,15 @@ mod tests {
         for near in ["10.0.0.1", "169.254.169.254:80", "0.0.0.0/0", "192.0.0.0/8", "127.0.0.1", "168.63.129.16"] {
             assert!(!may(near), "{near}");
         }
+    }
+
+    #[test]
+    fn without_a_network_the_persons_settings_open_none() {
+        let granted: Grant = "github.com:443".parse().expect("a destination");
+        let egress = Egress { grants: vec![granted], ..Egress::default() };
+        let with = bounds(&[]).expect("none");
+        assert_eq!(with.of_egress(egress.clone()), egress);
+        assert_eq!(Bounds { network: false, ..with }.of_egress(egress), Egress::default());
     }
 
     #[test]

@@ -54,7 +54,13 @@ impl<'c> Carry<'c> {
         let way = session::open(client, name, carriers)?;
         let control = TimeLimit::new(Leash(&call.cancellation), Some(limit));
         let mut control = control.map_err(|e| Fault::failed("cannot measure the time", &e))?;
-        let shell = session::connect(way, &mut control)?;
+        let shell = session::connect(way, &mut control).map_err(|failure| match failure {
+            Failure::Signalled(_) if !call.cancellation.is_asked() => {
+                let message = format!("VM '{name}' did not answer within {}s", limit.as_secs());
+                Failure::new(FaultKind::OperationFailed, message)
+            }
+            other => other,
+        })?;
         Ok(Self { shell, control })
     }
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::super::commands::{program, session, toolbox};
+use super::super::commands::{session, toolbox};
 use super::super::report::Failure;
 use super::carry::{Carry, beside, joined};
 use super::output::Kept;
-use super::tools::Bench;
+use super::tools::{Bench, HOME};
 use super::trouble::wrong;
 use crate::mcp::{Arguments, Call};
 use crate::model::secret::VariableName;
@@ -33,14 +33,21 @@ pub fn run(bench: &Bench, arguments: &Arguments, call: &Call) -> Result<Value, F
     let vm = bench.vm(&mut client, arguments)?;
     let command = match &vm.workspace {
         Some(workspace) => toolbox::command_in(workspace, words),
-        None => program::command(&program::config(&mut client, &vm.spec.image)?, words),
+        None => Command::new(words).in_folder(HOME),
     };
     let command = with_surroundings(command, arguments)?;
     let stdin =
         input(arguments.text("stdin").unwrap_or_default()).map_err(|e| Fault::failed("cannot keep stdin", &e))?;
     let limit = Duration::from_secs(arguments.integer("timeout_seconds").unwrap_or(USUAL_TIME));
     let begun = Instant::now();
-    let mut carry = Carry::open(&mut client, &vm.spec.name, carriers, call, limit)?;
+    let mut carry = match Carry::open(&mut client, &vm.spec.name, carriers, call, limit) {
+        // The way into the VM has taken all of the time.
+        Err(_) if begun.elapsed() >= limit && !call.cancellation.is_asked() => {
+            let nothing = Kept::default();
+            return Ok(told(&Outcome::Exited(OUT_OF_TIME), true, begun.elapsed(), &nothing, &nothing));
+        }
+        opened => opened?,
+    };
     drop(client);
     let (stdout, hearing) = beside(Kept::read)?;
     let (stderr, hearing_errors) = beside(Kept::read)?;

@@ -14,10 +14,11 @@ use super::super::report::Failure;
 use super::super::{names, resolve};
 use super::carry::Carry;
 use super::fleet::Berth;
-use super::tools::{Bench, about};
+use super::tools::{Bench, HOME, about};
 use super::trouble::{of_workspace, wrong};
 use crate::mcp::{Arguments, Call};
 use crate::model::egress::Grant;
+use crate::model::idle::IdleStop;
 use crate::model::{TimeSpan, VmName, VmRecord, VmSpec, Workspace};
 use crate::os::clock::unix_seconds;
 use crate::os::random;
@@ -46,12 +47,12 @@ pub fn create(bench: &Bench, arguments: &Arguments, call: &Call) -> Result<Value
     // Before an image is fetched for nothing.
     let berth = bench.fleet.admit(&name, memory)?;
     let spec = prepare(bench, &mut client, &flags, call)?;
-    let made = boot(bench, &mut client, spec, lifetime, call)
+    let made = boot(&mut client, spec, lifetime, call)
         .and_then(|vm| settle(bench, &mut client, berth, vm, intake.as_ref(), call));
-    let vm = made.inspect_err(|failure| discard(bench, &name, failure))?;
+    let vm = made.inspect_err(|_| discard(bench, &name))?;
     let mut told = about(&vm);
     told["seconds"] = ((begun.elapsed().as_secs_f64() * 10.0).round() / 10.0).into();
-    told["commands_run_in"] = vm.workspace.as_ref().map_or("/root", |workspace| workspace.runs_in.as_str()).into();
+    told["commands_run_in"] = vm.workspace.as_ref().map_or(HOME, |workspace| workspace.runs_in.as_str()).into();
     if let Some(intake) = intake {
         told["untracked_files_left_out"] = intake.left_out.into();
     }
@@ -92,6 +93,8 @@ fn flags(bench: &Bench, arguments: &Arguments, lifetime: TimeSpan) -> Result<VmF
         memory: parsed(arguments, "memory")?,
         disk_size: parsed(arguments, "disk_size")?,
         ttl: Some(lifetime),
+        // A model cannot start one again; its life ends by itself.
+        idle_stop: Some(IdleStop::Off),
         // Whatever the person's own VMs get by default: a model says what it needs.
         egress: EgressFlags::of(nat, !nat, false, &grants.into_iter().map(Allow::Grant).collect::<Vec<_>>()),
         ..VmFlags::default()
@@ -129,21 +132,16 @@ fn prepare(bench: &Bench, client: &mut Client, flags: &VmFlags, call: &Call) -> 
         return Err(failure.hint(format!("ask the person to run: banger image pull {wish}")));
     }
     call.progress("looking for the image");
-    let (spec, _) = vms::prepare(client, &bench.paths, flags, &mut Progress::new())?;
+    let (mut spec, _) = vms::prepare(client, &bench.paths, flags, &mut Progress::new())?;
+    spec.egress = bench.bounds.of_egress(spec.egress);
     Ok(spec)
 }
 
-fn boot(
-    bench: &Bench,
-    client: &mut Client,
-    spec: VmSpec,
-    lifetime: TimeSpan,
-    call: &Call,
-) -> Result<VmRecord, Failure> {
+fn boot(client: &mut Client, spec: VmSpec, lifetime: TimeSpan, call: &Call) -> Result<VmRecord, Failure> {
     let name = spec.name.clone();
-    let ephemeral = !bench.bounds.keep;
-    let request =
-        OwnerRequest::CreateVm { spec, start: true, ephemeral, ttl: Some(lifetime), values: Vec::new(), fail: None };
+    // This process's until all is done, whether it is to be kept or not.
+    let (ephemeral, ttl) = (true, Some(lifetime));
+    let request = OwnerRequest::CreateVm { spec, start: true, ephemeral, ttl, values: Vec::new(), fail: None };
     let mut told = |event: &Event| {
         if let Event::Stage { name } = event {
             call.progress(name);
@@ -164,12 +162,22 @@ fn settle(
 ) -> Result<VmRecord, Failure> {
     berth.take(vm.id.clone())?;
     let name = vm.spec.name.clone();
-    let Some(intake) = intake else { return Ok(vm) };
-    call.progress("bringing in the repository");
-    let workspace = bring_in(client, &name, intake, call)?;
-    // It may have taken long enough for another daemon to be there.
-    bench.client(call)?.ask(OwnerRequest::SetWorkspace { name, workspace: workspace.clone() })?;
-    Ok(VmRecord { workspace: Some(workspace), ..vm })
+    let mut workspace = None;
+    if let Some(intake) = intake {
+        call.progress("bringing in the repository");
+        let brought = bring_in(client, &name, intake, call)?;
+        // It may have taken long enough for another daemon to be there.
+        bench.client(call)?.ask(OwnerRequest::SetWorkspace { name: name.clone(), workspace: brought.clone() })?;
+        workspace = Some(brought);
+    }
+    if bench.bounds.keep {
+        bench.client(call)?.ask(OwnerRequest::KeepVm { name })?;
+    }
+    // Nobody is told of it any more.
+    match call.cancellation.is_asked() {
+        true => Err(Failure::new(FaultKind::Cancelled, "cancelled")),
+        false => Ok(VmRecord { workspace, ..vm }),
+    }
 }
 
 fn bring_in(client: &mut Client, name: &VmName, intake: &Intake, call: &Call) -> Result<Workspace, Failure> {
@@ -181,13 +189,13 @@ fn bring_in(client: &mut Client, name: &VmName, intake: &Intake, call: &Call) ->
     Ok(prepared.map_err(|e| of_workspace(&e, name))?.workspace)
 }
 
-/// What is half made goes, one that never answered included: whoever asked cannot look at it. A name in use would be
-/// somebody else's VM.
-fn discard(bench: &Bench, name: &VmName, failure: &Failure) {
-    if failure.kind() == Some(FaultKind::AlreadyExists) {
-        return;
-    }
-    let gone = super::super::autostart::connect(&bench.paths).and_then(|mut client| bench.delete(&mut client, name));
+/// What is half made goes, one that never answered included: whoever asked cannot look at it. One of the same name that
+/// this process has not made stays.
+fn discard(bench: &Bench, name: &VmName) {
+    let gone = super::super::autostart::connect(&bench.paths).and_then(|mut client| {
+        let is_own = bench.fleet.has_made(name) || vms::is_kept_by_this_process(&mut client, name)?;
+        if is_own { bench.delete(&mut client, name) } else { Ok(()) }
+    });
     if let Err(failure) = gone {
         failure.say();
     }

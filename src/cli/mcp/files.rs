@@ -1,6 +1,7 @@
 //! `vm_read_file` and `vm_write_file`: one file as a tar stream, as `vm cp` has it; the guest's agent packs and unpacks,
 //! so that no program of the image is needed. What comes is hostile: bounded, and read into memory alone.
 
+use std::cell::Cell;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -10,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::super::report::Failure;
 use super::carry::{Carry, beside, joined};
-use super::output::{Kept, bytes, content};
-use super::tools::Bench;
+use super::output::{Kept, bytes, content, whole_characters};
+use super::tools::{Bench, HOME};
 use super::trouble::wrong;
 use crate::mcp::{Arguments, Call};
 use crate::model::VmRecord;
@@ -61,8 +62,10 @@ pub fn read(bench: &Bench, arguments: &Arguments, call: &Call) -> Result<Value, 
         (Err(e), Ok(_)) => return Err(Fault::failed(format!("cannot read {}", path.display()), &e).into()),
         (Err(_), Err(failure)) => return Err(failure),
     };
-    let end = offset + found.bytes.len() as u64;
-    let (encoding, content) = content(found.bytes);
+    let is_cut = offset + (found.bytes.len() as u64) < found.size;
+    let bytes = if is_cut { whole_characters(found.bytes) } else { found.bytes };
+    let end = offset + bytes.len() as u64;
+    let (encoding, content) = content(bytes);
     Ok(json!({
         "path": path.display().to_string(),
         "size": found.size,
@@ -70,6 +73,7 @@ pub fn read(bench: &Bench, arguments: &Arguments, call: &Call) -> Result<Value, 
         "encoding": encoding,
         "content": content,
         "truncated": end < found.size,
+        "next_offset": (end < found.size).then_some(end),
     }))
 }
 
@@ -116,7 +120,7 @@ fn place(path: &str, vm: &VmRecord) -> Result<PathBuf, Failure> {
     if path.is_empty() || path.contains('\0') {
         return Err(wrong("path is empty, or has a NUL in it"));
     }
-    let base = vm.workspace.as_ref().map_or("/root", |workspace| workspace.runs_in.as_str());
+    let base = vm.workspace.as_ref().map_or(HOME, |workspace| workspace.runs_in.as_str());
     Ok(Path::new(base).join(path))
 }
 
@@ -160,10 +164,12 @@ fn null() -> Result<std::fs::File, Failure> {
 
 /// The bytes of the first file of a stream, at most `most` from `offset` on; `None` where it is none.
 fn unpack(stream: PipeReader, offset: u64, most: u64) -> io::Result<Option<Found>> {
-    // However much is announced, no more is read.
-    let mut archive = tar::Archive::new(stream.take(HEADERS + offset + most));
+    // However much is announced, no more is read: long names, which are held in memory, stand before the content.
+    let left = Cell::new(HEADERS);
+    let mut archive = tar::Archive::new(Rationed { stream, left: &left });
     let Some(entry) = archive.entries()?.next() else { return Ok(None) };
     let mut entry = entry?;
+    left.set(left.get() + offset + most);
     if !entry.header().entry_type().is_file() {
         return Ok(None);
     }
@@ -174,6 +180,20 @@ fn unpack(stream: PipeReader, offset: u64, most: u64) -> io::Result<Option<Found
     match skipped + bytes.len() as u64 == size.min(offset + most) {
         true => Ok(Some(Found { size, bytes })),
         false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// A stream that ends when what is left of it has been read.
+struct Rationed<'l, R> {
+    stream: R,
+    left: &'l Cell<u64>,
+}
+
+impl<R: Read> Read for Rationed<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = (&mut self.stream).take(self.left.get()).read(into)?;
+        self.left.set(self.left.get() - count as u64);
+        Ok(count)
     }
 }
 
@@ -217,13 +237,14 @@ mod tests {
 
     #[test]
     fn a_stream_that_lies_is_an_error_and_takes_no_memory() {
-        let hostile = |bytes: Vec<u8>| {
+        let hostile_at = |offset: u64, bytes: Vec<u8>| {
             let (reader, mut writer) = io::pipe().expect("a pipe");
-            let sending = std::thread::spawn(move || writer.write_all(&bytes));
-            let found = unpack(reader, 0, 100);
-            let _ = sending.join().expect("no panic");
-            found
+            let sending =
+                std::thread::spawn(move || bytes.chunks(4096).take_while(|b| writer.write_all(b).is_ok()).count());
+            let found = unpack(reader, offset, 100);
+            (found, sending.join().expect("no panic") * 4096)
         };
+        let hostile = |bytes: Vec<u8>| hostile_at(0, bytes).0;
         let header = |kind: tar::EntryType, size: u64| {
             let mut header = tar::Header::new_gnu();
             header.set_path("x").expect("short");
@@ -234,6 +255,9 @@ mod tests {
         };
         assert!(hostile([header(tar::EntryType::Regular, 1 << 40), vec![0; 10]].concat()).is_err(), "cut short");
         assert!(hostile([header(tar::EntryType::GNULongName, 1 << 40), vec![b'x'; 1 << 20]].concat()).is_err());
+        let name = [header(tar::EntryType::GNULongName, 1 << 40), vec![b'x'; 8 << 20]].concat();
+        let (found, sent) = hostile_at(1 << 30, name);
+        assert!(found.is_err() && sent < 1 << 20, "{sent} bytes were read of a name");
         assert!(hostile(header(tar::EntryType::Directory, 0)).expect("read").is_none());
         assert!(hostile(vec![0xff; 512]).is_err());
         assert!(hostile(Vec::new()).expect("read").is_none());

@@ -148,6 +148,11 @@ impl Fleet {
         Ok(own)
     }
 
+    /// Whether the VM called `name` is one of these, made.
+    pub fn has_made(&self, name: &VmName) -> bool {
+        lock(&self.members).find(name).is_some_and(|member| member.id.is_some())
+    }
+
     /// It is gone.
     pub fn forget(&self, name: &VmName) {
         lock(&self.members).known.retain(|member| member.name != *name);
@@ -156,6 +161,11 @@ impl Fleet {
     /// From now on there are no more.
     pub fn close(&self) {
         lock(&self.members).is_closed = true;
+    }
+
+    /// Whether that was said.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.members).is_closed
     }
 
     /// The names of those that are made.

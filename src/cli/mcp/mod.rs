@@ -27,6 +27,7 @@ use signal_hook::iterator::Signals;
 
 use super::args::Mcp;
 use super::report::Failure;
+use super::{autostart, remote};
 use crate::mcp::{Outbox, Server};
 use crate::protocol::Fault;
 use bounds::Bounds;
@@ -40,6 +41,10 @@ pub fn serve(asked: &Mcp) -> Result<u8, Failure> {
     let bounds = Bounds::of(asked)?;
     let (input, output) = private_streams().map_err(|e| Fault::failed("cannot take the standard streams over", &e))?;
     let bench = Arc::new(Bench::new(bounds));
+    if remote::current().is_some() {
+        // The ssh to another machine ends with the thread that starts it: here with this one, and not with a call's.
+        drop(autostart::connect(&bench.paths)?);
+    }
     let server = Arc::new(Server::new(bench.clone(), Outbox::new(output)));
     leave_on_signal(server.clone(), bench.clone()).map_err(|e| Fault::failed("cannot listen for signals", &e))?;
     let served = server.serve(input);
@@ -61,10 +66,16 @@ fn private_streams() -> io::Result<(File, File)> {
 fn leave_on_signal(server: Arc<Server<Bench>>, bench: Arc<Bench>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let waiting = move || {
-        if let Some(signal) = signals.forever().next() {
+        let mut coming = signals.forever();
+        let Some(first) = coming.next() else { return };
+        let is_leaving = bench.fleet.is_closed();
+        let leaving = move || {
             leave(&server, &bench);
-            std::process::exit(128 + signal);
-        }
+            std::process::exit(128 + first);
+        };
+        let begun = !is_leaving && std::thread::Builder::new().name("leaving".to_owned()).spawn(leaving).is_ok();
+        let last = if begun { coming.next() } else { None };
+        std::process::exit(128 + last.unwrap_or(first));
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(waiting)?;
     Ok(())

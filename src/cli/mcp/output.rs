@@ -72,6 +72,17 @@ pub fn content(bytes: Vec<u8>) -> (&'static str, Value) {
     }
 }
 
+/// Of a text that was cut, without the character in which that happened; anything else as it is.
+pub fn whole_characters(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Err(e) = std::str::from_utf8(&bytes)
+        && e.error_len().is_none()
+        && e.valid_up_to() > 0
+    {
+        bytes.truncate(e.valid_up_to());
+    }
+    bytes
+}
+
 /// Bytes of `content`, which is in this `encoding`.
 pub fn bytes(content: &str, encoding: &str) -> Option<Vec<u8>> {
     match encoding {
@@ -95,6 +106,14 @@ mod tests {
         assert!(text.starts_with("beginx") && text.ends_with("xend") && text.contains("bytes left out ...]"));
         assert_eq!((long.total(), long.left_out()), (10 * HALF as u64 + 8, 8 * HALF as u64 + 8));
         assert!(long.tail.capacity() < 4 * HALF);
+    }
+
+    #[test]
+    fn a_text_that_is_cut_stays_a_text() {
+        for (cut, whole) in [(&b"a\xe4\xb8"[..], &b"a"[..]), (b"a\xe4\xb8\xad", b"a\xe4\xb8\xad"), (b"\xe4", b"\xe4")] {
+            assert_eq!(whole_characters(cut.to_vec()), whole);
+        }
+        assert_eq!(whole_characters(b"a\xffb".to_vec()), b"a\xffb");
     }
 
     #[test]

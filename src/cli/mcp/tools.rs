@@ -10,7 +10,7 @@ use super::fleet::Fleet;
 use super::trouble::{trouble, wrong};
 use super::{command, create, files, patch};
 use crate::host::paths::Paths;
-use crate::mcp::{Arguments, Call, Field, Hints, Kind, Tool, Toolbox};
+use crate::mcp::{Arguments, Call, Field, Hints, Kind, MAX_TEXT, Tool, Toolbox};
 use crate::model::size::human;
 use crate::model::{VmName, VmRecord};
 use crate::os::logger::timestamp;
@@ -87,7 +87,7 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         name: "vm_run_command",
         title: "Run a command in a VM",
-        description: "Runs one command as root in a VM, waits for its end, and returns exit_code, stdout and stderr. An exit code other than 0 is a result, not an error; isError means that banger itself failed. Give either command (a program and its arguments) or shell (a line for sh -c). Without cwd it runs in the repository's folder, where there is one. There is no terminal. Of long outputs the middle is left out, and says so. When its time is over it is ended: timed_out is true and exit_code 124.",
+        description: "Runs one command as root in a VM, waits for its end, and returns exit_code, stdout and stderr. An exit code other than 0 is a result, not an error; isError means that banger itself failed. Give either command (a program and its arguments) or shell (a line for sh -c). Without cwd it runs in the repository's folder, else in /root. There is no terminal. Of long outputs the middle is left out, and says so. When its time is over it is ended: timed_out is true and exit_code 124.",
         fields: &[
             VM,
             may(
@@ -130,7 +130,7 @@ pub const TOOLS: &[Tool] = &[
                 Kind::Text(PATH),
                 "Path in the VM; a relative one starts in the repository's folder, else in /root.",
             ),
-            needs("content", Kind::Text(2 << 20), "The whole content: text, or base64 when encoding says so."),
+            needs("content", Kind::Text(MAX_TEXT), "The whole content: text, or base64 when encoding says so."),
             may("encoding", Kind::Choice(&["utf-8", "base64"]), "What content is (default: utf-8)."),
             may("executable", Kind::Switch, "Make it a program, mode 755 instead of 644 (default: false)."),
         ],
@@ -165,6 +165,9 @@ pub const TOOLS: &[Tool] = &[
         hints: Hints { destructive: true, idempotent: true, ..CHANGES },
     },
 ];
+
+/// Where commands run and paths begin in a VM without a repository, as root, whatever its image says.
+pub const HOME: &str = "/root";
 
 /// What the tools work with.
 pub struct Bench {

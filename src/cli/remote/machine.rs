@@ -84,6 +84,22 @@ impl Machine {
         words.extend(["--".to_owned(), self.name.clone()]);
         words
     }
+
+    /// For people: what brings this banger there.
+    pub fn copying(&self) -> String {
+        let name = if self.name.contains(':') { format!("[{}]", self.name) } else { self.name.clone() };
+        let (port, user) = (self.option("-P "), self.user.as_ref().map_or(String::new(), |user| format!("{user}@")));
+        format!("scp {port}\"$(command -v banger)\" {user}{name}:      (and install it there)")
+    }
+
+    /// For people: what asks the banger there which it is.
+    pub fn asking(&self) -> String {
+        format!("ssh {}{self} banger --version", self.option("-p "))
+    }
+
+    fn option(&self, flag: &str) -> String {
+        self.port.map_or(String::new(), |port| format!("{flag}{port} "))
+    }
 }
 
 impl fmt::Display for Machine {
@@ -109,6 +125,15 @@ mod tests {
         assert_eq!(words("ssh://me@box.example.org:2222/"), ["-l", "me", "-p", "2222", "--", "box.example.org"]);
         assert_eq!(words("ssh://me@corp@10.0.0.1"), ["-l", "me@corp", "--", "10.0.0.1"]);
         assert_eq!(words("ssh://[fe80::1]:22"), ["-p", "22", "--", "fe80::1"]);
+    }
+
+    #[test]
+    fn what_people_are_told_to_type_goes_to_the_same_place() {
+        let machine = |text: &str| text.parse::<Machine>().expect("a machine");
+        assert!(machine("ssh://me@box:2222").copying().starts_with("scp -P 2222 \"$(command -v banger)\" me@box: "));
+        assert!(machine("ssh://[fe80::1]").copying().contains(" [fe80::1]: "));
+        assert_eq!(machine("ssh://me@box:2222").asking(), "ssh -p 2222 me@box banger --version");
+        assert_eq!(machine("ssh://box").asking(), "ssh box banger --version");
     }
 
     #[test]

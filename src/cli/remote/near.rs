@@ -90,8 +90,7 @@ impl Near {
         let heard = match hear_greeting(&mut output, true) {
             Ok((hello, heard)) => {
                 let there = format!("banger on {}", self.machine);
-                let cure = format!("scp \"$(command -v banger)\" {}:      (and install it there)", self.machine);
-                hello.check(&there, &cure).map_err(Failure::from).map(|()| heard)
+                hello.check(&there, &self.machine.copying()).map_err(Failure::from).map(|()| heard)
             }
             // Its end says more than that nothing was heard.
             Err(error) => Err(self.unheard(&mut child, &error)),
@@ -160,10 +159,9 @@ impl Near {
         let code = child.wait().ok().and_then(|status| status.code());
         let fault = match code {
             Some(ssh::OWN_FAILURE) => unavailable(format!("ssh does not get to {machine}")),
-            Some(ssh::NO_PROGRAM) => unavailable(format!("there is no banger on {machine}"))
-                .hint(format!("scp \"$(command -v banger)\" {machine}:      (and install it there)")),
+            Some(ssh::NO_PROGRAM) => unavailable(format!("there is no banger on {machine}")).hint(machine.copying()),
             _ => unavailable(format!("banger on {machine} has no way for other machines; this is {BUILD}"))
-                .hint(format!("ssh {machine} banger --version")),
+                .hint(machine.asking()),
         };
         if said.is_empty() { fault.into() } else { fault.cause(said).into() }
     }

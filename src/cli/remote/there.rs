@@ -55,7 +55,7 @@ fn of_status(machine: &Machine, status: ExitStatus) -> Result<u8, Failure> {
         Some(ssh::OWN_FAILURE) => Err(unavailable(format!("ssh does not get to {machine}, or lost it")).into()),
         Some(ssh::NO_PROGRAM) => {
             let fault = unavailable(format!("there is no banger on {machine}"));
-            Err(fault.hint(format!("scp \"$(command -v banger)\" {machine}:      (and install it there)")).into())
+            Err(fault.hint(machine.copying()).into())
         }
         Some(code) => Ok(u8::try_from(code).unwrap_or(FaultKind::OperationFailed.exit_code())),
         None => Err(Failure::Signalled(status.signal().unwrap_or_default())),
