@@ -47,7 +47,8 @@ impl Progress {
     }
 
     fn on(target: Option<ProgressDrawTarget>, say: Say, style: Style) -> Self {
-        let bar = target.map(|target| ProgressBar::with_draw_target(None, target));
+        // What it looks like by itself is a bar of nothing.
+        let bar = target.map(|target| ProgressBar::with_draw_target(None, target).with_style(self::style(WORKING)));
         Self { bar, say, style, stage: String::new(), watch: None, leaves_lines: true }
     }
 
@@ -119,9 +120,9 @@ impl Progress {
         self.end_stage();
         match &self.bar {
             Some(bar) => {
-                bar.reset();
                 bar.set_style(style(WORKING));
                 bar.set_message(name.clone());
+                bar.reset();
                 bar.enable_steady_tick(TICK);
             }
             None => (self.say)(&name),

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
@@ -97,14 +98,28 @@ fn split(mut arguments: Vec<OsString>) -> (Vec<OsString>, Option<Vec<OsString>>)
     }
 }
 
+/// What other tools call a command, where it is near nothing here or to something else.
+const HABITS: [(&str, &str); 6] =
+    [("top", "stats"), ("inspect", "show"), ("info", "show"), ("view", "show"), ("shell", "ssh"), ("connect", "ssh")];
+
 /// A command for the guest, from word `at` on, that does not stand behind `--`.
 fn without_dashes(path: &[&'static str], typed: &[OsString], at: usize) -> Usage {
     let quoted = |word: &OsString| quote(word.as_bytes()).unwrap_or_default();
     let mut words: Vec<String> = typed.iter().map(quoted).collect();
     let message = format!("`{}` does not take {:?}", with_program(path), typed[at].to_string_lossy());
-    words.insert(at, "--".to_owned());
+    let image = path == ["vm", "run"] && !Path::new(&typed[at]).exists();
+    let from_image =
+        [&words[..at], &["--image".to_owned(), words[at].clone(), "--".to_owned()], &words[at + 1..]].concat();
+    // One word with blanks is a line for a shell.
+    let is_line = at + 1 == typed.len() && typed[at].as_bytes().contains(&b' ');
+    let before: &[&str] = if is_line { &["--", "sh", "-c"] } else { &["--"] };
+    words.splice(at..at, before.iter().map(|word| (*word).to_owned()));
     let meant = format!("banger {}      (a command for the guest stands behind `--`)", words.join(" "));
-    Usage::new(message, path).hint(meant)
+    let usage = Usage::new(message, path).hint(meant);
+    match image {
+        true => usage.hint(format!("banger {}      (in this image)", from_image.join(" "))),
+        false => usage,
+    }
 }
 
 fn into_text(word: OsString) -> Result<String, Usage> {
@@ -248,6 +263,10 @@ impl Reader<'_, '_> {
 
     /// What was probably meant by a word that is no command here.
     fn meant(&self, word: &str, canonical: &str) -> Option<String> {
+        let is_here = |name: &str| self.at.commands.iter().any(|c| c.name == name);
+        if let Some((_, name)) = HABITS.iter().find(|(habit, _)| *habit == word) {
+            return if is_here(name) { Some((*name).to_owned()) } else { deeper(self.top, name) };
+        }
         let known = self.at.commands.iter().map(|c| c.name).chain(ALIASES.iter().map(|(alias, _)| *alias));
         if !self.line.path.is_empty() {
             return nearest(word, known).map(str::to_owned).or_else(|| deeper(self.top, canonical));

@@ -116,8 +116,10 @@ pub fn start(names: Vec<VmName>) -> Result<(), Failure> {
     };
     let is_first = |name: &VmName| known.iter().any(|vm| vm.spec.name == *name && vm.started_at.is_none());
     let first: Vec<VmName> = names.iter().filter(|name| is_first(name)).cloned().collect();
+    let runs = |name: &VmName| known.iter().any(|vm| vm.spec.name == *name && vm.state == VmState::Running);
+    names.iter().filter(|name| runs(name)).for_each(|name| render::note(&format!("{name} runs already")));
     let config = resolve::config(&paths)?;
-    let started = each_vm(names, "vm start", true, |name| OwnerRequest::StartVm { name });
+    let started = each_vm(names, "vm start", |name| !runs(name), |name| OwnerRequest::StartVm { name });
     for name in &first {
         // One that did not start has been told of.
         if workspace::show(&mut client, name).is_ok_and(|vm| vm.state == VmState::Running) {
@@ -129,17 +131,17 @@ pub fn start(names: Vec<VmName>) -> Result<(), Failure> {
 
 /// `vm restart`.
 pub fn restart(names: Vec<VmName>) -> Result<(), Failure> {
-    each_vm(names, "vm restart", true, |name| OwnerRequest::RestartVm { name })
+    each_vm(names, "vm restart", |_| true, |name| OwnerRequest::RestartVm { name })
 }
 
 /// `vm stop` and `vm kill`.
 pub fn stop(names: Vec<VmName>, kill: bool) -> Result<(), Failure> {
-    each_vm(names, if kill { "vm kill" } else { "vm stop" }, false, |name| OwnerRequest::StopVm { name, kill })
+    each_vm(names, if kill { "vm kill" } else { "vm stop" }, |_| false, |name| OwnerRequest::StopVm { name, kill })
 }
 
 /// `vm delete`.
 pub fn delete(names: Vec<VmName>) -> Result<(), Failure> {
-    each_vm(names, "vm delete", false, |name| OwnerRequest::DeleteVm { name })
+    each_vm(names, "vm delete", |_| false, |name| OwnerRequest::DeleteVm { name })
 }
 
 /// `vm set`: prints the name.
@@ -163,7 +165,7 @@ pub fn set(asked: &VmSet) -> Result<(), Failure> {
 fn each_vm(
     names: Vec<VmName>,
     what: &str,
-    boots: bool,
+    boots: impl Fn(&VmName) -> bool,
     request: impl Fn(VmName) -> OwnerRequest,
 ) -> Result<(), Failure> {
     if names.is_empty() {
@@ -176,7 +178,7 @@ fn each_vm(
         let done = client.call(request(name.clone()), Vec::new(), &mut |event| progress.show(event));
         progress.clear();
         done.map_err(|f| kept(f, name))?;
-        if boots {
+        if boots(name) {
             ready(what, begun);
         }
         Ok(())
