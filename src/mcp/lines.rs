@@ -2,8 +2,9 @@
 
 use super::tool::MAX_TEXT;
 
-/// Most bytes of a line: the longest text that a tool takes, each byte escaped as six, and what stands around it.
-pub const MAX_LINE: usize = (6 * MAX_TEXT) + (1 << 20);
+/// Most bytes of a line: the longest text that a tool takes, each character escaped as two of six bytes (RFC 8259, 7), and
+/// what stands around it.
+pub const MAX_LINE: usize = (12 * MAX_TEXT) + (1 << 20);
 
 /// What the stream brought.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -47,13 +47,13 @@ pub struct Field {
 /// Most items of a list or a map.
 const MAX_ITEMS: usize = 1024;
 
-/// Most bytes of a text.
+/// Most characters of a text.
 pub const MAX_TEXT: usize = 2 << 20;
 
 /// What an argument is.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// Text of at most so many bytes, no more than [`MAX_TEXT`].
+    /// Text of at most so many characters, no more than [`MAX_TEXT`].
     Text(usize),
     /// One of these words.
     Choice(&'static [&'static str]),
@@ -61,9 +61,9 @@ pub enum Kind {
     Integer(u64, u64),
     /// Yes or no.
     Switch,
-    /// Texts, at least one, each of at most so many bytes.
+    /// Texts, at least one, each of at most so many characters.
     Words(usize),
-    /// Texts by name, each of at most so many bytes.
+    /// Texts by name, each of at most so many characters.
     Named(usize),
 }
 
@@ -83,7 +83,7 @@ impl Kind {
     }
 
     fn takes(self, value: &Value) -> bool {
-        let is_text = |value: &Value, max| value.as_str().is_some_and(|text| text.len() <= max);
+        let is_text = |value: &Value, max| value.as_str().is_some_and(|text| text.chars().count() <= max);
         match self {
             Self::Text(max) => is_text(value, max),
             Self::Choice(words) => value.as_str().is_some_and(|text| words.contains(&text)),
@@ -100,12 +100,12 @@ impl Kind {
 
     fn in_words(self) -> String {
         match self {
-            Self::Text(max) => format!("text of at most {max} bytes"),
+            Self::Text(max) => format!("text of at most {max} characters"),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Integer(min, max) => format!("a whole number between {min} and {max}"),
             Self::Switch => "true or false".to_owned(),
-            Self::Words(max) => format!("a list of texts of at most {max} bytes, not empty"),
-            Self::Named(max) => format!("an object whose values are texts of at most {max} bytes"),
+            Self::Words(max) => format!("a list of texts of at most {max} characters, not empty"),
+            Self::Named(max) => format!("an object whose values are texts of at most {max} characters"),
         }
     }
 }

@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 
@@ -107,19 +106,13 @@ fn without_dashes(path: &[&'static str], typed: &[OsString], at: usize) -> Usage
     let quoted = |word: &OsString| quote(word.as_bytes()).unwrap_or_default();
     let mut words: Vec<String> = typed.iter().map(quoted).collect();
     let message = format!("`{}` does not take {:?}", with_program(path), typed[at].to_string_lossy());
-    let image = path == ["vm", "run"] && !Path::new(&typed[at]).exists();
-    let from_image =
-        [&words[..at], &["--image".to_owned(), words[at].clone(), "--".to_owned()], &words[at + 1..]].concat();
     // One word with blanks is a line for a shell.
     let is_line = at + 1 == typed.len() && typed[at].as_bytes().contains(&b' ');
     let before: &[&str] = if is_line { &["--", "sh", "-c"] } else { &["--"] };
     words.splice(at..at, before.iter().map(|word| (*word).to_owned()));
-    let meant = format!("banger {}      (a command for the guest stands behind `--`)", words.join(" "));
-    let usage = Usage::new(message, path).hint(meant);
-    match image {
-        true => usage.hint(format!("banger {}      (in this image)", from_image.join(" "))),
-        false => usage,
-    }
+    let image = if path == ["vm", "run"] { ", an image behind --image" } else { "" };
+    Usage::new(message, path)
+        .hint(format!("banger {}      (a command for the guest stands behind `--`{image})", words.join(" ")))
 }
 
 fn into_text(word: OsString) -> Result<String, Usage> {

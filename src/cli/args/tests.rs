@@ -164,6 +164,7 @@ fn a_command_of_a_group_is_found_without_its_group() {
 fn a_forgotten_double_dash_is_put_where_it_belongs() {
     for (words, meant) in [
         (&["vm", "ssh", "box", "echo", "a b"][..], "banger vm ssh box -- echo 'a b' "),
+        (&["vm", "ssh", "box", "echo a; exit 4"], "banger vm ssh box -- sh -c 'echo a; exit 4' "),
         (&["vm", "ssh", "box", "ls", "-la"], "banger vm ssh box -- ls -la "),
         (&["vm", "run", "--rm", "--name", "x", "uname", "-a"], "banger vm run --rm --name x -- uname -a "),
         (&["vm", "run", "cat", "/etc/hosts"], "banger vm run -- cat /etc/hosts "),
@@ -173,6 +174,19 @@ fn a_forgotten_double_dash_is_put_where_it_belongs() {
         assert!(usage.hint.starts_with(meant), "{words:?}: {}", usage.hint);
     }
     assert!(refused(&["vm", "show", "a", "b"]).hint.ends_with("--help"));
+    assert!(refused(&["vm", "run", "--rm", "debian", "uname"]).hint.ends_with("an image behind --image)"));
+}
+
+#[test]
+fn words_of_other_tools_are_known() {
+    for (words, meant) in [
+        (&["vm", "top", "box"][..], "`stats`"),
+        (&["vm", "inspect", "box"], "`show`"),
+        (&["image", "info", "x"], "`show`"),
+        (&["shell", "box"], "`vm ssh`"),
+    ] {
+        assert!(refused(words).message.contains(meant), "{words:?}: {}", refused(words).message);
+    }
 }
 
 #[test]
