@@ -121,6 +121,12 @@ fn start_sshd(far: &World, folder: &Path) -> Child {
         // It tells nobody when it does.
         std::thread::sleep(Duration::from_millis(50));
     }
+    // Who asked has left, and sshd's child for that leaves, too: it is nobody's to count.
+    let pid = i32::try_from(child.id()).expect("a pid");
+    while !children(pid).is_empty() {
+        assert!(Instant::now() < deadline, "sshd keeps a connection that is closed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     child
 }
 

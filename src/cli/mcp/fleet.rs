@@ -158,14 +158,9 @@ impl Fleet {
         lock(&self.members).known.retain(|member| member.name != *name);
     }
 
-    /// From now on there are no more.
-    pub fn close(&self) {
-        lock(&self.members).is_closed = true;
-    }
-
-    /// Whether that was said.
-    pub fn is_closed(&self) -> bool {
-        lock(&self.members).is_closed
+    /// From now on there are no more; whether that is new.
+    pub fn close(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.members).is_closed, true)
     }
 
     /// The names of those that are made.

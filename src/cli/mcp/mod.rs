@@ -66,23 +66,29 @@ fn private_streams() -> io::Result<(File, File)> {
 fn leave_on_signal(server: Arc<Server<Bench>>, bench: Arc<Bench>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let waiting = move || {
-        let mut coming = signals.forever();
-        let Some(first) = coming.next() else { return };
-        let is_leaving = bench.fleet.is_closed();
-        let leaving = move || {
-            leave(&server, &bench);
-            std::process::exit(128 + first);
-        };
-        let begun = !is_leaving && std::thread::Builder::new().name("leaving".to_owned()).spawn(leaving).is_ok();
-        let last = if begun { coming.next() } else { None };
-        std::process::exit(128 + last.unwrap_or(first));
+        for signal in &mut signals {
+            let code = 128 + signal;
+            if bench.fleet.close() {
+                let (server, bench) = (server.clone(), bench.clone());
+                let leaving = move || {
+                    leave(&server, &bench);
+                    std::process::exit(code);
+                };
+                if std::thread::Builder::new().name("leaving".to_owned()).spawn(leaving).is_err() {
+                    std::process::exit(code);
+                }
+            } else if signal == SIGINT {
+                // A client whose patience ends sends SIGTERM; this is a person.
+                std::process::exit(code);
+            }
+        }
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(waiting)?;
     Ok(())
 }
 
-/// Ends what goes on, and deletes what was made. A second signal, or the client's patience, may cut it short: the daemon
-/// does the same once this process is gone.
+/// Ends what goes on, and deletes what was made. Ctrl-C, or SIGKILL, may cut it short: the daemon does the same once
+/// this process is gone.
 fn leave(server: &Server<Bench>, bench: &Bench) {
     bench.fleet.close();
     server.stop(FAREWELL);
