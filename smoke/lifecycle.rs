@@ -27,7 +27,7 @@ pub fn walk(world: &World) {
     for chapter in chapters {
         chapter(world);
         for vm in world.owner().vms() {
-            world.banger(&["vm", "delete", vm.spec.name.as_str()]).limit(200).output().ok();
+            world.banger(&["vm", "delete", vm.spec.name.as_str()]).limit(90).output().ok();
         }
     }
     wait_for_equality(world, &before, Duration::from_secs(10));

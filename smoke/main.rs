@@ -175,6 +175,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario::bare("daemon_stop_start", 60, daemons::stop_and_start),
     Scenario::bare("doctor", 60, doctor::says_what_is_wrong),
     Scenario::bare("base", 900, base::make),
+    Scenario::new("quick_commands", 120, help_walk::is_quick),
     Scenario::new("image_is_clean", 60, images::is_clean_and_journalled),
     Scenario::beside("help_walk", 600, help_walk::every_page),
     Scenario::beside("docs_run", 600, docs_run::every_page),

@@ -140,8 +140,11 @@ impl Score {
     }
 }
 
-/// All of them. The second lane begins when the base is there, where there is a processor for it and something else
-/// to play.
+/// What is played before there are two lanes: what the others begin with, and times of milliseconds.
+const ALONE: [&str; 2] = ["base", "quick_commands"];
+
+/// All of them. The second lane begins behind what is played alone, where there is a processor for it and something
+/// else to play.
 fn play_in_lanes(chosen: &[&Scenario], is_asked: &(dyn Fn(&Scenario) -> bool + Sync)) -> Score {
     let score = Mutex::new(Score::default());
     let lane = |stage: &Stage, scenarios: &[&Scenario], patience: u32| {
@@ -156,8 +159,8 @@ fn play_in_lanes(chosen: &[&Scenario], is_asked: &(dyn Fn(&Scenario) -> bool + S
             score.lock().expect("nobody panics while counting").add(scenario, outcome, began.elapsed());
         }
     };
-    let base = chosen.iter().position(|s| s.name == "base").map_or(0, |at| at + 1);
-    let (first, rest) = chosen.split_at(base);
+    let begins = chosen.iter().rposition(|s| ALONE.contains(&s.name)).map_or(0, |at| at + 1);
+    let (first, rest) = chosen.split_at(begins);
     let (beside, rest): (Vec<&Scenario>, Vec<&Scenario>) = rest.iter().partition(|s| s.is_beside);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let main = Stage::set("");
